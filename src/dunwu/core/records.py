@@ -1,0 +1,69 @@
+"""The nouns that cross from room to room: frozen, and free of torch.
+
+`Document → Example → Tokens → Batch → Checkpoint → Completion → Score`; Batch and Checkpoint hold tensors and live in `train/`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text with its origin. `source` is the file's path relative to the folder read, with `#row` where a file holds several."""
+
+    text: str
+    source: str
+    language: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A conversation to learn from; the assistant's turns carry the loss."""
+
+    messages: tuple[Message, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Ids of one text, `[T]` int32, and a mask of the same length that is true where a token is to be learned."""
+
+    ids: npt.NDArray[np.int32]
+    learned: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the model wrote, and why it stopped: "stop" (end of turn), "length" or "context"."""
+
+    text: str
+    ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "context"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A measured value with its unit, the number of independent cases, and a 95% interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    unit: str
+    chance: float | None = None
