@@ -1,0 +1,167 @@
+"""The recipe: the whole truth of a build, typed and strict. Free of torch, so that `dunwu --help` stays quick.
+
+Where a field says `auto`, the budget decides (see `build/budget.py`) and the resolved value is written beside the build.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+Language = Literal["en", "zh"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, values are immutable, `nan` is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False, validate_default=True)
+
+
+class FolderSource(Section):
+    """Documents below a folder (or one file), in any format that `corpus/readers` knows."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    include: tuple[str, ...] = ("**/*",)
+    exclude: tuple[str, ...] = ()
+    text_key: str = "auto"  # the key or column that holds the text in .json .jsonl .csv .parquet
+    bad_rows: Literal["drop", "refuse"] = "drop"  # an unreadable row or file: drop it and say so, or stop
+
+
+class WorldSource(Section):
+    """The small world (`corpus/world`): generated pages, stories and dialogues with known truth."""
+
+    kind: Literal["world"] = "world"
+    seed: int = 0
+    size: float = Field(default=1.0, gt=0)  # 1.0: what the default recipe needs
+    languages: tuple[Language, ...] = ("en", "zh")
+
+
+class PythonDocsSource(Section):
+    """The documentation of the Python that dunwu runs on: language topics and docstrings of the standard library."""
+
+    kind: Literal["python_docs"] = "python_docs"
+    max_bytes: Count = 400_000
+
+
+CorpusSource = Annotated[FolderSource | WorldSource | PythonDocsSource, Field(discriminator="kind")]
+
+
+class CorpusSection(Section):
+    """Documents → text → clean → deduplicated → split."""
+
+    sources: tuple[CorpusSource, ...] = Field(min_length=1)
+    quality: bool = True
+    language_filter: tuple[str, ...] = ()  # keep only these languages; empty keeps all
+    boilerplate: bool = True
+    dedup: Literal["none", "exact", "near"] = "near"
+    near_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # Jaccard similarity of 5-word (or 5-character) shingles
+    redact: bool = True
+    decontaminate: bool = True
+    decontaminate_files: tuple[str, ...] = ()  # further evaluation sets whose text must not be learned
+    heldout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    heldout_unit: Literal["auto", "document", "section"] = "auto"
+    workers: Count | Auto = "auto"
+
+
+class TokenizerSection(Section):
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] | Auto = "auto"
+    train_bytes: Count = 50_000_000  # text sampled to train the vocabulary
+
+
+class ModelSection(Section):
+    """A dense decoder, exported as the Hugging Face architecture of that name."""
+
+    architecture: Literal["llama", "qwen3"] = "qwen3"
+    hidden_size: Count | Auto = "auto"
+    num_hidden_layers: Count | Auto = "auto"
+    num_attention_heads: Count | Auto = "auto"
+    num_key_value_heads: Count | Auto = "auto"
+    head_dim: Count | Auto = "auto"
+    intermediate_size: Count | Auto = "auto"
+    tie_word_embeddings: bool = True
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    rms_norm_eps: float = Field(default=1e-6, gt=0)
+    context_length: Annotated[int, Field(ge=16)] | Auto = "auto"
+
+
+class TrainSection(Section):
+    """What pre-training and fine-tuning share: durations in tokens, learning rates at their peak."""
+
+    optimizer: Literal["muon", "adamw"] = "muon"  # muon: matrices by Muon, everything else by AdamW
+    lr_adamw: float | Auto = "auto"
+    lr_muon: float | Auto = "auto"
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    schedule: Literal["wsd", "cosine", "constant"] = "wsd"
+    warmup_fraction: Fraction = 0.02
+    decay_fraction: Fraction = 0.5
+    final_lr_fraction: Fraction = 0.0
+    batch_tokens: Count | Auto = "auto"
+    batch_warmup_fraction: Fraction = 0.0  # share of the run over which the batch grows from a quarter to the whole
+    micro_batch_rows: Count | Auto = "auto"
+    grad_clip: float = Field(default=1.0, gt=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool | Auto = "auto"
+    checkpoint_every_s: float = Field(default=60.0, gt=0)
+    checkpoints_kept: Annotated[int, Field(ge=2)] = 2
+    tensorboard: bool = False
+
+
+class PretrainSection(TrainSection):
+    tokens: Count | Auto = "auto"
+    max_epochs: float = Field(default=8.0, gt=0)  # how often the same text may be repeated before more is waste
+
+
+class SftFileSource(Section):
+    """Instruction data from a file: Alpaca, ShareGPT, `messages` or prompt/completion, found by looking."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    weight: float = Field(default=1.0, gt=0)
+    bad_rows: Literal["drop", "refuse"] = "drop"
+
+
+class SftWorldSource(Section):
+    """Questions and answers from the small world; none combines facts that the exam combines."""
+
+    kind: Literal["world"] = "world"
+    seed: int = 0
+    size: float = Field(default=1.0, gt=0)
+    languages: tuple[Language, ...] = ("en", "zh")
+    weight: float = Field(default=1.0, gt=0)
+
+
+SftSource = Annotated[SftFileSource | SftWorldSource, Field(discriminator="kind")]
+
+
+class SftSection(TrainSection):
+    sources: tuple[SftSource, ...] = ()
+    epochs: float = Field(default=2.0, gt=0)
+    tokens: Count | Auto = "auto"  # auto: epochs, cut to the budget
+    system_prompt: str = ""
+
+
+class EvaluateSection(Section):
+    heldout_bytes: Count = 400_000  # held-out text scored, spread evenly over the documents
+    exam_questions: Count = 100  # per kind
+    baselines: bool = True  # xz and an order-5 n-gram on the same text
+    samples: Annotated[int, Field(ge=0)] = 6
+    prompts: tuple[str, ...] = ()
+
+
+class Recipe(Section):
+    """A build. `budget` and `memory` size whatever says `auto`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9一-鿿][A-Za-z0-9_.一-鿿-]{0,63}$")] = "model"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    budget: str = "5min"  # wall time of the whole build: 90s, 5min, 6h
+    memory: str = "auto"  # the most that training may take: 2GB, 24GB; auto: what is free
+    corpus: CorpusSection
+    tokenizer: TokenizerSection = TokenizerSection()
+    model: ModelSection = ModelSection()
+    pretrain: PretrainSection = PretrainSection()
+    sft: SftSection = SftSection()
+    evaluate: EvaluateSection = EvaluateSection()
