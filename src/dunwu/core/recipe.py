@@ -3,14 +3,40 @@
 Where a field says `auto`, the budget decides (see `build/budget.py`) and the resolved value is written beside the build.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from dunwu.core.errors import RecipeError
+from dunwu.core.units import parse_bytes, parse_duration
+
+
+def _whole(value: Any) -> Any:
+    """`1e6` is a whole number too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _quantity(parse: Callable[[str], float], *, auto: bool = False) -> AfterValidator:
+    """Check that `parse` understands the text."""
+
+    def check(text: str) -> str:
+        try:
+            if not (auto and text == "auto"):
+                parse(text)
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return AfterValidator(check)
+
 
 Auto = Literal["auto"]
 Language = Literal["en", "zh"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Duration = Annotated[str, _quantity(parse_duration)]
+Bytes = Annotated[str, _quantity(parse_bytes, auto=True)]
 
 
 class Section(BaseModel):
@@ -157,8 +183,8 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9一-鿿][A-Za-z0-9_.一-鿿-]{0,63}$")] = "model"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    budget: str = "5min"  # wall time of the whole build: 90s, 5min, 6h
-    memory: str = "auto"  # the most that training may take: 2GB, 24GB; auto: what is free
+    budget: Duration = "5min"  # wall time of the whole build: 90s, 5min, 6h
+    memory: Bytes = "auto"  # the most that training may take: 2GB, 24GB; auto: what is free
     corpus: CorpusSection
     tokenizer: TokenizerSection = TokenizerSection()
     model: ModelSection = ModelSection()

@@ -1,0 +1,109 @@
+"""From a recipe file, a folder of documents or nothing at all, with overrides, to a checked `Recipe`."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from dunwu.core.errors import RecipeError
+from dunwu.core.nearest import explain_validation
+from dunwu.core.overrides import apply_override, parse_overrides
+from dunwu.core.recipe import Recipe
+from dunwu.core.yaml import format_yaml, parse_yaml
+
+_PATH_KEYS = ("corpus.sources.*.path", "sft.sources.*.path", "corpus.decontaminate_files.*")
+RECIPE_SUFFIXES = (".yaml", ".yml")
+
+
+def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe. Its relative paths start at its folder; those of overrides at the working folder.
+
+    Raises RecipeError with every fault found, each with its key, value, rule and remedy.
+    """
+    data = _read_mapping(file)
+    _resolve_paths(data, file.parent)
+    return check_recipe(data, overrides, origin=str(file))
+
+
+def recipe_for_documents(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that a folder of documents, or a single document, stands for: its corpus, and no fine-tuning."""
+    source: dict[str, Any] = {"kind": "folder", "path": str(path.absolute())}
+    data: dict[str, Any] = {"name": _name_from(path), "corpus": {"sources": [source]}}
+    return check_recipe(data, overrides, origin=str(path))
+
+
+def check_recipe(data: dict[str, Any], overrides: Sequence[str], *, origin: str) -> Recipe:
+    """Apply `overrides` to `data`, in place, and check the whole. Raises RecipeError."""
+    for key, value in parse_overrides(overrides, Recipe).items():
+        apply_override(data, key, value)
+    _resolve_paths(data, Path.cwd())
+    try:
+        return Recipe.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise RecipeError(f"{origin} does not make a recipe:\n{explain_validation(error, data, Recipe)}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe as YAML, every default written out."""
+    return format_yaml(recipe.model_dump(mode="json"))
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    try:
+        data = parse_yaml(file.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"cannot read the recipe {file}: {error}; give a YAML file or a folder of documents"
+        ) from error
+    except DuplicateKeyError as error:
+        raise RecipeError(f"{file}: {_problem(error)}; keep one of the two") from error
+    except YAMLError as error:
+        raise RecipeError(f"{file} is not valid YAML: {_problem(error)}; mend that line") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{file} holds {type(data).__name__}, not keys with values; begin with `corpus:`")
+    return _text_keys(data)
+
+
+def _text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _text_keys(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return [_text_keys(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def _problem(error: YAMLError) -> str:
+    """The first line of what ruamel says, with the place."""
+    detail = cast("Any", error)  # ruamel is untyped
+    mark = detail.problem_mark if isinstance(error, MarkedYAMLError) else None
+    text = str(detail.problem if isinstance(error, MarkedYAMLError) else error).strip().splitlines()[0]
+    return f"{text} (line {mark.line + 1}, column {mark.column + 1})" if mark else text
+
+
+def _resolve_paths(data: dict[str, Any], base: Path) -> None:
+    """Make every path in `data` absolute, in place; `~` is the user's folder. What is not text is left for the check."""
+    for key in _PATH_KEYS:
+        _resolve(data, key.split("."), base)
+
+
+def _resolve(at: Any, parts: Sequence[str], base: Path) -> None:
+    items: list[tuple[Any, Any]] = []
+    if isinstance(at, list) and parts[0] == "*":
+        items = list(enumerate(cast("list[Any]", at)))
+    elif isinstance(at, dict) and parts[0] in at:
+        items = [(parts[0], cast("dict[str, Any]", at)[parts[0]])]
+    for key, value in items:
+        if len(parts) > 1:
+            _resolve(value, parts[1:], base)
+        elif isinstance(value, str):
+            at[key] = str((base / Path(value).expanduser()).absolute())
+
+
+def _name_from(path: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.一-鿿-]+", "-", path.absolute().name.split(".")[0] or "model").strip("-._")
+    return name[:64] or "model"
