@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dunwu.core.files import read_json, sha256_file, write_json
 
@@ -57,9 +57,9 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries and lists as dotted keys: `{"a": [1, {"b": 2}]}` → `{"a.0": 1, "a.1.b": 2}`."""
     items: Iterable[tuple[Any, Any]]
     if isinstance(value, Mapping) and value:
-        items = value.items()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        items = cast("Mapping[Any, Any]", value).items()
     elif isinstance(value, list | tuple) and value:
-        items = enumerate(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        items = enumerate(cast("Sequence[Any]", value))
     else:
         return {prefix: value}
     flat: dict[str, Any] = {}
