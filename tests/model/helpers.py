@@ -1,0 +1,45 @@
+"""Tiny configurations, and the same network from transformers."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dunwu.model.config import DecoderConfig
+from dunwu.model.decoder import Decoder, new_decoder
+
+TINY = DecoderConfig(
+    architecture="llama",
+    vocab_size=61,
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    head_dim=6,
+    max_position_embeddings=64,
+    tie_word_embeddings=False,
+)
+
+
+def lively(config: DecoderConfig, seed: int = 0) -> Decoder:
+    """A decoder whose weights are all large and different (norms too), so that a mistake shows."""
+    model = new_decoder(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1.0 + 0.3 * noise if parameter.ndim == 1 else 0.3 * noise)
+    return model
+
+
+def transformers_twin(model: Decoder) -> Any:
+    """transformers' own network with the same weights."""
+    import transformers
+
+    values = model.config.to_hf()
+    name = values["architectures"][0]
+    hf_config = getattr(transformers, name.replace("ForCausalLM", "Config"))(**values)
+    twin: nn.Module = getattr(transformers, name)(hf_config).eval()
+    twin.load_state_dict(model.state_dict(), strict=not model.config.tie_word_embeddings)
+    return twin
