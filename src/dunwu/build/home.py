@@ -4,6 +4,7 @@ builds/NAME/
 ├── recipe.yaml            the recipe with its overrides, paths absolute, every default written out
 ├── build.json             which stage folders the present build is made of, and when: {"stages": {"corpus": "corpus-0123456789ab", …}}
 ├── stages/STAGE-HASH12/   one folder a stage and set of inputs; several of one stage may lie side by side
+│   ├── inputs.json        hashes of the files outside the home that the stage reads
 │   ├── plan.json          what was chosen for `auto` and predicted, fixed before the stage ran (an interrupted run goes on with it)
 │   └── stage.json         written last: this folder is done (see `StageRecord`)
 ├── model/                 the finished model: a Hugging Face directory and dunwu.json
@@ -24,6 +25,7 @@ from dunwu.core.lineage import HASH_LENGTH
 
 STAGE_FILE = "stage.json"
 PLAN_FILE = "plan.json"
+INPUTS_FILE = "inputs.json"
 _REHASH_BELOW_BYTES = 1_000_000  # files up to this size are hashed at every check; larger ones when their time changed
 
 
@@ -43,7 +45,7 @@ class Forecast:
     """A stage's choices for `auto` and its predicted figures; `facts` is what later stages may expect of it."""
 
     resolved: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    predicted: Figures = Figures()
+    predicted: Figures = field(default_factory=Figures)
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
