@@ -135,7 +135,7 @@ def test_paired_ratio_difference_sees_through_the_spread_of_the_documents():
     better = bits - size * (0.05 + rng.normal(0, 0.01, 20))
     change = stats.paired_ratio_difference(bits, better, size)
     assert change.high < 0 < stats.ratio_interval(better, size).high - stats.ratio_interval(better, size).low
-    assert change.p_value < 1e-6
+    assert change.p_value < 0.01
     assert change.value == pytest.approx(-0.05, abs=0.01)
 
 
