@@ -9,6 +9,7 @@ from dunwu.core.errors import DataError
 from dunwu.core.records import Completion, Document
 from dunwu.evaluate import results, stats
 from dunwu.evaluate.baselines import run_baselines
+from dunwu.evaluate.exam import ExamRow
 from dunwu.evaluate.heldout import choose_text
 from dunwu.evaluate.likelihood import BitsResult, _document_rows, _score
 from dunwu.evaluate.samples import answer_prompts, choose_openings, continue_openings
@@ -25,14 +26,21 @@ def _bits(text, rate: float) -> BitsResult:
     return BitsResult(score=_score("bits_per_byte", rows), by_language=(), documents=tuple(rows), text=text)
 
 
-def _exam(right: str) -> results.ExamAnswers:
+def _exam(right: str, question: str = "question") -> results.ExamAnswers:
     n = len(right) // 2
-    return results.ExamAnswers(
-        kinds=("recall",) * n + ("fits",) * n,
-        right=tuple(letter == "r" for letter in right),
-        chances=(0.0,) * n + (0.5,) * n,
-        ended=tuple(letter == "r" for letter in right),
-    )
+    rows = [
+        ExamRow(
+            kind="recall" if i < n else "fits",
+            language="zh" if i % 2 else "en",
+            question=f"{question} {i}",
+            expected="e",
+            answer=f"answer {i}",
+            right=letter == "r",
+            ended=letter == "r",
+        )
+        for i, letter in enumerate(right)
+    ]
+    return results.ExamAnswers(rows=tuple(rows), chances=(0.0,) * n + (0.5,) * n)
 
 
 @pytest.fixture
@@ -78,15 +86,23 @@ def test_exam_kinds_carry_chance_interval_and_adjusted_p_value(evaluation):
     assert (fits.score.low, fits.score.high) == stats.wilson(9, 10)
     assert fits.p_above_chance == pytest.approx(11 / 1024)
     assert evaluation.models[1].ended_turns.value == 0.95
+    languages = {score.name: (score.value, score.n) for score in evaluation.models[1].exam_by_language}
+    assert languages["exam.fits.zh"] == (0.8, 5)
+    examples = [(row.kind, row.right, row.answer) for row in evaluation.models[0].examples]
+    assert examples == [
+        ("recall", True, "answer 4"),
+        ("recall", False, "answer 0"),
+        ("fits", True, "answer 10"),
+        ("fits", False, "answer 11"),
+    ]
     changed = [c for c in evaluation.comparisons if c.figure.startswith("exam.")]
     # recall: 8 gained, 0 lost; fits: 7 gained, 1 lost; the smaller p is doubled, the larger stays
     assert [c.p_value for c in changed] == pytest.approx([2 * 2 / 2**8, stats.mcnemar_exact(7, 1)])
 
 
 def test_refuses_to_compare_different_exams():
-    other = results.ExamAnswers(kinds=("left",), right=(True,), chances=(0.0,), ended=(True,))
     with pytest.raises(DataError, match="different questions"):
-        results.gather(text=None, bits={}, exams={"pretrain": _exam("r."), "sft": other})
+        results.gather(text=None, bits={}, exams={"pretrain": _exam("r."), "sft": _exam("r.", "another")})
 
 
 def test_any_part_may_be_absent(tmp_path):

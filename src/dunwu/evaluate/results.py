@@ -5,7 +5,7 @@ A figure without an interval (one compressed stream, a single document) has null
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json, write_json
 from dunwu.core.records import Score
+from dunwu.corpus.world import Question
 from dunwu.evaluate.baselines import Baseline
+from dunwu.evaluate.exam import ExamResult, ExamRow
 from dunwu.evaluate.heldout import ChosenText
 from dunwu.evaluate.likelihood import BitsResult, DocumentBits
 from dunwu.evaluate.samples import Sample
@@ -34,13 +36,20 @@ class HeldoutFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExamAnswers:
-    """One model's exam, question by question: its kind, whether the answer was right, the chance of guessing it, and whether
-    the model ended its turn by itself."""
+    """One model's exam, question by question, with the chance of guessing each."""
 
-    kinds: tuple[str, ...]
-    right: tuple[bool, ...]
+    rows: tuple[ExamRow, ...]
     chances: tuple[float, ...]
-    ended: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, questions: Sequence[Question], result: ExamResult) -> "ExamAnswers":
+        """The answers in `result` to `questions`."""
+        return cls(rows=result.rows, chances=tuple(question.chance for question in questions))
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of question, in the order in which they first occur."""
+        return list(dict.fromkeys(row.kind for row in self.rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,8 @@ class ModelScores:
     by_language: tuple[Score, ...] = ()
     documents: tuple[DocumentBits, ...] = ()
     exam: tuple[KindScore, ...] = ()
+    exam_by_language: tuple[Score, ...] = ()
+    examples: tuple[ExamRow, ...] = ()
     ended_turns: Score | None = None
 
 
@@ -141,25 +152,47 @@ def _model_scores(stage: str, bits: BitsResult | None, exam: ExamAnswers | None)
         by_language=() if bits is None else bits.by_language,
         documents=() if bits is None else bits.documents,
         exam=() if exam is None else exam_scores(exam),
-        ended_turns=None if exam is None else _share("ended_turns", exam.ended),
+        exam_by_language=() if exam is None else _exam_by_language(exam),
+        examples=() if exam is None else _examples(exam),
+        ended_turns=None if exam is None else _share("ended_turns", [row.ended for row in exam.rows]),
     )
 
 
 def exam_scores(exam: ExamAnswers) -> tuple[KindScore, ...]:
     """Each kind's share right with Wilson's interval, its mean chance, and the exact p-value of more than guessing."""
-    rows = list(zip(exam.kinds, exam.right, exam.chances, strict=True))
-    kinds = list(dict.fromkeys(exam.kinds))
-    rights = {kind: [right for k, right, _ in rows if k == kind] for kind in kinds}
-    chances = {kind: [chance for k, _, chance in rows if k == kind] for kind in kinds}
-    adjusted = holm([above_chance(sum(rights[kind]), chances[kind]) for kind in kinds])
+    groups = _grouped(exam, lambda row: row.kind)
+    tails = [
+        above_chance(sum(right for right, _ in group), [chance for _, chance in group]) for group in groups.values()
+    ]
     return tuple(
-        KindScore(
-            kind=kind,
-            score=_share(f"exam.{kind}", rights[kind], chance=sum(chances[kind]) / len(chances[kind])),
-            p_above_chance=p_value,
-        )
-        for kind, p_value in zip(kinds, adjusted, strict=True)
+        KindScore(kind=kind, score=_answered(f"exam.{kind}", group), p_above_chance=p_value)
+        for (kind, group), p_value in zip(groups.items(), holm(tails), strict=True)
     )
+
+
+def _exam_by_language(exam: ExamAnswers) -> tuple[Score, ...]:
+    groups = _grouped(exam, lambda row: f"exam.{row.kind}.{row.language}")
+    return tuple(_answered(name, group) for name, group in groups.items())
+
+
+def _grouped(exam: ExamAnswers, key: Callable[[ExamRow], str]) -> dict[str, list[tuple[bool, float]]]:
+    groups: dict[str, list[tuple[bool, float]]] = {}
+    for row, chance in zip(exam.rows, exam.chances, strict=True):
+        groups.setdefault(key(row), []).append((row.right, chance))
+    return groups
+
+
+def _answered(name: str, group: Sequence[tuple[bool, float]]) -> Score:
+    chance = sum(chance for _, chance in group) / len(group)
+    return _share(name, [right for right, _ in group], chance=chance)
+
+
+def _examples(exam: ExamAnswers) -> tuple[ExamRow, ...]:
+    """Of each kind the first answer that is right and the first that is wrong, where there are such."""
+    firsts: dict[tuple[str, bool], ExamRow] = {}
+    for row in exam.rows:
+        firsts.setdefault((row.kind, row.right), row)
+    return tuple(firsts[key] for key in sorted(firsts, key=lambda key: (exam.kinds.index(key[0]), not key[1])))
 
 
 def _share(name: str, outcomes: Sequence[bool], *, chance: float | None = None) -> Score:
@@ -187,14 +220,14 @@ def _exam_comparisons(exams: Mapping[str, ExamAnswers]) -> list[Comparison]:
     found: list[Comparison] = []
     stages = list(exams)
     for before, after in itertools.pairwise(stages):
-        first, second = exams[before], exams[after]
-        if first.kinds != second.kinds:
+        first, second = exams[before].rows, exams[after].rows
+        if [row.question for row in first] != [row.question for row in second]:
             raise DataError(f"the exams of {before} and {after} ask different questions; run both with the same seed")
-        kinds = list(dict.fromkeys(first.kinds))
-        places = {kind: [i for i, k in enumerate(first.kinds) if k == kind] for kind in kinds}
         changes = {
-            kind: paired_proportions([first.right[i] for i in at], [second.right[i] for i in at])
-            for kind, at in places.items()
+            kind: paired_proportions(
+                [row.right for row in first if row.kind == kind], [row.right for row in second if row.kind == kind]
+            )
+            for kind in exams[before].kinds
         }
         adjusted = holm([change.p_value for change in changes.values()])
         for (kind, change), p_value in zip(changes.items(), adjusted, strict=True):
@@ -237,6 +270,8 @@ def _model(data: Mapping[str, Any]) -> ModelScores:
         by_language=tuple(_score(row) for row in data["by_language"]),
         documents=tuple(DocumentBits(**row) for row in data["documents"]),
         exam=tuple(KindScore(**{**row, "score": _score(row["score"])}) for row in data["exam"]),
+        exam_by_language=tuple(_score(row) for row in data["exam_by_language"]),
+        examples=tuple(ExamRow(**row) for row in data["examples"]),
         ended_turns=_optional_score(data["ended_turns"]),
     )
 
