@@ -1,0 +1,159 @@
+"""Second pass, on fingerprints alone: which documents are duplicates, and which units are held out."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dunwu.core.recipe import CorpusSection
+from dunwu.corpus.dedup import SPLIT_MARGIN, Clusters, Signatures, exact_repeats, near_repeats, similar_pairs
+from dunwu.corpus.pool import AUTO, HELDOUT, Pool
+from dunwu.corpus.split import choose_unit, hold_out
+
+EXACT, NEAR = "duplicate", "near_duplicate"
+_LONELY_BYTES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSplit:
+    """How one language was split."""
+
+    unit: str
+    why: str
+    units: int
+    heldout_units: int
+    heldout_bytes: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class Decision:
+    """`dropped`, `[documents]`: 0 kept, 1 exact, 2 near duplicate. `held`, `[sections]`: true where held out."""
+
+    dropped: npt.NDArray[np.uint8]
+    held: npt.NDArray[np.bool_]
+    languages: dict[str, LanguageSplit] = field(default_factory=dict[str, LanguageSplit])
+    fixed_heldout: int = 0
+    one_copied_document: bool = False
+
+    @property
+    def unit(self) -> str:
+        """Document or section; of several languages, that of the most bytes."""
+        parts = sorted(self.languages.values(), key=lambda part: part.bytes)
+        return parts[-1].unit if parts else "document"
+
+    def split_card(self, heldout_rows: int) -> dict[str, Any]:
+        """The split as the card tells it."""
+        notes = ["Near-duplicates of a held-out unit are never in training: the split is by near-duplicate cluster."]
+        if self.fixed_heldout:
+            notes.append(
+                f"{self.fixed_heldout:,} held-out pages of the small world were chosen by the world itself; its text is"
+                " generated with known truth, so quality, redaction, deduplication and decontamination pass it by."
+            )
+        languages = {
+            name: {slot: getattr(part, slot) for slot in LanguageSplit.__slots__}
+            for name, part in self.languages.items()
+        }
+        return {"unit": self.unit, "heldout_rows": heldout_rows, "languages": languages, "notes": notes}
+
+
+def decide(pool: Pool, section: CorpusSection, seed: int) -> Decision:
+    """Find duplicates and choose the held-out units of each language."""
+    documents = pool.documents
+    free = documents["fixed"] == AUTO
+    dropped = np.zeros(len(documents), np.uint8)
+    if section.dedup != "none":
+        dropped[np.flatnonzero(free)[exact_repeats(documents["digest"][free])]] = 1
+    lenient = max(0.3, section.near_threshold - SPLIT_MARGIN)
+    pairs, likeness = _pairs(pool.document_sketches, free & (dropped == 0), lenient)
+    if section.dedup == "near":
+        dropped[near_repeats(pairs[likeness >= section.near_threshold], len(documents))] = 2
+    alone = int((free & (dropped == 0)).sum()) == 1 and bool(dropped.any()) and not (~free).any()
+    decision = Decision(dropped, np.zeros(len(pool.sections), bool))
+    decision.one_copied_document = alone and int(documents["bytes"][free & (dropped == 0)].sum()) < _LONELY_BYTES
+    _hold_out_fixed(pool, decision)
+    clusters = _document_clusters(pool, pairs, dropped)
+    _hold_out_free(pool, decision, clusters, section, seed, lenient)
+    return decision
+
+
+def _pairs(
+    sketches: Signatures, eligible: npt.NDArray[np.bool_], threshold: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    found = list(similar_pairs(sketches, eligible, threshold))
+    if not found:
+        return np.empty((0, 2), np.int64), np.empty(0, np.float32)
+    pairs = np.concatenate([part for part, _ in found])
+    estimates = np.concatenate([part for _, part in found])
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    return pairs[first], estimates[first]
+
+
+def _hold_out_fixed(pool: Pool, decision: Decision) -> None:
+    chosen = pool.documents["fixed"] == HELDOUT
+    decision.fixed_heldout = int(chosen.sum())
+    decision.held |= chosen[pool.sections["document"]]
+
+
+def _document_clusters(
+    pool: Pool, pairs: npt.NDArray[np.int64], dropped: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int64]:
+    """Cluster of each document: parts of one, and near-duplicates that are both kept, belong together."""
+    clusters = Clusters.singles(len(pool.documents))
+    for left, right in pairs[(dropped[pairs] == 0).all(axis=1)]:
+        clusters.join(int(left), int(right))
+    groups = pool.documents["group"]
+    for place in np.flatnonzero(groups[1:] == groups[:-1]):
+        clusters.join(int(place), int(place) + 1)
+    return clusters.names()
+
+
+def _hold_out_free(
+    pool: Pool, decision: Decision, clusters: npt.NDArray[np.int64], section: CorpusSection, seed: int, lenient: float
+) -> None:
+    """Split each language by itself, so that each is held out in proportion. A cluster has its first document's language."""
+    documents = pool.documents
+    kept = (documents["fixed"] == AUTO) & (decision.dropped == 0)
+    language_of = documents["language"][clusters]
+    for number, name in enumerate(pool.languages):
+        chosen = np.flatnonzero(kept & (language_of == number))
+        if not len(chosen):
+            continue
+        names, members = np.unique(clusters[chosen], return_inverse=True)
+        sizes = np.bincount(members, weights=documents["bytes"][chosen], minlength=len(names)).astype(np.int64)
+        unit, why = choose_unit(section.heldout_unit, sizes, section.heldout_fraction)
+        inside = np.zeros(len(documents), bool)
+        inside[chosen] = True
+        places = np.flatnonzero(inside[pool.sections["document"]])
+        if unit == "document":
+            keys = clusters[pool.sections["document"][places]]
+        else:
+            keys = _section_clusters(pool, places, lenient)
+        held = hold_out(keys, pool.sections["bytes"][places], section.heldout_fraction, (seed, number))
+        decision.held[places[held]] = True
+        decision.languages[name] = _language_split(unit, why, keys, held, pool.sections["bytes"][places])
+
+
+def _section_clusters(pool: Pool, places: npt.NDArray[np.int64], lenient: float) -> npt.NDArray[np.int64]:
+    """Cluster of each of these sections: near-duplicates belong together."""
+    eligible = np.zeros(len(pool.sections), bool)
+    eligible[places] = True
+    clusters = Clusters.singles(len(pool.sections))
+    for pairs, _ in similar_pairs(pool.section_sketches, eligible, lenient):
+        for left, right in pairs:
+            clusters.join(int(left), int(right))
+    return clusters.names()[places]
+
+
+def _language_split(
+    unit: str, why: str, keys: npt.NDArray[np.int64], held: npt.NDArray[np.bool_], sizes: npt.NDArray[np.int32]
+) -> LanguageSplit:
+    return LanguageSplit(
+        unit=unit,
+        why=why,
+        units=len(np.unique(keys)),
+        heldout_units=len(np.unique(keys[held])),
+        heldout_bytes=int(sizes[held].sum()),
+        bytes=int(sizes.sum()),
+    )

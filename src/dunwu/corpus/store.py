@@ -1,0 +1,67 @@
+"""The corpus on disk: rows of JSON in zstandard, written and read as streams."""
+
+import io
+import json
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+import zstandard
+
+from dunwu.core.errors import DataError
+from dunwu.core.files import atomic_write
+from dunwu.core.records import Document
+
+Split = Literal["train", "heldout"]
+_LEVEL = 1
+
+
+def row_bytes(text: str, source: str, language: str) -> bytes:
+    """One row of the store, with its line end."""
+    row = {"text": text, "source": source, "language": language}
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
+@contextmanager
+def row_writer(path: Path) -> Generator[IO[bytes]]:
+    """A stream whose bytes appear, compressed, at `path` when the block ends well."""
+    with atomic_write(path) as file:
+        with zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as stream:
+            yield stream  # type: ignore[misc]
+
+
+def read_rows(path: Path) -> Iterator[bytes]:
+    """The rows of one file, without their line ends, streamed."""
+    with path.open("rb") as file:
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
+        for line in io.BufferedReader(reader, 1 << 20):  # type: ignore[arg-type]
+            yield line.rstrip(b"\n")
+
+
+def parse_row(line: bytes) -> Document:
+    """A row as a Document."""
+    row = json.loads(line)
+    return Document(text=row["text"], source=row["source"], language=row["language"])
+
+
+def split_files(folder: Path, split: Split) -> list[Path]:
+    """The files of one split below a corpus folder, in order. Raises DataError when there are none."""
+    files = sorted(folder.glob(f"{split}*.jsonl.zst"))
+    if not files:
+        raise DataError(
+            f"{folder} holds no {split}*.jsonl.zst; it is not a finished corpus: run the corpus stage again"
+        )
+    return files
+
+
+def read_documents(where: Path | Iterable[Path], split: Split) -> Iterator[Document]:
+    """Stream the documents of a split, from a corpus folder (or several), or from files named directly."""
+    for path in [where] if isinstance(where, Path) else where:
+        for file in split_files(path, split) if path.is_dir() else [path]:
+            try:
+                yield from map(parse_row, read_rows(file))
+            except (zstandard.ZstdError, json.JSONDecodeError, KeyError) as error:
+                raise DataError(
+                    f"{file} is damaged ({error}); remove its folder and run the corpus stage again"
+                ) from error
