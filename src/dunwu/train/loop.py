@@ -270,10 +270,12 @@ class _Run:
         return state
 
     def report_incidents(self, state: TrainState, *, known: int) -> None:
-        """Put the incidents that the metrics do not know into them, and tell them."""
-        for incident in state.guard.incidents[known:]:
+        """Put the incidents that the metrics do not know into them, and tell the latest; repeated steps bring no new ones."""
+        fresh = state.guard.incidents[known:]
+        for incident in fresh:
             values = {"step": incident.step, "incident": incident.kind, "row": incident.row, "reason": incident.reason}
             self.metrics.row(values)
+        for incident in fresh[-1:]:
             action = "skipped a batch" if incident.kind == "skip" else "went back"
             self.progress.note(f"step {incident.step + 1:,}: {action}: {incident.reason}")
 
