@@ -44,6 +44,11 @@ def timed(folder: Path) -> Generator[Clock]:
     file.unlink(missing_ok=True)
 
 
+def resident_bytes() -> int:
+    """What this process holds now."""
+    return psutil.Process().memory_info().rss
+
+
 class Peak:
     """The most memory seen: resident bytes of this process and what its children hold for themselves."""
 

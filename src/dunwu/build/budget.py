@@ -1,0 +1,227 @@
+"""The one dial: from wall time and memory to vocabulary, shape, context, batch and tokens.
+
+How much a model learns in a given time is weighed with a law of two terms, loss = A / N^a + B / D^b, over parameters N and
+tokens D (Hoffmann et al., arXiv:2203.15556), where repeated text counts for less and less (Muennighoff et al.,
+arXiv:2305.16264). The constants were fitted to small runs of this trainer; `docs/log.md` has them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dunwu.build.probe import TrainingSpeed
+from dunwu.core.errors import RecipeError
+from dunwu.core.recipe import ModelSection, PretrainSection, TrainSection
+from dunwu.core.units import format_bytes, format_duration
+from dunwu.model.config import DecoderConfig
+from dunwu.model.count import parameters, train_flops_per_token, training_bytes
+
+# hidden size, layers
+SHAPES = (
+    (64, 3),
+    (96, 3),
+    (128, 4),
+    (160, 5),
+    (192, 6),
+    (256, 6),
+    (320, 7),
+    (384, 8),
+    (448, 9),
+    (512, 10),
+    (640, 11),
+    (768, 12),
+    (1024, 16),
+    (1280, 20),
+    (1536, 24),
+    (2048, 24),
+)
+PARAMETER_TERM = (400.0, 0.35)  # A, a
+TOKEN_TERM = (400.0, 0.35)  # B, b
+REPEATS_HALF_LIFE = 15.4  # R*_D of arXiv:2305.16264: epochs after which a repeat is worth 1/e of a fresh pass
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+_LEAST_BATCHES = 4
+Speed = Callable[[DecoderConfig, int, int], TrainingSpeed]  # shape, context length, rows of a micro-batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A model and how to train it, with what that is expected to take."""
+
+    config: DecoderConfig
+    context_length: int
+    batch_rows: int
+    micro_batch_rows: int
+    tokens: int
+    seconds: float
+    peak_bytes: int  # above what the process holds before the model is made
+
+
+def expected_loss(parameter_count: float, tokens: float, corpus_tokens: float) -> float:
+    """What the law says of `tokens` drawn from a corpus of `corpus_tokens`, nats a token above what cannot be learned."""
+    unique = min(tokens, corpus_tokens)
+    repeats = tokens / unique - 1.0
+    worth = unique + unique * REPEATS_HALF_LIFE * (1.0 - math.exp(-repeats / REPEATS_HALF_LIFE))
+    return PARAMETER_TERM[0] / parameter_count ** PARAMETER_TERM[1] + TOKEN_TERM[0] / worth ** TOKEN_TERM[1]
+
+
+def decoder_config(
+    section: ModelSection, hidden_size: int, layers: int, *, vocab_size: int, context_length: int
+) -> DecoderConfig:
+    """The shape of that width and depth; what the recipe fixes stays as it is. Raises ModelError if the recipe's numbers clash."""
+    hidden = _or(section.hidden_size, hidden_size)
+    fitting = 64 if hidden % 64 == 0 and hidden >= 128 else 32
+    head_dim = _or(
+        section.head_dim, fitting if section.num_attention_heads == "auto" else hidden // section.num_attention_heads
+    )
+    heads = _or(section.num_attention_heads, max(1, hidden // head_dim))
+    key_value_heads = _or(section.num_key_value_heads, heads // 2 if heads % 2 == 0 else heads)
+    return DecoderConfig(
+        architecture=section.architecture,
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        intermediate_size=_or(section.intermediate_size, round(hidden * 8 / 3 / 32) * 32),
+        num_hidden_layers=_or(section.num_hidden_layers, layers),
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        head_dim=head_dim,
+        max_position_embeddings=context_length,
+        rope_theta=section.rope_theta,
+        rms_norm_eps=section.rms_norm_eps,
+        tie_word_embeddings=section.tie_word_embeddings,
+    )
+
+
+def _or(value: int | str, otherwise: int) -> int:
+    return otherwise if isinstance(value, str) else value
+
+
+def choose_vocab_size(bytes_by_language: dict[str, int], parameter_count: float) -> int:
+    """A power of two that suits the model and the text: an embedding that neither dominates the model nor starves it.
+
+    Chinese needs more, because its characters alone are thousands; and each entry should have about a kilobyte to be learned from.
+    """
+    text_bytes = max(1, sum(bytes_by_language.values()))
+    chinese = sum(size for language, size in bytes_by_language.items() if language == "zh") / text_bytes
+    by_model = 4096 * (parameter_count / 4e6) ** 0.5 * (1.0 + chinese)
+    by_text = text_bytes / 1000 * (1.0 + chinese)
+    return 2 ** max(10, min(16, round(math.log2(min(by_model, by_text)))))
+
+
+def choose_context_length(section: ModelSection, parameter_count: float) -> int:
+    """Longer for larger models, which make better use of it and pay relatively less for attention."""
+    if section.context_length != "auto":
+        return section.context_length
+    for limit, length in ((1e7, 256), (4e7, 512), (2e8, 1024), (6e8, 2048)):
+        if parameter_count < limit:
+            return length
+    return 4096
+
+
+def batch_rows(section: TrainSection, tokens: float, context_length: int) -> int:
+    """Rows of a batch: about two thousand steps a run, within 2k and 512k tokens a batch."""
+    wanted = section.batch_tokens
+    if wanted == "auto":
+        wanted = 2 ** round(math.log2(min(max(tokens / 2000, 2048), 2**19)))
+    return max(1, wanted // context_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the choice must keep within. `corpus_tokens`: fresh tokens at hand; bytes are above what the process holds already."""
+
+    train_s: float
+    memory_bytes: int
+    corpus_tokens: int
+    device: str
+
+
+def choose(model: ModelSection, pretrain: PretrainSection, vocab_size: int, limits: Limits, speed: Speed) -> Choice:
+    """The shape and tokens that the law expects most of within the limits. Raises RecipeError if nothing fits."""
+    choices = [
+        choice
+        for config in _candidates(model, vocab_size)
+        if (choice := plan_training(config, pretrain, limits, speed))
+    ]
+    if not choices:
+        raise RecipeError(
+            f"nothing can be trained in {format_duration(limits.train_s)} and {format_bytes(limits.memory_bytes)}: raise "
+            "budget or memory, give more text, or write model.hidden_size, model.num_hidden_layers and pretrain.tokens yourself"
+        )
+    in_time = [choice for choice in choices if choice.seconds <= limits.train_s * 1.01]
+    return min(
+        in_time or choices[:1],
+        key=lambda choice: expected_loss(parameters(choice.config), choice.tokens, limits.corpus_tokens),
+    )
+
+
+def _candidates(section: ModelSection, vocab_size: int) -> list[DecoderConfig]:
+    """Every shape that the recipe leaves open, the smallest first."""
+    configs: list[DecoderConfig] = []
+    for hidden, layers in SHAPES:
+        trial = decoder_config(section, hidden, layers, vocab_size=vocab_size, context_length=256)
+        context = choose_context_length(section, parameters(trial))
+        configs.append(dataclasses.replace(trial, max_position_embeddings=context))
+    return list(dict.fromkeys(configs))
+
+
+def plan_training(config: DecoderConfig, section: PretrainSection, limits: Limits, speed: Speed) -> Choice | None:
+    """How to train `config` within the limits; None where not even a few batches fit."""
+    context = config.max_position_embeddings
+    micro_rows = _micro_batch_rows(config, section, limits)
+    if micro_rows == 0:
+        return None
+    measured = speed(config, context, micro_rows)
+    most = section.max_epochs * limits.corpus_tokens
+    wanted = min(most, limits.train_s / measured.token_s) if section.tokens == "auto" else section.tokens
+    rows = batch_rows(section, wanted, context)
+    batch_tokens = rows * context
+    if section.tokens == "auto":
+        tokens = min(measured.tokens(limits.train_s, batch_tokens), math.ceil(most / batch_tokens) * batch_tokens)
+        if tokens < _LEAST_BATCHES * batch_tokens:
+            return None
+    else:
+        tokens = section.tokens
+    micro_rows = min(rows, micro_rows)
+    return Choice(
+        config=config,
+        context_length=context,
+        batch_rows=rows,
+        micro_batch_rows=micro_rows,
+        tokens=tokens,
+        seconds=measured.seconds(tokens, batch_tokens),
+        peak_bytes=training_bytes(config, micro_rows, context, section.optimizer),
+    )
+
+
+def _micro_batch_rows(config: DecoderConfig, section: PretrainSection, limits: Limits) -> int:
+    """Rows computed at once: enough to keep the machine busy, fewer where memory is short; 0 where not one row fits."""
+    context = config.max_position_embeddings
+    if section.micro_batch_rows != "auto":
+        return section.micro_batch_rows
+    rows = max(1, MICRO_BATCH_TOKENS[limits.device] // context)
+    while rows and training_bytes(config, rows, context, section.optimizer) > limits.memory_bytes:
+        rows //= 2
+    return rows
+
+
+class Speedometer:
+    """Speed of any shape, from real probes of two, interpolated by size."""
+
+    def __init__(self, probe: Speed, vocab_size: int, anchors: tuple[tuple[int, int], ...]) -> None:
+        self._anchors: list[tuple[DecoderConfig, TrainingSpeed]] = []
+        for hidden, layers in anchors:
+            config = decoder_config(ModelSection(), hidden, layers, vocab_size=vocab_size, context_length=256)
+            self._anchors.append((config, probe(config, 256, 16)))
+
+    def __call__(self, config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:
+        """Interpolated: operations a second, and optimiser seconds a parameter, in a straight line over log parameters."""
+        low, high = (math.log(parameters(anchor)) for anchor, _ in self._anchors)
+        at = min(1.0, max(0.0, (math.log(parameters(config)) - low) / (high - low)))
+        rates = [train_flops_per_token(c, 256) / s.token_s for c, s in self._anchors]
+        rate = rates[0] + at * (rates[1] - rates[0])
+        per_parameter = [s.step_s / parameters(c) for c, s in self._anchors]
+        step = per_parameter[0] + at * (per_parameter[1] - per_parameter[0])
+        return TrainingSpeed(
+            token_s=train_flops_per_token(config, context_length) / rate, step_s=step * parameters(config)
+        )

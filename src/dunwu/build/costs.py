@@ -1,0 +1,95 @@
+"""What the stages that do not train will take: sizes counted from the recipe, and rates measured once (`docs/log.md`).
+
+The rates are those of one core of a 2020 desktop processor; a forecast, not a promise.
+"""
+
+from collections.abc import Iterator
+
+from dunwu.build.exam import exam_questions
+from dunwu.build.inputs import folder_sources, source_files
+from dunwu.core.devices import available_cores
+from dunwu.core.recipe import PythonDocsSource, Recipe, SftFileSource, SftSource, WorldSource
+from dunwu.core.records import Example
+from dunwu.corpus.instructions import read_instructions
+from dunwu.corpus.readers import SourceFile
+from dunwu.corpus.world import world_documents, world_examples
+
+START_S = 1.0
+CORPUS_BYTES_PER_S = {"near": 1.5e6, "exact": 5e6, "none": 6e6}  # a core
+TOKENIZER_BYTES_PER_S = 4e6  # of text sampled to train a vocabulary
+ENCODE_BYTES_PER_S = 6e6
+TEXT_SHARE = {".html": 0.3, ".htm": 0.3, ".pdf": 0.05, ".docx": 0.3, ".epub": 2.0, ".ipynb": 0.4, ".parquet": 2.0}
+UNPACKED_RATIO = 2.8
+BASELINE_BYTES_PER_S = 0.8e6  # of training text given to xz and the n-grams
+BASELINE_MAX_BYTES = 24e6
+EXAM_ANSWER_TOKENS = 40
+REPORT_S = 3.0
+
+
+def text_bytes(recipe: Recipe) -> dict[str, int]:
+    """Bytes of text that the corpus will hold, by language; folders, whose languages are not known yet, under ""."""
+    sizes: dict[str, int] = {}
+    for _, source in folder_sources(recipe):
+        sizes[""] = sizes.get("", 0) + sum(_text_bytes(file) for file in source_files(source))
+    for source in recipe.corpus.sources:
+        if isinstance(source, PythonDocsSource):
+            sizes["en"] = sizes.get("en", 0) + source.max_bytes
+        elif isinstance(source, WorldSource):
+            for document in world_documents(source):
+                sizes[document.language] = sizes.get(document.language, 0) + len(document.text.encode("utf-8"))
+    return sizes
+
+
+def _text_bytes(file: SourceFile) -> int:
+    try:
+        size = file.path.stat().st_size
+    except OSError:
+        return 0
+    return int(size * TEXT_SHARE.get(file.extension, 1.0) * (UNPACKED_RATIO if file.compression else 1.0))
+
+
+def corpus_seconds(recipe: Recipe, size: int) -> float:
+    """Reading, cleaning and splitting `size` bytes of text."""
+    workers = available_cores() if recipe.corpus.workers == "auto" else recipe.corpus.workers
+    return START_S + size / (CORPUS_BYTES_PER_S[recipe.corpus.dedup] * workers)
+
+
+def tokenizer_seconds(recipe: Recipe, train_bytes: int) -> float:
+    """Learning a vocabulary and encoding the corpus."""
+    sampled = min(train_bytes, recipe.tokenizer.train_bytes)
+    return START_S + sampled / TOKENIZER_BYTES_PER_S + train_bytes / ENCODE_BYTES_PER_S
+
+
+def sft_examples(source: SftSource) -> Iterator[Example]:
+    """The conversations of one source."""
+    return read_instructions(source) if isinstance(source, SftFileSource) else world_examples(source)
+
+
+def sft_bytes(recipe: Recipe) -> int:
+    """Bytes of one pass over the conversations, by weight."""
+    return sum(
+        int(source.weight * sum(_example_bytes(example) for example in sft_examples(source)))
+        for source in recipe.sft.sources
+    )
+
+
+def _example_bytes(example: Example) -> int:
+    return sum(len(message.content.encode("utf-8")) for message in example.messages)
+
+
+def evaluate_seconds(
+    recipe: Recipe, *, train_bytes: int, heldout_bytes: int, token_s: float, bytes_per_token: float
+) -> float:
+    """Scoring held-out text twice over (windows overlap by half), the exam by a token at a time, baselines, samples.
+
+    `token_s`: seconds of training a token of this model; a forward pass is a third of that.
+    """
+    models = 2 if recipe.sft.sources else 1
+    scored = min(heldout_bytes, recipe.evaluate.heldout_bytes)
+    held_out = 2 * scored / bytes_per_token * token_s / 3
+    exam = len(exam_questions(recipe, recipe.evaluate.exam_questions)) * EXAM_ANSWER_TOKENS * token_s
+    samples = recipe.evaluate.samples * 120 * 4 * token_s
+    baselines = (
+        (min(train_bytes, BASELINE_MAX_BYTES) + scored) / BASELINE_BYTES_PER_S if recipe.evaluate.baselines else 0.0
+    )
+    return START_S + models * (held_out + exam + samples) + baselines

@@ -1,0 +1,59 @@
+"""Hashes of the files outside the home that a recipe names, remembered so that a big folder is not read at every command."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from dunwu.core.errors import DataError
+from dunwu.core.lineage import FileHashes, user_cache_folder
+from dunwu.core.recipe import FolderSource, Recipe, SftFileSource
+from dunwu.corpus.readers import READERS, SourceFile, list_files
+
+Hashes = Mapping[str, Mapping[str, str]]
+
+
+def corpus_inputs(recipe: Recipe) -> Hashes:
+    """SHA-256 by name of every readable document, by source. Raises DataError when a path does not exist."""
+    found = {f"corpus.sources.{i}": source_files(source) for i, source in folder_sources(recipe)}
+    for i, path in enumerate(recipe.corpus.decontaminate_files):
+        found[f"corpus.decontaminate_files.{i}"] = _one_file(Path(path))
+    return _hashed(found)
+
+
+def sft_inputs(recipe: Recipe) -> Hashes:
+    """SHA-256 of every instruction file, by source."""
+    sources = [(i, source) for i, source in enumerate(recipe.sft.sources) if isinstance(source, SftFileSource)]
+    return _hashed({f"sft.sources.{i}": _one_file(Path(source.path)) for i, source in sources})
+
+
+def folder_sources(recipe: Recipe) -> Iterator[tuple[int, FolderSource]]:
+    """The recipe's folders with their places in the list."""
+    for i, source in enumerate(recipe.corpus.sources):
+        if isinstance(source, FolderSource):
+            yield i, source
+
+
+def source_files(source: FolderSource) -> list[SourceFile]:
+    """The files of a folder that a reader exists for."""
+    files = list_files(Path(source.path), source.include, source.exclude)
+    return [file for file in files if file.extension in READERS]
+
+
+def _one_file(path: Path) -> list[SourceFile]:
+    if not path.exists():
+        raise DataError(f"{path} does not exist; correct the path in the recipe")
+    return list_files(path, ("**/*",), ())
+
+
+def _hashed(found: Mapping[str, Iterable[SourceFile]]) -> Hashes:
+    memory = FileHashes(user_cache_folder() / "files.json")
+    try:
+        return {name: {file.source: _hash(memory, file.path) for file in files} for name, files in found.items()}
+    finally:
+        memory.save()
+
+
+def _hash(memory: FileHashes, path: Path) -> str:
+    try:
+        return memory.of(path)
+    except OSError as error:  # the corpus reports it as a file that it could not read
+        return f"unreadable: {error.strerror}"

@@ -1,0 +1,135 @@
+"""Supervised fine-tuning on conversations, from the pre-trained weights: a Hugging Face directory that answers.
+
+Facts: those of `TrainResult`, and `conversations`, `epochs`, `learned_tokens` (in one pass over the conversations).
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dunwu.build import costs
+from dunwu.build.budget import batch_rows
+from dunwu.build.graph import Outcome, Outlook, Stage, Work
+from dunwu.build.home import Figures, Forecast
+from dunwu.build.inputs import sft_inputs
+from dunwu.build.learn import copy_tokenizer, gpu_peak, learn, peak_rates
+from dunwu.build.meters import resident_bytes
+from dunwu.build.training import exact_speed, expected_sft_tokens, sft_limit
+from dunwu.core.devices import pick_device
+from dunwu.core.recipe import Recipe
+from dunwu.core.records import Example, Message, Tokens
+from dunwu.corpus.stream import SftStream
+from dunwu.model.config import DecoderConfig
+from dunwu.model.count import parameters, train_flops_per_token, training_bytes
+from dunwu.model.hub import load_model
+from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.template import encode_chat
+
+NOT_IN_THE_RESULT = {"tensorboard", "checkpoint_every_s", "checkpoints_kept", "micro_batch_rows"}
+RATE_SCALE = 0.3  # of the pre-training's peak learning rates: the weights know much already
+
+
+def _settings(recipe: Recipe) -> Mapping[str, Any]:
+    section = recipe.sft.model_dump(mode="json", exclude=NOT_IN_THE_RESULT)
+    for source in section["sources"]:
+        source.pop("path", None)
+    settings: dict[str, Any] = {"sft": section, "seed": recipe.seed}
+    if recipe.sft.tokens == "auto":
+        settings["budget"] = recipe.budget
+    return settings
+
+
+def _forecast(outlook: Outlook) -> Forecast:
+    recipe, pretrain = outlook.recipe, outlook.facts["pretrain"]
+    config = DecoderConfig(**pretrain["model"])
+    context, section = pretrain["context_length"], recipe.sft
+    wanted = expected_sft_tokens(recipe, outlook.facts["tokenizer"]["bytes_per_token"])
+    rows = batch_rows(section, wanted, context)
+    micro_rows = min(rows, pretrain["micro_batch_rows"])
+    speed = exact_speed(recipe, config, context, pretrain["micro_batch_rows"])
+    most = None if section.tokens != "auto" else sft_limit(outlook, speed, rows * context)
+    tokens = wanted if most is None else min(wanted, most)
+    lr_muon, lr_adamw = peak_rates(section, config, scale=RATE_SCALE)
+    return Forecast(
+        resolved={
+            "batch_rows": rows,
+            "micro_batch_rows": micro_rows,
+            "most_tokens": most,
+            "lr_muon": lr_muon,
+            "lr_adamw": lr_adamw,
+        },
+        predicted=Figures(
+            seconds=speed.seconds(tokens, rows * context),
+            peak_bytes=resident_bytes() + training_bytes(config, micro_rows, context, section.optimizer),
+            parameters=parameters(config),
+            tokens=tokens,
+            flops=tokens * train_flops_per_token(config, context),
+        ),
+        facts={"tokens": tokens},
+    )
+
+
+def _run(work: Work) -> Outcome:
+    section = work.recipe.sft
+    tokenizer = Tokenizer.load(work.needs["tokenizer"])
+    model = load_model(work.needs["pretrain"], device=pick_device())
+    model.config = dataclasses.replace(model.config, eos_token_id=(tokenizer.im_end_id, tokenizer.eos_id))
+    context = model.config.max_position_embeddings
+    conversations = list(_conversations(work.recipe, tokenizer))
+    stream = SftStream(conversations, context_length=context, seed=work.recipe.seed)
+    one_epoch = stream.rows_per_epoch * context
+    tokens = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
+    tokens = min(tokens, work.resolved["most_tokens"] or tokens)
+    result = learn(work, model, stream, section, total_tokens=tokens)
+    copy_tokenizer(work.needs["tokenizer"], work.folder)
+    return Outcome(
+        facts={
+            **asdict(result),
+            "conversations": stream.conversations,
+            "epochs": result.tokens / one_epoch,
+            "learned_tokens": int(sum(tokens.learned.sum() for tokens in conversations)),
+            "parameters": parameters(model.config),
+            "model": asdict(model.config),
+            "context_length": context,
+        },
+        actual=Figures(
+            peak_bytes=gpu_peak(result),
+            parameters=parameters(model.config),
+            tokens=result.tokens,
+            flops=result.tokens * train_flops_per_token(model.config, context),
+        ),
+    )
+
+
+def _conversations(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[Tokens]:
+    """The conversations of all sources as often as their weights say, each through the chat template."""
+    system = (Message(role="system", content=recipe.sft.system_prompt),) if recipe.sft.system_prompt else ()
+    for source in recipe.sft.sources:
+        for example in repeated(costs.sft_examples(source), source.weight):
+            begins_with_system = example.messages[0].role == "system"
+            messages = example.messages if begins_with_system else (*system, *example.messages)
+            yield encode_chat(tokenizer, messages)
+
+
+def repeated(examples: Iterator[Example], weight: float) -> Iterator[Example]:
+    """Each example `weight` times; a fraction takes an evenly spread part of them."""
+    owed = 0.0
+    for example in examples:
+        owed += weight
+        yield from itertools.repeat(example, int(owed))
+        owed -= int(owed)
+
+
+SFT = Stage(
+    name="sft",
+    title="Fine-tuning",
+    version="1",
+    needs=("tokenizer", "pretrain"),
+    settings=_settings,
+    inputs=sft_inputs,
+    forecast=_forecast,
+    run=_run,
+    wanted=lambda recipe: bool(recipe.sft.sources),
+)

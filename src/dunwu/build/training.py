@@ -1,0 +1,139 @@
+"""How the budget's time and memory are shared out between pre-training, fine-tuning and evaluation, at this machine's measured speed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import torch
+
+from dunwu.build import costs
+from dunwu.build.budget import Choice, Limits, Speed, Speedometer, choose, plan_training
+from dunwu.build.graph import Outlook
+from dunwu.build.meters import resident_bytes
+from dunwu.build.probe import TrainingSpeed, probe_training
+from dunwu.core.devices import pick_device
+from dunwu.core.errors import RecipeError
+from dunwu.core.recipe import Recipe
+from dunwu.core.units import format_duration, parse_bytes, parse_duration
+from dunwu.model.config import DecoderConfig
+from dunwu.model.count import parameters
+
+ANCHORS = {"cpu": ((128, 4), (256, 6)), "cuda": ((512, 8), (1024, 16))}
+ANCHOR_VOCAB_SIZE = 4096
+ANCHOR_PROBE_S = 1.0
+EXACT_PROBE_S = 3.0
+SFT_SHARE = 0.4  # the most of the training time that fine-tuning may take
+SAFETY = 0.96  # of the time left: checkpoints, start-up, and a machine that is a little busier than at the probe
+FREE_MEMORY_SHARE = 0.8
+LEAST_TRAIN_S = 10.0
+CHAT_OVERHEAD = 1.25  # tokens of roles and packing beside the text of conversations
+
+
+def pretrain_choice(outlook: Outlook) -> Choice:
+    """Shape, batch and tokens of pre-training, from the facts (or forecasts) of corpus and tokenizer.
+
+    Raises RecipeError when the budget leaves too little, with the least that works.
+    """
+    recipe, facts = outlook.recipe, _facts(outlook)
+    speed = _estimated_speed(recipe)
+    left_s = parse_duration(recipe.budget) - outlook.spent_s
+    limits = _limits(recipe, facts["train_tokens"], max(left_s * 0.7, LEAST_TRAIN_S))
+    first = choose(recipe.model, recipe.pretrain, facts["vocab_size"], limits, speed)
+    limits = _limits(recipe, facts["train_tokens"], _pretrain_seconds(outlook, first, left_s))
+    choice = choose(recipe.model, recipe.pretrain, facts["vocab_size"], limits, speed)
+    return plan_training(choice.config, recipe.pretrain, limits, _probe(recipe, EXACT_PROBE_S)) or choice
+
+
+def affordable_parameters(outlook: Outlook) -> int:
+    """Parameters of the model that the budget will about allow, before there is a vocabulary."""
+    recipe, corpus = outlook.recipe, outlook.facts["corpus"]
+    train_s = max(LEAST_TRAIN_S, 0.7 * (parse_duration(recipe.budget) - outlook.spent_s))
+    limits = _limits(recipe, corpus["train_bytes"] / 3.5, train_s)
+    return parameters(choose(recipe.model, recipe.pretrain, ANCHOR_VOCAB_SIZE, limits, _estimated_speed(recipe)).config)
+
+
+def sft_limit(outlook: Outlook, speed: TrainingSpeed, batch_tokens: int) -> int:
+    """The most tokens that fine-tuning may take in what is left of the budget."""
+    left_s = parse_duration(outlook.recipe.budget) - outlook.spent_s - after_training_s(outlook, speed)
+    return max(speed.tokens(left_s * SAFETY, batch_tokens), batch_tokens)
+
+
+def exact_speed(recipe: Recipe, config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:
+    """A few real steps of this very shape."""
+    return _probe(recipe, EXACT_PROBE_S)(config, context_length, rows)
+
+
+def after_training_s(outlook: Outlook, speed: TrainingSpeed) -> float:
+    """What evaluation and report will take."""
+    facts = _facts(outlook)
+    return costs.REPORT_S + costs.evaluate_seconds(
+        outlook.recipe,
+        train_bytes=facts["train_bytes"],
+        heldout_bytes=facts["heldout_bytes"],
+        token_s=speed.token_s,
+        bytes_per_token=facts["bytes_per_token"],
+    )
+
+
+def expected_sft_tokens(recipe: Recipe, bytes_per_token: float) -> int:
+    """Tokens of all epochs of fine-tuning, if time allows."""
+    if recipe.sft.tokens != "auto":
+        return recipe.sft.tokens
+    return int(recipe.sft.epochs * costs.sft_bytes(recipe) / bytes_per_token * CHAT_OVERHEAD)
+
+
+def _pretrain_seconds(outlook: Outlook, choice: Choice, left_s: float) -> float:
+    """The time for pre-training: what is left but for fine-tuning's share, evaluation and report."""
+    recipe = outlook.recipe
+    token_s = choice.seconds / choice.tokens
+    after_s = after_training_s(outlook, TrainingSpeed(token_s=token_s, step_s=0.0))
+    training_s = (left_s - after_s) * SAFETY
+    sft_s = 0.0
+    if recipe.sft.sources:
+        wanted_s = expected_sft_tokens(recipe, _facts(outlook)["bytes_per_token"]) * token_s
+        sft_s = wanted_s if recipe.sft.tokens != "auto" else min(wanted_s, SFT_SHARE * training_s)
+    if training_s - sft_s < LEAST_TRAIN_S and recipe.pretrain.tokens == "auto":
+        least_s = outlook.spent_s + after_s + (LEAST_TRAIN_S + sft_s) / SAFETY
+        raise RecipeError(
+            f"budget={recipe.budget} is too small: reading, evaluating and reporting take "
+            f"{format_duration(outlook.spent_s + after_s)} of it; the least that works here is about "
+            f"budget={round(least_s * 1.2 + 5)}s (evaluate.baselines=false and smaller evaluate.* take less)"
+        )
+    return max(training_s - sft_s, LEAST_TRAIN_S)
+
+
+def _limits(recipe: Recipe, corpus_tokens: float, train_s: float) -> Limits:
+    return Limits(
+        train_s=train_s,
+        memory_bytes=_memory_limit(recipe),
+        corpus_tokens=max(1, int(corpus_tokens)),
+        device=pick_device().type,
+    )
+
+
+def _memory_limit(recipe: Recipe) -> int:
+    """What training may take above what the process holds. Raises RecipeError when `memory` is less than that already."""
+    if recipe.memory != "auto":
+        room = parse_bytes(recipe.memory) - resident_bytes()
+        if room <= 0:
+            raise RecipeError(
+                f"memory={recipe.memory} is less than the program itself takes; the least is about memory=1GB"
+            )
+        return room
+    free = torch.cuda.mem_get_info()[0] if pick_device().type == "cuda" else psutil.virtual_memory().available
+    return int(FREE_MEMORY_SHARE * free)
+
+
+def _estimated_speed(recipe: Recipe) -> Speed:
+    return Speedometer(_probe(recipe, ANCHOR_PROBE_S), ANCHOR_VOCAB_SIZE, ANCHORS[pick_device().type])
+
+
+def _probe(recipe: Recipe, seconds: float) -> Speed:
+    def speed(config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:
+        return probe_training(config, recipe.pretrain, context_length=context_length, rows=rows, seconds=seconds)
+
+    return speed
+
+
+def _facts(outlook: Outlook) -> Mapping[str, Any]:
+    return {**outlook.facts["corpus"], **outlook.facts["tokenizer"]}
