@@ -98,11 +98,18 @@ def newest_intact(root: Path, progress: Progress, *, at_most: int | None = None)
 
 
 def prune(root: Path, *, keep: int, reach_steps: int) -> None:
-    """Remove old checkpoints: keep the newest `keep`, and one that lies at least `reach_steps` before the newest."""
+    """Remove old checkpoints: keep the newest `keep`, and one that lies at least `reach_steps` before the newest.
+
+    Those between, one every half of that, are kept to take its place in turn; so at most `keep` + 4 remain.
+    """
     steps = _steps(root)
-    for number, (_, path) in enumerate(steps):
-        newer = steps[number - 1][0] if number else None
-        if newer is not None and number >= keep and newer <= steps[0][0] - reach_steps:
+    newest = steps[0][0] if steps else 0
+    anchor = max((step for step, _ in steps if step <= newest - reach_steps), default=0)
+    spacing = max(1, reach_steps // 2)
+    older = [step for step, _ in steps[1:]] + [-1]
+    for number, ((step, path), before) in enumerate(zip(steps, older, strict=True)):
+        in_waiting = step > anchor and step // spacing != before // spacing
+        if number >= keep and step != anchor and not in_waiting:
             shutil.rmtree(path, ignore_errors=True)
     for path in root.glob(f"{DAMAGED}*"):
         shutil.rmtree(path, ignore_errors=True)

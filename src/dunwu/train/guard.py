@@ -8,19 +8,21 @@ and there jump to data that has not been seen. So it does not matter which check
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from dunwu.core.errors import TrainingError
 
-WINDOW_STEPS = 64  # the accepted losses that a new one is compared with
+WINDOW_STEPS = 64  # the accepted losses that the noise is estimated from
+LEVEL_STEPS = 16  # the latest of them, whose median a new loss is compared with
 FIRST_JUDGED_STEPS = 32  # before that only what is not finite counts: young curves fall and jump
-SPIKE_SIGMAS = 10.0  # of the window, from its median absolute deviation
+SPIKE_SIGMAS = 10.0  # of the noise from step to step
 SPIKE_NATS = 2.0  # and at least this far above the median: perplexity times 7
 BAD_IN_A_ROW = 3  # bad batches before the weights, not the data, are suspected
 REWIND_STEPS = 32
 MAX_REWINDS = 3
-RECENT_STEPS, MAX_RECENT_SKIPS = 100, 10
+RECENT_STEPS, MAX_RECENT_SKIPS = 100, 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +110,19 @@ class GuardState:
 def judge(state: GuardState, loss: float) -> str | None:
     """What is wrong with a loss (nats a token), or None.
 
-    A spike is more than `SPIKE_SIGMAS` robust deviations and more than `SPIKE_NATS` above the median of the last
-    accepted losses; deviations alone would cry at every ripple of a smooth curve, nats alone at a noisy one.
+    A spike is more than `SPIKE_SIGMAS` robust deviations and more than `SPIKE_NATS` above the level of the last accepted
+    losses; deviations alone would cry at every ripple of a smooth curve, nats alone at a noisy one. The deviation comes from
+    the differences between neighbours, so a falling curve does not pass for noise.
     """
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     if len(state.recent) < FIRST_JUDGED_STEPS:
         return None
-    middle = median(state.recent)
-    sigma = 1.4826 * median(abs(value - middle) for value in state.recent)
-    limit = middle + max(SPIKE_SIGMAS * sigma, SPIKE_NATS)
-    return f"the loss jumped to {loss:.3f} from a median of {middle:.3f} nats" if loss > limit else None
+    level = median(state.recent[-LEVEL_STEPS:])
+    sigma = 1.4826 * median(abs(b - a) for a, b in pairwise(state.recent)) / math.sqrt(2)
+    if loss <= level + max(SPIKE_SIGMAS * sigma, SPIKE_NATS):
+        return None
+    return f"the loss jumped to {loss:.3f} from a median of {level:.3f} nats"
 
 
 def judge_gradient(norm: float) -> str | None:
