@@ -28,7 +28,7 @@ _NOTICE = re.compile(
     | (?:please\ )?(?:enable|turn\ on)\ javascript\b.{0,120} | javascript\ (?:is\ (?:disabled|required)|must\ be\ enabled).{0,120}
     | (?:accept|reject|manage)\ (?:all\ )?cookies
     | (?:copyright\ )?(?:©|\(c\)|copyright)\s.{0,80}all\ rights\ reserved\W* | all\ rights\ reserved
-    | (?:terms\ of\ (?:use|service)|privacy\ policy|cookie\ policy|contact\ us|about\ us|site\ map|sitemap|\s|[|·•/-])+
+    | (?:(?:home|terms\ of\ (?:use|service)|privacy\ policy|cookie\ policy|contact\ us|about\ us|site\ ?map)\s?[|·•/-]?\s?){1,8}
     | (?:share|tweet|pin|like)(?:\ this)?(?:\ (?:on|to|via)\ (?:facebook|twitter|x|linkedin|pinterest|whatsapp|reddit|email))
     | (?:sign\ up|subscribe)\ (?:for|to)\ our\ newsletter\b.{0,80}
     | (?:click|tap)\ here\ to\ .{0,60} | skip\ to\ (?:main\ )?content | back\ to\ top
@@ -38,55 +38,14 @@ _NOTICE = re.compile(
     )\W*$""",
     re.I | re.X,
 )
-_NOTICE_HINTS = (
-    *(
-        "cookie",
-        "javascript",
-        "all rights reserved",
-        "privacy policy",
-        "terms of",
-        "contact us",
-        "newsletter",
-        "site map",
-    ),
-    *(
-        "share on",
-        "share this",
-        "share to",
-        "tweet this",
-        "like this",
-        "pin this",
-        "share via",
-        "click here to",
-        "tap here to",
-    ),
-    *(
-        "skip to",
-        "back to top",
-        "using this",
-        "using our",
-        "to use this",
-        "to use our",
-        "版权所有",
-        "icp备",
-        "icp证",
-        "责任编辑",
-    ),
-    *(
-        "责编",
-        "上一篇",
-        "下一篇",
-        "上一页",
-        "下一页",
-        "返回顶部",
-        "返回首页",
-        "分享到",
-        "点击关注",
-        "点击下载",
-        "点击查看更多",
-    ),
-    *("相关阅读", "相关推荐", "二维码"),
-)
+# How such a line may begin; the Chinese ones are found by a character instead, wherever it stands.
+_NOTICE_START = re.compile(
+    r"\W*(?:this|we|by|please|enable|turn|javascript|accept|reject|manage|copyright|©|\(c\)|all rights|home|terms|privacy"
+    r"|cookie|contact|about|site|share|tweet|pin|like|sign|subscribe|click|tap|skip|back)\b",
+    re.I,
+).match
+_NOTICE_CHARACTERS = "版备证编篇页顶享击阅荐码"
+_MAX_NOTICE_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +114,14 @@ def stated_pages(text: str) -> str:
 
 def web_notices(text: str) -> str:
     """Lines that are wholly a cookie, copyright or sharing notice, or navigation. C4 drops any line with such words."""
-    lowered = text.lower()
-    if not any(hint in lowered for hint in _NOTICE_HINTS):
-        return text
     lines = text.split("\n")
-    kept = [line for line in lines if len(line) > 300 or not _NOTICE.match(line) or not line.strip()]
-    return text if len(kept) == len(lines) else "\n".join(kept)
+    found = [number for number, line in enumerate(lines) if _NOTICE_START(line)]
+    if not text.isascii() and any(char in text for char in _NOTICE_CHARACTERS):
+        found += [number for number, line in enumerate(lines) if not line.isascii()]
+    notices = {number for number in found if len(lines[number]) <= _MAX_NOTICE_CHARS and _NOTICE.match(lines[number])}
+    if not notices:
+        return text
+    return "\n".join([line for number, line in enumerate(lines) if number not in notices])
 
 
 RULES: tuple[Strip, ...] = (

@@ -3,11 +3,14 @@
 import re
 import unicodedata
 
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
+from dunwu.corpus.measure import UNSEEN, marks
+
 _CONTROL_BYTES = bytes([*range(9), 0x0B, *range(0x0E, 0x20), 0x7F])
-# Zero width and direction marks. Joiners (U+200C, U+200D) stay: emoji, Persian and Indic scripts need them.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffe\uffff]")
-_TRAILING = re.compile(r"[ \t\u3000]+(?=\n|$)")
+# Controls, zero width and direction marks. Joiners (U+200C, U+200D) stay: emoji, Persian and Indic scripts need them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffe\uffff]"
+)
+_BLANKS = " \t\u3000"
 _EMPTY_LINES = re.compile(r"\n{4,}")
 _OTHER_LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
 # A UTF-8 lead byte shown as Windows-1252, and what follows it.
@@ -25,8 +28,8 @@ def normalise(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _clean_ascii(text) if text.isascii() else _clean_unicode(text)
-    if " \n" in text or "\t\n" in text or "\u3000\n" in text or text[-1:] in " \t\u3000":
-        text = _TRAILING.sub("", text)
+    if " \n" in text or "\t\n" in text or "\u3000\n" in text or text[-1:] in _BLANKS:
+        text = "\n".join([line.rstrip(_BLANKS) for line in text.split("\n")])
     if "\n\n\n\n" in text:
         text = _EMPTY_LINES.sub("\n\n\n", text)
     return text.strip("\n")
@@ -45,10 +48,8 @@ def _clean_unicode(text: str) -> str:
         text = _OTHER_LINE_ENDS.sub("\n", text)
     if any(mark in text for mark in ("\u00c2", "\u00c3", "\u00e2\u20ac", "\u00e4\u00b8", "\u00ef\u00bc")):
         text = "\n".join(map(_mend, text.split("\n")))
-    if _CONTROLS.search(text):
-        text = _CONTROLS.sub("", text)
-    if _INVISIBLE.search(text):
-        text = _INVISIBLE.sub("", text)
+    if (marks(text) & UNSEEN).any():
+        text = _UNSEEN.sub("", text)
     return text.replace("\u00a0", " ")
 
 

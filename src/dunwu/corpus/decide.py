@@ -84,10 +84,7 @@ def _pairs(
     found = list(similar_pairs(sketches, eligible, threshold))
     if not found:
         return np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    pairs = np.concatenate([part for part, _ in found])
-    estimates = np.concatenate([part for _, part in found])
-    _, first = np.unique(pairs, axis=0, return_index=True)
-    return pairs[first], estimates[first]
+    return np.concatenate([part for part, _ in found]), np.concatenate([part for _, part in found])
 
 
 def _hold_out_fixed(pool: Pool, decision: Decision) -> None:

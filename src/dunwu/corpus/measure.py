@@ -5,7 +5,7 @@ same five lexemes are "5 words" in English and "5 characters" in Chinese, in a t
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,34 @@ def _powers() -> tuple[Hashes, Hashes]:
     return powers, inverses
 
 
+# Marks that other rooms look for: one look at a text tells where a slower pattern is worth trying.
+TOKEN, NUMERAL, ASSIGNS, UNSEEN = 1, 2, 4, 8
+_UNSEEN_RANGES = (
+    *((0, 8), (0x0B, 0x0B), (0x0E, 0x1F), (0x7F, 0x84), (0x86, 0x9F), (0xAD, 0xAD), (0x200B, 0x200B)),
+    *((0x200E, 0x200F), (0x202A, 0x202E), (0x2060, 0x2060), (0x2066, 0x2069), (0xFEFF, 0xFEFF), (0xFFFE, 0xFFFF)),
+)
+
+
+@cache
+def _mark_table() -> npt.NDArray[np.uint8]:
+    """TOKEN: a letter, digit, hyphen or underscore of ASCII; NUMERAL: 0 to 9; ASSIGNS: `:` or `=`; UNSEEN: controls,
+    zero-width and direction marks."""
+    table = np.zeros(_LIMIT + 1, np.uint8)
+    for code in range(128):
+        char = chr(code)
+        table[code] = TOKEN * (char.isalnum() or char in "_-") + NUMERAL * char.isdigit() + ASSIGNS * (char in ":=")
+    for first, last in _UNSEEN_RANGES:
+        table[first : last + 1] = UNSEEN
+    return table
+
+
+def marks(text: str) -> npt.NDArray[np.uint8]:
+    """The marks of each character, `[len(text)]`."""
+    if text.isascii():
+        return _mark_table()[:128][np.frombuffer(text.encode(), np.uint8)]
+    return _mark_table()[code_points(text)]
+
+
 def code_points(text: str) -> npt.NDArray[np.uint32]:
     """The code points of a text, `[len(text)]`, clipped to the end of the tables; lone surrogates become U+FFFD."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -110,6 +138,7 @@ class Lexemes:
         return len(self.hashes)
 
 
+@lru_cache(maxsize=2)  # the rules and the fingerprint look at the same text
 def lexemes(text: str) -> Lexemes:
     """Cut a text into lexemes; case does not matter to their hashes. The same on every machine and in every process."""
     lowered = text.lower()

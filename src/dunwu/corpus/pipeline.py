@@ -20,7 +20,7 @@ from dunwu.corpus.decide import Decision, decide
 from dunwu.corpus.decontaminate import build_index, read_exam_texts
 from dunwu.corpus.deliver import Delivered, deliver
 from dunwu.corpus.parallel import ordered_map
-from dunwu.corpus.pool import AUTO, HELDOUT, TRAIN, Pool, PoolWriter, pool_writer
+from dunwu.corpus.pool import HELDOUT, TRAIN, Pool, PoolWriter, pool_writer
 from dunwu.corpus.python_docs import python_documents
 from dunwu.corpus.readers import READERS, Problem, SourceFile, list_files, read_file, require_packages
 from dunwu.corpus.split import MIN_SECTION_CHARS, SECTION_CHARS
@@ -252,7 +252,7 @@ def _add_world(source: WorldSource, origin: int, pool: PoolWriter, card: CardBui
             sections=[(0, len(document.text), size)],
         )
         card.sources[origin].read.add(size)
-        pool.add(cleaned, fixed.get(str(document.meta.get("split")), AUTO))
+        pool.add(cleaned, fixed.get(str(document.meta.get("split")), TRAIN))
 
 
 def _require_enough(card: CardBuilder, section: CorpusSection, delivered: Delivered, decision: Decision) -> None:

@@ -1,6 +1,6 @@
 """Cleaned documents between the two passes: rows and fingerprints on disk, a few numbers each in memory when read back."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -33,7 +33,7 @@ SECTION = np.dtype([("start", "<i4"), ("end", "<i4"), ("bytes", "<i4"), ("docume
 class PoolWriter:
     """Takes documents in order and writes them below a temporary folder."""
 
-    def __init__(self, rows: IO[bytes], files: dict[str, IO[bytes]]) -> None:
+    def __init__(self, rows: IO[bytes], files: Mapping[str, IO[bytes]]) -> None:
         self._rows, self._files = rows, files
         self._group_name: tuple[int, str] | None = None
         self._group = -1

@@ -77,7 +77,13 @@ def shape_of(text: str) -> Shape:
         long_word_chars=int(lengths[lengths > _LONG_WORD].sum()),
         symbols=sample.count("...") + sample.count("…") + sample.count("#") - _heading_marks(sample),
         stop_words=_stop_words(sample),
-        **_line_counts(lines),
+        lines=len(lines),
+        bullet_lines=sum(line.startswith(_BULLETS) for line in lines),
+        ellipsis_lines=sum(line.endswith(("...", "…")) for line in lines),
+        ended_lines=sum(line[-1] in _END_MARKS for line in lines),
+        short_lines=sum(len(line) < 30 for line in lines),
+        mean_line_length=sum(map(len, lines)) / max(1, len(lines)),
+        longest_line=max(map(len, lines), default=0),
         repeated_line_share=_repeated_share([line for line in lines if _weight(line) >= 20]),
         repeated_paragraph_share=_repeated_share([part for part in sample.split("\n\n") if _weight(part) >= 20]),
         top_ngram_shares=_top_ngram_shares(found),
@@ -104,26 +110,9 @@ def _stop_words(sample: str) -> int:
     return sum(f" {word} " in lowered or lowered.startswith(f"{word} ") for word in _STOP_WORDS)
 
 
-def _line_counts(lines: list[str]) -> dict[str, int | float]:
-    lengths = [len(line) for line in lines]
-    return {
-        "lines": len(lines),
-        "bullet_lines": sum(line.startswith(_BULLETS) for line in lines),
-        "ellipsis_lines": sum(line.endswith(("...", "…")) for line in lines),
-        "ended_lines": sum(line[-1] in _END_MARKS for line in lines),
-        "short_lines": sum(length < 30 for length in lengths),
-        "mean_line_length": sum(lengths) / max(1, len(lines)),
-        "longest_line": max(lengths, default=0),
-    }
-
-
 def _weight(text: str) -> int:
-    """Length in characters, a Han one counting double."""
-    return (
-        len(text)
-        if text.isascii()
-        else len(text.encode("utf-16-le")) // 2 + sum("\u3400" <= c <= "\u9fff" for c in text[:20])
-    )
+    """Length in characters, Chinese counting double: half of its bytes and a little more."""
+    return len(text) if text.isascii() else max(len(text), len(text.encode("utf-8", "replace")) * 2 // 3)
 
 
 def _repeated_share(parts: list[str]) -> float:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 import zstandard
 
@@ -26,9 +26,9 @@ def row_bytes(text: str, source: str, language: str) -> bytes:
 @contextmanager
 def row_writer(path: Path) -> Generator[IO[bytes]]:
     """A stream whose bytes appear, compressed, at `path` when the block ends well."""
-    with atomic_write(path) as file:
-        with zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as stream:
-            yield stream  # type: ignore[misc]
+    packer = zstandard.ZstdCompressor(level=_LEVEL)
+    with atomic_write(path) as file, packer.stream_writer(file, closefd=False) as stream:
+        yield cast(IO[bytes], stream)
 
 
 def read_rows(path: Path) -> Iterator[bytes]:

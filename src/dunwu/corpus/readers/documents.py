@@ -159,7 +159,7 @@ def _spine(container: zipfile.ZipFile) -> list[str]:
 
 def _xml(container: zipfile.ZipFile, name: str) -> Any:
     try:
-        from lxml import etree
+        import lxml.etree as etree
     except ImportError as error:
         raise MissingExtraError("lxml", "data", "reading .epub files") from error
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)

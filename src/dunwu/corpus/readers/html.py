@@ -10,7 +10,31 @@ from dunwu.corpus.readers.text import pieces
 
 _DROPPED_TAGS = ("script", "style", "noscript", "template", "svg", "nav", "header", "footer", "aside", "form", "iframe")
 _BLOCK_TAGS = frozenset(
-    ["p", "div", "section", "article", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ul", "ol", "tr", "table", "blockquote", "pre", "br", "hr", "dt", "dd", "title", "figcaption"]
+    [
+        "p",
+        "div",
+        "section",
+        "article",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "li",
+        "ul",
+        "ol",
+        "tr",
+        "table",
+        "blockquote",
+        "pre",
+        "br",
+        "hr",
+        "dt",
+        "dd",
+        "title",
+        "figcaption",
+    ]
 )
 
 
@@ -47,7 +71,8 @@ def main_text(page: str) -> str:
 def visible_text(page: str | bytes) -> str:
     """All text of a page but scripts, menus and forms, a line for each block. Also for the chapters of an EPUB."""
     try:
-        from lxml import etree, html
+        import lxml.etree as etree
+        from lxml import html
     except ImportError as error:
         raise MissingExtraError("lxml", "data", "reading web pages") from error
     data = page if isinstance(page, bytes) else page.encode("utf-8", "replace")
