@@ -23,7 +23,7 @@ Child = Html | str | None
 def el(name: str, *children: Child, **attributes: str | None) -> Html:
     """An element. Children that are not `Html` are escaped, None is left out; `class_` and `data_x` become class and data-x."""
     shown = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{_escape(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -32,7 +32,12 @@ def el(name: str, *children: Child, **attributes: str | None) -> Html:
 
 def join(children: Iterable[Child]) -> Html:
     """Children one after the other, escaped where they are text."""
-    return Html("".join(c if isinstance(c, Html) else html.escape(c) for c in children if c is not None))
+    return Html("".join(c if isinstance(c, Html) else _escape(c) for c in children if c is not None))
+
+
+def _escape(text: str) -> str:
+    """Text for a page; characters that steer displays are made visible."""
+    return html.escape("".join(_visible(character) for character in text))
 
 
 def both(en: str | Html, zh: str | Html) -> Html:
@@ -41,8 +46,8 @@ def both(en: str | Html, zh: str | Html) -> Html:
 
 
 def untrusted(text: str) -> Html:
-    """What a model or a document says, shown as it is: escaped, its direction isolated, characters that steer displays made visible."""
-    return el("bdi", "".join(_visible(character) for character in text))
+    """What a model or a document says: its line breaks kept, its direction of writing kept from what stands around it."""
+    return el("bdi", text)
 
 
 def _visible(character: str) -> str:

@@ -1,7 +1,9 @@
 """The report's sections on how the model came about: data, training, predicted against actual, lineage, machine, how to go on."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dunwu.build.home import Figures, StageRecord
@@ -393,9 +395,15 @@ def _machine(records: Mapping[str, StageRecord]) -> Html | None:
     return table(header, rows, numeric=(1, 2)) if rows else None
 
 
+def _short(folder: Path) -> str:
+    """Relative to the working folder where it lies below it: a report that is passed on tells no more than it must."""
+    here = Path.cwd()
+    return str(folder.resolve().relative_to(here)) if folder.resolve().is_relative_to(here) else str(folder)
+
+
 def go_on_section(data: ReportData) -> Html:
     """Commands to talk to the model, to build it again, and the recipe."""
-    home = str(data.folder)
+    home = shlex.quote(_short(data.folder))
     return join(
         [
             el("p", both("Talk to it:", "与它对话：")),

@@ -1,0 +1,179 @@
+"""`report.html`: one self-contained page on a build, honest about what is not good. It asks nothing of any network."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dunwu.build.report_charts import thin_rows
+from dunwu.build.report_data import ReportData, collect
+from dunwu.build.report_html import Html, both, el, embed_json, figure, fold, join, page, percent
+from dunwu.build.report_measures import exam_section, heldout_section, samples_section
+from dunwu.build.report_records import (
+    curves_section,
+    data_section,
+    go_on_section,
+    incidents_section,
+    lineage_section,
+    predicted_section,
+    settings_section,
+)
+from dunwu.build.report_verdict import findings
+from dunwu.core.files import write_text
+from dunwu.core.units import format_bytes, format_count, format_duration
+
+_MARKS = {"good": "✓", "bad": "✗", "open": "~"}
+
+
+def write_report(home: Path) -> Path:
+    """Write `home/report.html` from what the finished stages left there; returns its path.
+
+    A stage that is absent leaves its sections out; a file that cannot be read is named in the page. Raises DiskError.
+    """
+    path = home / "report.html"
+    write_text(path, render_report(collect(home)))
+    return path
+
+
+def render_report(data: ReportData) -> str:
+    """The page as a string."""
+    sections = [
+        ("heldout", both("Text it never saw", "未见过的文本"), heldout_section(data.evaluation)),
+        ("exam", both("Exam", "考试"), exam_section(data.evaluation)),
+        ("samples", both("What it writes", "它写的文字"), samples_section(data.evaluation.samples)),
+        ("training", both("Training", "训练过程"), curves_section(data.curves)),
+        ("incidents", both("Incidents", "异常"), incidents_section(data)),
+        ("data", both("Data card", "数据卡"), data_section(data.card)),
+        ("predicted", both("Predicted and actual", "预测与实际"), predicted_section(data.records)),
+        ("lineage", both("Lineage", "来源链"), lineage_section(data)),
+        ("settings", both("Settings and machine", "设置与机器"), settings_section(data)),
+        ("go-on", both("Go on", "继续"), go_on_section(data)),
+    ]
+    shown = [(key, title, content) for key, title, content in sections if content is not None]
+    curves = {stage: thin_rows(curve.steps) for stage, curve in data.curves.items() if curve.steps}
+    body = join(
+        [
+            _header(data, shown),
+            el("main", _summary(data), *(_section(*section) for section in shown)),
+            _footer(data),
+            embed_json(curves, "curves"),
+        ]
+    )
+    own = files("dunwu.build")
+    style, script = own.joinpath("report.css").read_text("utf-8"), own.joinpath("report.js").read_text("utf-8")
+    return page(title=f"{data.name} · dunwu", style=style, script=script, body=body)
+
+
+def _section(key: str, title: Html, content: Html) -> Html:
+    return el("section", el("h2", title), el("div", content, class_="content"), id=key)
+
+
+def _header(data: ReportData, sections: list[tuple[str, Html, Html]]) -> Html:
+    toggle = el(
+        "div",
+        el("button", "EN", type="button", data_lang="en", aria_pressed="true"),
+        el("button", "中文", type="button", data_lang="zh-Hans", aria_pressed="false"),
+        class_="languages",
+        role="group",
+        aria_label="Language",
+    )
+    links = [el("a", title, href=f"#{key}") for key, title, _ in sections]
+    name = el(
+        "p",
+        el("span", "顿悟", class_="seal"),
+        el("span", both("dunwu · build report", "dunwu · 构建报告")),
+        class_="brand",
+    )
+    return el("header", el("div", name, toggle, class_="bar"), el("h1", data.name), el("nav", *links))
+
+
+def _footer(data: ReportData) -> Html:
+    last = max((record.finished for record in data.records.values()), default="")
+    versions = sorted({record.dunwu for record in data.records.values()})
+    text = " · ".join(part for part in (f"dunwu {', '.join(versions)}" if versions else "dunwu", last) if part)
+    return el("footer", el("p", text))
+
+
+def _summary(data: ReportData) -> Html:
+    found = [
+        el("li", el("span", _MARKS[f.outcome], class_=f"outcome {f.outcome}"), el("span", f.text))
+        for f in findings(data.evaluation)
+    ]
+    verdict = el("ul", *found, class_="verdict") if found else el("p", both("Nothing was measured.", "没有测量结果。"))
+    missing = [el("li", text) for text in data.missing]
+    return el(
+        "section",
+        el("p", _what_was_built(data), class_="lead"),
+        _key_figures(data),
+        verdict,
+        fold(both("Parts that could not be read", "无法读取的部分"), el("ul", *missing)) if missing else None,
+        class_="summary",
+        id="summary",
+    )
+
+
+def _what_was_built(data: ReportData) -> Html:
+    if not data.records:
+        return both("No stage of this build is finished yet.", "这次构建还没有完成的阶段。")
+    facts = data.card.get("facts", {})
+    model = _parameters(data)
+    en, zh = "A language model", "一个语言模型"
+    if model:
+        en, zh = f"A language model of {format_count(model)} parameters", f"一个 {format_count(model)} 参数的语言模型"
+    if "train_bytes" in facts:
+        en += f", grown from {format_bytes(facts['train_bytes'])} of text in {facts.get('train_documents', 0):,} documents"
+        zh += f"，由 {facts.get('train_documents', 0):,} 篇文档共 {format_bytes(facts['train_bytes'])} 文本训练而成"
+    seconds = sum(record.actual.seconds or 0.0 for record in data.records.values())
+    return both(f"{en}, in {format_duration(seconds)}.", f"{zh}，用时 {format_duration(seconds)}。")
+
+
+def _parameters(data: ReportData) -> int | None:
+    """The parameters that a training stage counted."""
+    for stage in ("sft", "pretrain"):
+        record = data.records.get(stage)
+        if record and record.actual.parameters:
+            return record.actual.parameters
+        if record and (record.predicted.parameters or record.facts.get("parameters")):
+            return record.predicted.parameters or record.facts["parameters"]
+    return None
+
+
+def _key_figures(data: ReportData) -> Html | None:
+    tiles = [*_model_tiles(data), *_score_tiles(data)]
+    cells = [el("div", el("dt", label), el("dd", value, el("small", note))) for label, value, note in tiles]
+    return el("dl", *cells, class_="tiles") if cells else None
+
+
+def _model_tiles(data: ReportData) -> list[tuple[Html, str, Html]]:
+    tiles: list[tuple[Html, str, Html]] = []
+    if parameters := _parameters(data):
+        config: Mapping[str, Any] = data.config
+        shape = both(
+            f"{config.get('num_hidden_layers', '?')} layers, width {config.get('hidden_size', '?')}",
+            f"{config.get('num_hidden_layers', '?')} 层，宽 {config.get('hidden_size', '?')}",
+        )
+        tiles.append((both("Parameters", "参数"), format_count(parameters), shape if config else Html("")))
+    tokens = {stage: curve.steps[-1]["tokens"] for stage, curve in data.curves.items() if curve.steps}
+    if "pretrain" in tokens:
+        extra = f"{format_count(tokens['sft'])}" if "sft" in tokens else ""
+        note = both(f"and {extra} in fine-tuning", f"另有微调 {extra}") if extra else Html("")
+        tiles.append((both("Tokens seen", "已见词元"), format_count(tokens["pretrain"]), note))
+    return tiles
+
+
+def _score_tiles(data: ReportData) -> list[tuple[Html, str, Html]]:
+    tiles: list[tuple[Html, str, Html]] = []
+    measured = next((m.bits_per_byte for m in data.evaluation.models if m.bits_per_byte is not None), None)
+    if measured is not None:
+        limits = f"{figure(measured.low, 2)} – {figure(measured.high, 2)}, "
+        note = both(f"{limits}{measured.n:,} documents", f"{limits}{measured.n:,} 篇文档")
+        tiles.append((both("Bits per byte", "每字节比特"), figure(measured.value), note))
+    exam = next((m.exam for m in reversed(data.evaluation.models) if m.exam), ())
+    if exam:
+        kinds = sorted(row.score.value for row in exam)
+        note = both(
+            f"worst kind {percent(kinds[0])}, best {percent(kinds[-1])}",
+            f"最低 {percent(kinds[0])}，最高 {percent(kinds[-1])}",
+        )
+        tiles.append((both("Exam, mean of kinds", "考试（各类均值）"), percent(sum(kinds) / len(kinds)), note))
+    return tiles
