@@ -99,9 +99,16 @@ class Home:
         return self.recipe_file.is_file() and self.stages.is_dir()
 
     def make(self) -> None:
-        """Create the folders. Raises DiskError where they may not be written, BuildError where a file is in the way."""
+        """Create the folders.
+
+        Raises DiskError where they may not be written, BuildError where a file or a folder of another kind is in the way.
+        """
         with disk_errors(self.folder):
             try:
+                if self.folder.is_dir() and not self.stages.is_dir() and any(self.folder.iterdir()):
+                    raise BuildError(
+                        f"{self.folder} holds something else than a build; choose another folder with out=FOLDER"
+                    )
                 self.stages.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 raise BuildError(

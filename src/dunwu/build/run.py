@@ -26,6 +26,7 @@ from dunwu.build.home import (
 )
 from dunwu.build.lock import locked
 from dunwu.build.meters import CLOCK_FILE, machine_facts, peak_memory, timed
+from dunwu.build.plan import make_plan, plan_table
 from dunwu.core.files import disk_errors, write_json, write_text
 from dunwu.core.load import dump_recipe
 from dunwu.core.progress import TerminalProgress
@@ -37,13 +38,17 @@ from dunwu.train.signals import Interrupted
 def run_build(
     stages: Sequence[Stage], recipe: Recipe, home: Home, progress: TerminalProgress, *, began_s: float
 ) -> dict[str, StageRecord]:
-    """Run every stage that is not done, in order; the records by name. `began_s`: `time.time()` when the process began.
+    """Show the plan, then run every stage that is not done, in order; the records by name.
+
+    `began_s`: `time.time()` when the process began; the budget counts from there.
 
     Raises what the stages raise, BuildError if another process builds this home, and Interrupted on Ctrl-C and SIGTERM.
     """
     home.make()
     with locked(home.lock_file), _stoppable():
+        planned = make_plan(stages, recipe, home, spent_s=time.time() - began_s)
         write_text(home.recipe_file, dump_recipe(recipe))
+        progress.show(plan_table(planned, recipe, home))
         return _run_stages(stages, recipe, home, progress, began_s)
 
 

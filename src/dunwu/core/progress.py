@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     TaskID,
@@ -120,6 +120,10 @@ class TerminalProgress:
     def note(self, text: str) -> None:
         """Print `text` on a line of its own, above the bar."""
         self._console.print(text, markup=False)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Print a table or another thing that rich can draw."""
+        self._console.print(renderable)
 
 
 def _figure(value: str | float) -> str:

@@ -1,0 +1,106 @@
+"""The finished model in the home: a Hugging Face directory, `dunwu.json` with its lineage, and a model card."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dunwu import __version__
+from dunwu.build.home import Home, StageRecord
+from dunwu.build.learn import TOKENIZER_FILES
+from dunwu.core.files import disk_errors, read_json, write_json, write_text
+from dunwu.core.lineage import stable_hash
+from dunwu.core.recipe import Recipe
+from dunwu.core.units import format_bytes, format_count
+
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", *TOKENIZER_FILES)
+CARD_FILE = "README.md"
+FACTS_FILE = "dunwu.json"
+
+
+def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> list[Path]:
+    """Write `model/` anew from the last training stage, whole or not at all; returns its files. Raises DiskError."""
+    trained = home.folder_of(records.get("sft") or records["pretrain"])
+    facts = model_facts(home, recipe, records)
+    fresh = home.folder / f".model-{os.getpid()}.tmp"
+    with disk_errors(home.model):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        try:
+            for name in MODEL_FILES:
+                shutil.copyfile(trained / name, fresh / name)
+            write_json(fresh / FACTS_FILE, facts)
+            write_text(fresh / CARD_FILE, model_card(facts))
+            if home.model.exists():
+                shutil.rmtree(home.model)
+            os.replace(fresh, home.model)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return [home.model / name for name in (*MODEL_FILES, FACTS_FILE, CARD_FILE)]
+
+
+def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> dict[str, Any]:
+    """The contents of `dunwu.json`."""
+    trained = records.get("sft") or records["pretrain"]
+    return {
+        "name": recipe.name,
+        "dunwu": __version__,
+        "instruction_tuned": "sft" in records,
+        "system_prompt": recipe.sft.system_prompt,
+        "parameters": trained.facts["parameters"],
+        "context_length": trained.facts["context_length"],
+        "tokens": {name: records[name].facts["tokens"] for name in ("pretrain", "sft") if name in records},
+        "bytes_by_language": records["corpus"].facts["bytes_by_language"],
+        "scores": records["evaluate"].facts["scores"] if "evaluate" in records else {},
+        "lineage": _lineage(home, records),
+        "recipe": recipe.model_dump(mode="json"),
+    }
+
+
+def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
+    """The chain of hashes from the raw files to the weights; each stage's hash covers those of the stages before it."""
+    raw = read_json(home.folder_of(records["corpus"]) / "card.json")["lineage"]
+    produced = {"corpus": "train.jsonl.zst", "tokenizer": "tokenizer.json", "pretrain": "model.safetensors"}
+    chain: dict[str, Any] = {"raw_files": {"count": len(raw), "sha256": stable_hash(raw), "listed_in": "card.json"}}
+    for name, record in records.items():
+        file = produced.get(name, "model.safetensors" if name == "sft" else "")
+        known = record.files.get(file)
+        chain[name] = {
+            "hash": record.hash,
+            "needs": record.identity["needs"],
+            **({"file": file, "sha256": known.sha256} if known else {}),
+        }
+    return chain
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """A card in the form that model hubs read; it repeats `dunwu.json` for people."""
+    languages = [language for language in facts["bytes_by_language"] if language in ("en", "zh")]
+    text_bytes = sum(facts["bytes_by_language"].values())
+    learned = ", ".join(f"{format_count(tokens)} tokens in {stage}" for stage, tokens in facts["tokens"].items())
+    scores = "\n".join(_score_row(name, score) for name, score in facts["scores"].items())
+    use = "It was tuned to answer." if facts["instruction_tuned"] else "It continues text; it was not tuned to answer."
+    return f"""---
+language: [{", ".join(languages)}]
+library_name: transformers
+pipeline_tag: text-generation
+---
+# {facts["name"]}
+
+A language model of {format_count(facts["parameters"])} parameters, grown with dunwu {facts["dunwu"]} from
+{format_bytes(text_bytes)} of text ({learned}). {use} Context: {facts["context_length"]} tokens.
+
+| figure | value | 95% interval | n | unit |
+|---|---|---|---|---|
+{scores}
+
+A model of this size repeats what it read and makes up what it did not: judge before you use it. `dunwu.json` has the
+recipe, all scores and the chain of hashes from the raw files to these weights.
+"""
+
+
+def _score_row(name: str, score: Mapping[str, Any]) -> str:
+    interval = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
+    value = "" if score["value"] is None else f"{score['value']:.3f}"
+    return f"| {name} | {value} | {interval} | {score['n']} | {score['unit']} |"

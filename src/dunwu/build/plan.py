@@ -1,0 +1,87 @@
+"""What a build will do, take and give, without doing it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dunwu.build.graph import Outlook, Stage, Step, lay_out
+from dunwu.build.home import Figures, Forecast, Home, read_forecast
+from dunwu.core.recipe import Recipe
+from dunwu.core.units import format_bytes, format_count, format_duration, parse_duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """A stage, and what it is expected to take (or took, where it is done)."""
+
+    step: Step
+    forecast: Forecast
+
+
+def make_plan(stages: Sequence[Stage], recipe: Recipe, home: Home, *, spent_s: float = 0.0) -> list[PlannedStage]:
+    """Forecast every stage in order, each from the facts of those before it. `spent_s`: wall time used up already.
+
+    Runs the probe of training speed. Raises RecipeError when the budget is too small.
+    """
+    planned: list[PlannedStage] = []
+    facts: dict[str, Mapping[str, Any]] = {}
+    for step in lay_out(stages, recipe, home):
+        if step.record is not None:
+            record = step.record
+            forecast = Forecast(resolved=record.resolved, predicted=record.actual, facts=record.facts)
+        else:
+            outlook = Outlook(recipe=recipe, facts=facts, spent_s=spent_s)
+            forecast = read_forecast(step.folder) or step.stage.forecast(outlook)
+        spent_s += forecast.predicted.seconds or 0.0
+        facts[step.stage.name] = forecast.facts
+        planned.append(PlannedStage(step=step, forecast=forecast))
+    return planned
+
+
+def plan_table(planned: Sequence[PlannedStage], recipe: Recipe, home: Home) -> RenderableType:
+    """The plan for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("stage", "", "time", "memory", "parameters", "tokens", "FLOPs", "why"):
+        table.add_column(heading, justify="left" if heading in ("stage", "", "why") else "right")
+    for stage in planned:
+        figures, done = stage.forecast.predicted, stage.step.record is not None
+        table.add_row(
+            stage.step.stage.name,
+            "done" if done else "run",
+            *_cells(figures),
+            "its inputs are the same" if done else stage.step.reason,
+        )
+    to_run_s = sum(stage.forecast.predicted.seconds or 0.0 for stage in planned if stage.step.record is None)
+    total = f"\nto do: {format_duration(to_run_s)} of the budget of {format_duration(parse_duration(recipe.budget))}"
+    return Group(table, Text(f"{total}; home: {home.folder}"), *_choices(planned))
+
+
+def _cells(figures: Figures) -> list[str]:
+    return [
+        "" if figures.seconds is None else format_duration(figures.seconds),
+        "" if figures.peak_bytes is None else format_bytes(figures.peak_bytes),
+        "" if figures.parameters is None else format_count(figures.parameters),
+        "" if figures.tokens is None else format_count(figures.tokens),
+        "" if figures.flops is None else f"{figures.flops:.1e}",
+    ]
+
+
+def _choices(planned: Sequence[PlannedStage]) -> list[Text]:
+    """The shape of the model in a line."""
+    lines: list[Text] = []
+    for stage in planned:
+        if stage.step.stage.name == "pretrain":
+            model, facts = stage.forecast.resolved["model"], stage.forecast.facts
+            lines.append(
+                Text(
+                    f"model: {model['architecture']}, {model['num_hidden_layers']} layers of {model['hidden_size']}, "
+                    f"{model['num_attention_heads']} heads ({model['num_key_value_heads']} for keys and values), "
+                    f"vocabulary {model['vocab_size']:,}, context {stage.forecast.resolved['context_length']}; "
+                    f"{facts['epochs']:.2f} passes over {format_count(facts['corpus_tokens'])} tokens"
+                )
+            )
+    return lines

@@ -1,0 +1,145 @@
+"""Held-out bits per byte, baselines, the exam and samples of every model of the build: `evaluation.json`.
+
+Facts: `scores`, the headline figures by "stage figure", as dictionaries of `Score`; `heldout_bytes` scored.
+"""
+
+import dataclasses
+import gc
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dunwu.build.exam import exam_questions
+from dunwu.build.graph import Outcome, Outlook, Stage, Work
+from dunwu.build.home import Figures, Forecast
+from dunwu.build.meters import resident_bytes
+from dunwu.build.training import after_training_s, exact_speed
+from dunwu.chat.local import LocalChat
+from dunwu.core.devices import pick_device, prepare_cpu
+from dunwu.core.recipe import Recipe
+from dunwu.core.records import Message, Score
+from dunwu.corpus.store import read_documents
+from dunwu.corpus.world import Question
+from dunwu.evaluate.baselines import run_baselines
+from dunwu.evaluate.exam import run_exam
+from dunwu.evaluate.heldout import ChosenText, choose_text
+from dunwu.evaluate.likelihood import BitsResult, score_text
+from dunwu.evaluate.results import Evaluation, ExamAnswers, gather, write_evaluation
+from dunwu.evaluate.samples import Sample, answer_prompts, choose_openings, continue_openings
+from dunwu.infer.generate import Generator
+from dunwu.model.config import DecoderConfig
+from dunwu.model.count import training_bytes
+from dunwu.model.hub import load_model
+from dunwu.tokenizer.bpe import Tokenizer
+
+MODEL_STAGES = ("pretrain", "sft")
+BASELINE_BYTES = 600_000_000  # what the n-grams hold at most
+
+
+def _settings(recipe: Recipe) -> Mapping[str, Any]:
+    return {"evaluate": recipe.evaluate.model_dump(mode="json"), "system_prompt": recipe.sft.system_prompt}
+
+
+def _forecast(outlook: Outlook) -> Forecast:
+    pretrain = outlook.facts["pretrain"]
+    config = DecoderConfig(**pretrain["model"])
+    context, rows = pretrain["context_length"], pretrain["micro_batch_rows"]
+    speed = exact_speed(outlook.recipe, config, context, rows)
+    return Forecast(
+        predicted=Figures(
+            seconds=after_training_s(outlook, speed),
+            peak_bytes=resident_bytes()
+            + max(
+                training_bytes(config, rows, context, "adamw") // 3, BASELINE_BYTES * outlook.recipe.evaluate.baselines
+            ),
+        )
+    )
+
+
+def _run(work: Work) -> Outcome:
+    prepare_cpu()
+    section = work.recipe.evaluate
+    text = choose_text(read_documents(work.needs["corpus"], "heldout"), max_bytes=section.heldout_bytes)
+    questions = _asked(work.recipe)
+    bits: dict[str, BitsResult] = {}
+    exams: dict[str, ExamAnswers] = {}
+    samples: list[Sample] = []
+    for stage, folder in ((name, work.needs[name]) for name in MODEL_STAGES if name in work.needs):
+        work.progress.start(f"Evaluating {stage}")
+        bits[stage] = _bits(folder, text, work)
+        if questions:
+            chat = LocalChat.load(folder)
+            exams[stage] = ExamAnswers.of(questions, run_exam(chat, questions, progress=work.progress))
+        samples += _samples(stage, folder, text, questions, work.recipe)
+    work.progress.start("Measuring baselines")
+    train = read_documents(work.needs["corpus"], "train")
+    baselines = run_baselines(train, text) if section.baselines else []
+    evaluation = gather(text=text, bits=bits, exams=exams, baselines=baselines, samples=samples)
+    write_evaluation(work.folder / "evaluation.json", evaluation)
+    return Outcome(facts={"scores": _headlines(evaluation), "heldout_bytes": text.bytes})
+
+
+def _asked(recipe: Recipe) -> list[Question]:
+    """The exam, with the system prompt that the model was tuned to."""
+    questions = exam_questions(recipe, recipe.evaluate.exam_questions)
+    if not recipe.sft.system_prompt:
+        return questions
+    system = Message(role="system", content=recipe.sft.system_prompt)
+    return [dataclasses.replace(question, messages=(system, *question.messages)) for question in questions]
+
+
+def _bits(folder: Path, text: ChosenText, work: Work) -> BitsResult:
+    model = load_model(folder, device=pick_device())
+    context = model.config.max_position_embeddings
+    result = score_text(model, Tokenizer.load(folder), text, context_length=context, progress=work.progress)
+    del model
+    gc.collect()
+    return result
+
+
+def _samples(stage: str, folder: Path, text: ChosenText, questions: Sequence[Question], recipe: Recipe) -> list[Sample]:
+    """Continuations by a model that only read; answers by one that was tuned to give them."""
+    section = recipe.evaluate
+    if section.samples == 0:
+        return []
+    if stage == "sft":
+        prompts = section.prompts or _first_of_each_kind(questions)[: section.samples]
+        return answer_prompts(LocalChat.load(folder), prompts, stage=stage)
+    tokenizer = Tokenizer.load(folder)
+    generator = Generator(load_model(folder, device=pick_device()), tokenizer)
+    openings = section.prompts or choose_openings(text, section.samples)
+    return continue_openings(generator, tokenizer, openings, stage=stage, seed=recipe.seed)
+
+
+def _first_of_each_kind(questions: Iterable[Question]) -> list[str]:
+    firsts: dict[str, str] = {}
+    for question in questions:
+        firsts.setdefault(question.kind, question.messages[-1].content)
+    return list(firsts.values())
+
+
+def _headlines(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    scores: dict[str, Score] = {row.key: row.score for row in evaluation.baselines}
+    for model in evaluation.models:
+        if model.bits_per_byte:
+            scores[f"{model.stage} bits_per_byte"] = model.bits_per_byte
+        if model.ended_turns:
+            scores[f"{model.stage} ended_turns"] = model.ended_turns
+        scores |= {f"{model.stage} exam.{row.kind}": row.score for row in model.exam}
+    return {name: _without_nan(score) for name, score in scores.items()}
+
+
+def _without_nan(score: Score) -> dict[str, Any]:
+    return {key: None if value != value else value for key, value in asdict(score).items()}
+
+
+EVALUATE = Stage(
+    name="evaluate",
+    title="Evaluating",
+    version="1",
+    needs=("corpus", "pretrain", "sft"),
+    settings=_settings,
+    forecast=_forecast,
+    run=_run,
+)

@@ -1,0 +1,28 @@
+"""What the home shows the world: the finished model in `model/`, and the whole build on one page, `report.html`."""
+
+from dunwu.build.costs import REPORT_S
+from dunwu.build.export import export_model
+from dunwu.build.graph import Outcome, Outlook, Stage, Work
+from dunwu.build.home import Figures, Forecast
+from dunwu.build.meters import resident_bytes
+from dunwu.build.report import write_report
+
+
+def _forecast(outlook: Outlook) -> Forecast:
+    return Forecast(predicted=Figures(seconds=REPORT_S, peak_bytes=resident_bytes() + 50_000_000))
+
+
+def _run(work: Work) -> Outcome:
+    model_files = export_model(work.home, work.recipe, work.home.current())
+    return Outcome(outside=(*model_files, write_report(work.home.folder)))
+
+
+REPORT = Stage(
+    name="report",
+    title="Writing the model home and the report",
+    version="1",
+    needs=("corpus", "tokenizer", "pretrain", "sft", "evaluate"),
+    settings=lambda recipe: {"name": recipe.name},
+    forecast=_forecast,
+    run=_run,
+)

@@ -1,0 +1,148 @@
+"""The command line. Nothing here imports torch: what a command needs is loaded when it runs, so that help is instant."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from dunwu import __version__
+from dunwu.cli.failures import Crash, crash_log
+from dunwu.core.errors import DunwuError
+from dunwu.train.signals import Interrupted
+
+app = App(
+    name="dunwu",
+    version=__version__,
+    help="Grow your own language model from a folder of documents, on the machine that you have.",
+    help_format="plaintext",
+)
+Model = Annotated[str, Parameter(help="A build's home, its model/ folder, or any Hugging Face folder (Llama, Qwen3).")]
+Temperature = Annotated[float, Parameter(help="0 always takes the likeliest token; 1 follows the model's odds.")]
+Seed = Annotated[int | None, Parameter(help="The same seed gives the same words.")]
+MaxTokens = Annotated[int, Parameter(help="The most tokens of one answer.")]
+
+
+@app.command
+def build(*words: str) -> None:
+    """Build a model from a recipe or a folder of documents.
+
+    dunwu build [RECIPE | FOLDER | FILE] [key=value ...]
+
+    Without an argument: the default recipe. A folder, or a single document, is a recipe by itself.
+    What is finished is kept: the same command goes on where it stopped.
+
+    Any key of a recipe can be given, with dots: budget=30min  memory=8GB  out=FOLDER  seed=1
+    model.hidden_size=256  pretrain.tokens=5000000  corpus.sources.0.path=books
+
+    Parameters
+    ----------
+    words
+        [RECIPE | FOLDER | FILE] [key=value ...]
+    """
+    _commands("building").build(words)
+
+
+@app.command
+def plan(*words: str) -> None:
+    """Say what `dunwu build` with the same words would do, take and give, without doing it.
+
+    Parameters
+    ----------
+    words
+        [RECIPE | FOLDER | FILE] [key=value ...]
+    """
+    _commands("building").plan(words)
+
+
+@app.command
+def status(*words: str) -> None:
+    """Show how far builds are: those below ./builds, or the one of a recipe or home.
+
+    Parameters
+    ----------
+    words
+        [HOME | RECIPE | FOLDER] [key=value ...]
+    """
+    _commands("building").status(words)
+
+
+@app.command
+def explain(stage: str, /, *words: str) -> None:
+    """Say why a stage would run again, or that it would not.
+
+    Parameters
+    ----------
+    stage
+        corpus, tokenizer, pretrain, sft, evaluate or report
+    words
+        [RECIPE | FOLDER | FILE] [key=value ...], as given to `dunwu build`
+    """
+    _commands("building").explain(stage, words)
+
+
+@app.command
+def chat(
+    model: Model,
+    /,
+    *,
+    system: Annotated[str | None, Parameter(help="Instructions that stand before the conversation.")] = None,
+    temperature: Temperature = 0.7,
+    seed: Seed = None,
+    max_tokens: MaxTokens = 256,
+) -> None:
+    """Talk to a model. /help lists what can be changed on the way."""
+    _commands("talking").chat(model, system=system, temperature=temperature, seed=seed, max_tokens=max_tokens)
+
+
+@app.command
+def generate(
+    model: Model,
+    prompt: Annotated[str, Parameter(help="What to answer, or to continue; - reads it from standard input.")],
+    /,
+    *,
+    system: Annotated[str | None, Parameter(help="Instructions that stand before the prompt.")] = None,
+    raw: Annotated[bool, Parameter(help="Continue the text as it is, without the chat template.", negative="")] = False,
+    temperature: Temperature = 0.7,
+    seed: Seed = None,
+    max_tokens: MaxTokens = 256,
+) -> None:
+    """Answer one prompt, or continue it where the model was not tuned to answer."""
+    _commands("talking").generate(
+        model, prompt, system=system, raw=raw, temperature=temperature, seed=seed, max_tokens=max_tokens
+    )
+
+
+def _commands(module: str) -> Any:
+    """The module that does the work, with torch behind it."""
+    return importlib.import_module(f"dunwu.cli.{module}")
+
+
+def main() -> NoReturn:
+    """Run a command. Exit codes: 0 done, 1 a fault of dunwu's own, 2 something to mend, 130 and 143 stopped."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; returns the exit code."""
+    try:
+        with crash_log():
+            app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except (DunwuError, CycloptsError) as error:
+        return _end(str(error), 2)
+    except Crash as error:
+        return _end(str(error), 1)
+    except Interrupted as stopped:
+        return _end(str(stopped), stopped.exit_code)
+    except KeyboardInterrupt:
+        return _end("stopped by Ctrl-C", 130)
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _end(message: str, code: int) -> int:
+    print(f"dunwu: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,83 @@
+"""`dunwu build`, `plan`, `status` and `explain`."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from dunwu.build.explain import explain_stage
+from dunwu.build.graph import lay_out
+from dunwu.build.home import Home, StageRecord
+from dunwu.build.plan import make_plan, plan_table
+from dunwu.build.registry import STAGES
+from dunwu.build.run import run_build
+from dunwu.cli.failures import crash_log
+from dunwu.cli.target import BUILDS, resolve
+from dunwu.core.devices import prepare_cpu
+from dunwu.core.errors import BuildError
+from dunwu.core.progress import TerminalProgress
+from dunwu.core.recipe import Recipe
+from dunwu.core.units import format_count, format_duration
+
+
+def build(words: Sequence[str]) -> None:
+    """Build, and say what came of it."""
+    began_s = psutil.Process().create_time()
+    recipe, home = resolve(words)
+    prepare_cpu()
+    with crash_log(home.logs), TerminalProgress() as progress:
+        records = run_build(STAGES, recipe, home, progress, began_s=began_s)
+    print(_finished(recipe, home, records, time.time() - began_s))
+
+
+def plan(words: Sequence[str]) -> None:
+    """Print the plan."""
+    recipe, home = resolve(words)
+    prepare_cpu()
+    Console(highlight=False).print(plan_table(make_plan(STAGES, recipe, home), recipe, home))
+
+
+def status(words: Sequence[str]) -> None:
+    """Print how far one build is, or all below ./builds."""
+    if words:
+        print(_status(*resolve(words)))
+        return
+    homes = sorted(folder for folder in BUILDS.glob("*") if Home(folder).exists()) if BUILDS.is_dir() else []
+    if not homes:
+        raise BuildError(f"there is no build below {BUILDS.absolute()}; begin one with `dunwu build`, or name a home")
+    print("\n\n".join(_status(*resolve([str(folder)])) for folder in homes))
+
+
+def explain(stage: str, words: Sequence[str]) -> None:
+    """Print why a stage would run."""
+    recipe, home = resolve(words)
+    print(explain_stage(STAGES, stage, recipe, home))
+
+
+def _status(recipe: Recipe, home: Home) -> str:
+    lines = [str(home.folder)]
+    for step in lay_out(STAGES, recipe, home):
+        took = format_duration(step.record.actual.seconds or 0.0) if step.record else ""
+        state = f"done in {took}, {step.record.finished}" if step.record else f"to do: {step.reason}"
+        lines.append(f"  {step.stage.name:<10} {state}")
+    return "\n".join(lines)
+
+
+def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], seconds: float) -> str:
+    trained = records.get("sft") or records["pretrain"]
+    scores: Mapping[str, Any] = records["evaluate"].facts["scores"]
+    bits = {name: score["value"] for name, score in scores.items() if score["unit"] == "bits/byte"}
+    figures = ", ".join(f"{name.replace(' bits_per_byte', '')} {value:.3f}" for name, value in bits.items())
+    command = "chat" if "sft" in records else "generate"
+    prompt = "" if "sft" in records else ' "Once upon a time"'
+    return "\n".join(
+        [
+            f"\nfinished in {format_duration(seconds)} (budget {recipe.budget})",
+            f"model    {home.model}  ({format_count(trained.facts['parameters'])} parameters)",
+            f"report   {home.report}",
+            f"held-out bits per byte: {figures}",
+            f"try it:  dunwu {command} {home.folder}{prompt}",
+        ]
+    )
