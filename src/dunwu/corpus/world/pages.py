@@ -25,12 +25,12 @@ HELDOUT_SHARE = 0.03
 PAGE_SHARES = {
     "entity": 0.34,
     "attribute": 0.14,
-    "class": 0.06,
-    "value": 0.05,
-    "comparison": 0.05,
-    "sum": 0.06,
-    "story": 0.04,
-    "dialogue": 0.26,
+    "class": 0.04,
+    "value": 0.04,
+    "comparison": 0.04,
+    "sum": 0.05,
+    "story": 0.03,
+    "dialogue": 0.32,
 }
 LARGEST_NUMBER = 99
 T = TypeVar("T")

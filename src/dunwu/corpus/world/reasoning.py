@@ -79,7 +79,7 @@ class Left:
         return BOTH
 
     def balance(self, world: World, combination: Combination) -> tuple[str, str]:
-        return "", ""
+        return combination[1], ""  # long counts are practised as often as short ones
 
     def ask(self, world: World, combination: Combination, language: Language, rng: Random) -> Question:
         start, taken = map(int, combination)
