@@ -47,7 +47,7 @@ def build_corpus(
     """
     began = time.monotonic()
     listed = [_listed(source) for source in section.sources]
-    total_bytes = sum(file.path.stat().st_size for files in listed for file in files)
+    total_bytes = sum(file.packed_bytes for files in listed for file in files)
     settings = _settings(section, listed, exam_texts)
     workers = _workers(section, listed)
     card = CardBuilder([SourceTally(_name(source)) for source in section.sources])
@@ -105,7 +105,7 @@ def _settings(section: CorpusSection, listed: list[list[SourceFile]], exam_texts
 def _section_chars(listed: list[list[SourceFile]]) -> int:
     """Shorter sections for a small corpus, so that it has some hundreds of them."""
     size = sum(
-        file.path.stat().st_size * (_UNPACKED_RATIO if file.compression else 1)
+        file.packed_bytes * (_UNPACKED_RATIO if file.compression else 1)
         for files in listed
         for file in files
         if file.extension in READERS
@@ -117,7 +117,7 @@ def _workers(section: CorpusSection, listed: list[list[SourceFile]]) -> int:
     if section.workers != "auto":
         return section.workers
     work = sum(
-        file.path.stat().st_size * READERS[file.extension].cost * (_UNPACKED_RATIO if file.compression else 1)
+        file.packed_bytes * READERS[file.extension].cost * (_UNPACKED_RATIO if file.compression else 1)
         for files in listed
         for file in files
         if file.extension in READERS
@@ -173,7 +173,7 @@ def _tasks(source: CorpusSource, origin: int, files: list[SourceFile], card: Car
         if file.extension not in READERS:
             card.sources[origin].skipped_files[file.extension or "none"] += 1
             continue
-        packed = file.path.stat().st_size
+        packed = file.packed_bytes
         _remember(file, packed, card)
         reader = READERS[file.extension]
         large = packed * (_UNPACKED_RATIO if file.compression else 1) > _WORKER_FILE_BYTES

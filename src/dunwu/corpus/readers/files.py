@@ -2,7 +2,6 @@
 
 import fnmatch
 import gzip
-import io
 import os
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ MAX_WHOLE_BYTES = 256 << 20  # of a file that its reader must hold whole, unpack
 MAX_RATIO = 250  # unpacked to packed bytes; text gives 3 to 20, tables and logs up to 100
 RATIO_FROM_BYTES = 32 << 20  # below this, no ratio can do harm
 COMPRESSIONS = (".gz", ".zst")
+_ZSTD_STEP = 1 << 10
 
 
 class BadFileError(DataError):
@@ -44,38 +44,34 @@ class SourceFile:
         name = self.path.name[: -len(self.compression)] if self.compression else self.path.name
         return Path(name).suffix.lower()
 
-    def open(self) -> IO[bytes]:
-        """A binary stream of the unpacked content. Raises BadFileError when it cannot be opened."""
+    @property
+    def packed_bytes(self) -> int:
+        """The size on disk; 0 where there is nothing to be read (a broken link)."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def blocks(self) -> Iterator[bytes]:
+        """The content in blocks of about a megabyte. Raises BadFileError for damage, and for a bomb."""
         try:
             raw = self.path.open("rb")
         except OSError as error:
             raise BadFileError(f"cannot be opened: {error.strerror or error}") from error
-        if self.compression == ".gz":
-            return io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"))  # type: ignore[arg-type]
-        if self.compression == ".zst":
-            unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-            return io.BufferedReader(unpacker.stream_reader(raw, read_across_frames=True, closefd=True))  # type: ignore[arg-type]
-        return raw
-
-    def blocks(self) -> Iterator[bytes]:
-        """The content in blocks of about a megabyte. Raises BadFileError for damage, and for a bomb."""
-        packed = max(1, self.path.stat().st_size)
-        total = 0
-        with self.open() as stream:
-            while True:
-                try:
-                    block = stream.read(BLOCK_BYTES)
-                except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-                    raise BadFileError(f"is damaged or cut short: {error}") from error
-                if not block:
-                    return
-                total += len(block)
-                if self.compression and total > RATIO_FROM_BYTES and total > MAX_RATIO * packed:
-                    raise BadFileError(
-                        f"unpacks to more than {MAX_RATIO} times its size ({packed:,} bytes), which looks like a bomb;"
-                        " unpack it yourself if you trust it"
-                    )
-                yield block
+        packed, total = max(1, self.packed_bytes), 0
+        with raw:
+            unpack = {".gz": _gunzip, ".zst": _unzstd}.get(self.compression, _plain)
+            try:
+                for block in unpack(raw):
+                    total += len(block)
+                    if self.compression and total > RATIO_FROM_BYTES and total > MAX_RATIO * packed:
+                        raise BadFileError(
+                            f"unpacks to more than {MAX_RATIO} times its size ({packed:,} bytes), which looks like a"
+                            " bomb; unpack it yourself if you trust it"
+                        )
+                    yield block
+            except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+                raise BadFileError(f"is damaged or cut short: {error}") from error
 
     def whole(self) -> bytes:
         """All the content at once. Raises BadFileError when it is larger than `MAX_WHOLE_BYTES`."""
@@ -90,6 +86,40 @@ class SourceFile:
                 )
             parts.append(block)
         return b"".join(parts)
+
+
+def _plain(raw: IO[bytes]) -> Iterator[bytes]:
+    while block := raw.read(BLOCK_BYTES):
+        yield block
+
+
+def _gunzip(raw: IO[bytes]) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            yield block
+
+
+def _unzstd(raw: IO[bytes]) -> Iterator[bytes]:
+    """All frames of a zstandard file, fed in small steps: a kilobyte may unpack to 32 MB. EOFError when cut short."""
+    maker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    frame = None
+    waiting: list[bytes] = []
+    size = 0
+    while packed := raw.read(BLOCK_BYTES):
+        for start in range(0, len(packed), _ZSTD_STEP):
+            data = packed[start : start + _ZSTD_STEP]
+            while data:
+                frame = frame or maker.decompressobj()
+                waiting.append(frame.decompress(data))
+                size += len(waiting[-1])
+                data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+            if size >= BLOCK_BYTES:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+    if frame is not None:
+        raise EOFError("the last frame has no end")
+    if size:
+        yield b"".join(waiting)
 
 
 def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> list[SourceFile]:

@@ -47,7 +47,7 @@ def _numbered_lines(texts: Iterable[str]) -> Iterator[tuple[int, str | None]]:
     for text in texts:
         *lines, tail = text.split("\n")
         for line in lines:
-            yield number, "".join([*rest, line]) if held <= MAX_ROW_CHARS else None
+            yield number, "".join([*rest, line]) if held + len(line) <= MAX_ROW_CHARS else None
             number, rest, held = number + 1, [], 0
         held += len(tail)
         rest = [*rest, tail] if held <= MAX_ROW_CHARS else []

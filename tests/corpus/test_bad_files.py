@@ -1,0 +1,189 @@
+"""What is broken, hostile or missing is named, costs bounded memory, and does not stop the rest."""
+
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import zstandard
+from document_files import build, english, epub, texts, write_notes
+
+from dunwu.core.errors import DataError, MissingExtraError
+from dunwu.core.records import Document
+from dunwu.corpus import readers
+from dunwu.corpus.readers import Problem, SourceFile, read_file
+from dunwu.corpus.readers.files import MAX_RATIO, RATIO_FROM_BYTES
+
+
+def only_problem(path: Path) -> str:
+    found = list(read_file(SourceFile(path, path.name)))
+    assert found
+    assert isinstance(found[-1], Problem)
+    assert found[-1].source.startswith(path.name)
+    return found[-1].reason
+
+
+def test_path_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere does not exist; give the path"):
+        build(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no files; put documents there, of kinds \.txt"):
+        build(tmp_path / "empty", tmp_path / "out")
+
+
+def test_folder_of_other_kinds(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.exe").write_bytes(b"MZ")
+    with pytest.raises(DataError, match=r"only files of other kinds \(\.exe\)"):
+        build(tmp_path / "in", tmp_path / "out")
+
+
+def test_bad_files_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_notes(folder)
+    (folder / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 10)
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 and then nothing")
+    (folder / "gone.txt").symlink_to(folder / "nowhere")
+    (folder / "tool.exe").write_bytes(b"MZ")
+    facts = build(folder, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    reasons = {problem["source"]: problem["reason"] for problem in card["problems"]["first"]}
+    assert set(reasons) == {"picture.txt", "broken.pdf", "gone.txt"}
+    assert "binary" in reasons["picture.txt"]
+    assert "PDF" in reasons["broken.pdf"]
+    assert "cannot be opened" in reasons["gone.txt"]
+    assert card["sources"][0]["skipped_files"] == {".exe": 1}
+    assert facts.train_documents + facts.heldout_documents >= 30
+
+
+def test_bad_rows_can_be_refused(tmp_path: Path) -> None:
+    write_notes(tmp_path / "in")
+    rows = ['{"text": "a good row of text for the corpus"}'] * 6 + ["{bad", '{"text": "the last good row of text"}']
+    (tmp_path / "in" / "rows.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"rows\.jsonl:7: not valid JSON.*bad_rows=drop"):
+        build(tmp_path / "in", tmp_path / "out", bad_rows="refuse")
+    assert not list((tmp_path / "out").glob(".pool*"))
+    build(tmp_path / "in", tmp_path / "out", bad_rows="drop")
+    assert any(source.startswith("rows.jsonl#8") for source in texts(tmp_path / "out"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = tmp_path / "secret.txt"
+    path.write_text("x")
+    path.chmod(0)
+    assert "cannot be opened: Permission denied" in only_problem(path)
+
+
+def test_file_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    assert "cannot be opened: Is a directory" in only_problem(tmp_path / "folder.txt")
+
+
+@pytest.mark.parametrize("extension", [".txt.gz", ".txt.zst", ".docx", ".epub", ".pdf", ".json", ".ipynb", ".parquet"])
+def test_rubbish_in_every_format(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"rubbish{extension}"
+    path.write_bytes(b"\x07this is not what its name says" * 40)
+    assert only_problem(path)
+
+
+@pytest.mark.parametrize("extension", [".txt.gz", ".txt.zst"])
+def test_packed_file_cut_short(tmp_path: Path, extension: str) -> None:
+    data = english(1, 2000).encode()
+    packed = gzip.compress(data) if extension.endswith("gz") else zstandard.compress(data)
+    path = tmp_path / f"short{extension}"
+    path.write_bytes(packed[: len(packed) // 2])
+    assert "cut short" in only_problem(path)
+
+
+@pytest.mark.parametrize("extension", [".gz", ".zst"])
+def test_compression_bomb(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"bomb.txt{extension}"
+    block = b"a" * (1 << 20)
+    count = (RATIO_FROM_BYTES >> 20) * 3
+    if extension == ".gz":
+        with gzip.open(path, "wb") as file:
+            for _ in range(count):
+                file.write(block)
+    else:
+        with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as file:
+            for _ in range(count):
+                file.write(block)
+    assert path.stat().st_size * MAX_RATIO < count << 20
+    assert "looks like a bomb" in only_problem(path)
+
+
+@pytest.mark.parametrize("extension", [".docx", ".epub"])
+def test_zip_bomb(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"bomb{extension}"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(10):
+            with archive.open(f"word/part{number}.xml", "w") as part:
+                for _ in range(10):
+                    part.write(b" " * (1 << 20))
+    assert "looks like a bomb" in only_problem(path)
+
+
+def test_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
+    data = bytearray(epub([english(1)]))
+    name = data.rfind(b"OEBPS/c0.xhtml")  # in the central directory, whose record starts 46 bytes before
+    data[name - 46 + 24 : name - 46 + 28] = (10).to_bytes(4, "little")
+    path = tmp_path / "liar.epub"
+    path.write_bytes(bytes(data))
+    assert only_problem(path)
+
+
+def test_missing_package_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notes(tmp_path / "in")
+    (tmp_path / "in" / "z.pdf").write_bytes(b"%PDF-")
+    find = readers.importlib.util.find_spec
+    monkeypatch.setattr(readers.importlib.util, "find_spec", lambda name: None if name == "pypdfium2" else find(name))
+    with pytest.raises(MissingExtraError, match=r"reading \.pdf files needs .*pip install 'dunwu\[data\]'"):
+        build(tmp_path / "in", tmp_path / "out")
+
+
+_MEASURE = """
+import resource, sys
+from pathlib import Path
+from dunwu.corpus.readers import SourceFile, read_file
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+total = sum(len(part.text) for part in read_file(SourceFile(Path(sys.argv[1]), "line.txt")))
+print(total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("megabytes", [30, pytest.param(1024, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["line.txt", "line.jsonl"])
+def test_one_endless_line_takes_bounded_memory(tmp_path: Path, megabytes: int, name: str) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        if name.endswith("jsonl"):
+            file.write(b'{"text": "fine"}\n')
+        for _ in range(megabytes):
+            file.write(b"word " * ((1 << 20) // 5) + b"words")
+    code = _MEASURE if name.endswith("txt") else _MEASURE.replace("len(part.text)", "len(getattr(part, 'text', ''))")
+    made = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    total, grown = map(int, made.stdout.split())
+    if name.endswith("txt"):
+        assert total == path.stat().st_size
+        assert grown < 25_000 * (resource.getpagesize() // 4096), "kilobytes"
+    else:
+        assert grown < 500_000
+    path.unlink()
+
+
+def test_a_line_too_long_for_a_row_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers.tables, "MAX_ROW_CHARS", 1000)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "first"}\n{"text": "' + "x" * 5000 + '"}\n{"text": "last"}\n')
+    found = list(read_file(SourceFile(path, "rows.jsonl")))
+    assert [part.text for part in found if isinstance(part, Document)] == ["first", "last"]
+    assert [part.source for part in found if isinstance(part, Problem)] == ["rows.jsonl:2"]
