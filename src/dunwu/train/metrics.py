@@ -24,7 +24,8 @@ class MetricsLog:
         self.path = path
         self._file: IO[bytes] | None = None
         self._flushed_s = time.monotonic()
-        self._board: Any = None if tensorboard is None else _summary_writer(tensorboard)
+        self._board_folder = tensorboard
+        self._board: Any = None
 
     def continue_from(self, size_bytes: int, step: int) -> None:
         """Forget the rows written after a checkpoint, made when the file had `size_bytes` and `step` steps were done."""
@@ -37,6 +38,9 @@ class MetricsLog:
             else:
                 self.path.write_bytes(b"".join(_rows_until(self.path, step)))
             self._file = self.path.open("ab", buffering=1 << 16)
+        if self._board_folder is not None:
+            self._close_board()
+            self._board = _summary_writer(self._board_folder, first_step=step + 1)
 
     def row(self, values: Mapping[str, Any]) -> None:
         """Add a row; it reaches the file within about a second."""
@@ -64,8 +68,7 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._board is not None:
-            self._board.close()
+        self._close_board()
         try:
             self._close_file()
         except OSError:
@@ -76,6 +79,10 @@ class MetricsLog:
         if self._file is None:
             self._file = self.path.open("ab", buffering=1 << 16)
         return self._file
+
+    def _close_board(self) -> None:
+        if self._board is not None:
+            self._board.close()
 
     def _close_file(self) -> None:
         file, self._file = self._file, None
@@ -96,9 +103,10 @@ def _rows_until(path: Path, step: int) -> list[bytes]:
     return kept
 
 
-def _summary_writer(folder: Path) -> Any:
+def _summary_writer(folder: Path, *, first_step: int) -> Any:
+    """A writer whose readers forget what earlier ones wrote from `first_step` on."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # an optional extra, and slow to import
     except ImportError as error:
         raise MissingExtraError("tensorboard", "tensorboard", "tensorboard=true") from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=first_step)
