@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+# Tiny tensors gain nothing from threads, and lose a hundredfold where other work keeps the cores busy.
+torch.set_num_threads(1)
 
 
 @pytest.fixture
