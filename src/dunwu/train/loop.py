@@ -342,12 +342,11 @@ class _Run:
         return state
 
     def settings(self) -> dict[str, Any]:
-        """What must not change between the parts of one run."""
+        """What must not change between the parts of one run (the size of micro-batches may: it moves the rounding only)."""
         return {
             "seed": self.seed,
             "total_tokens": self.total_tokens,
             "batch_rows": self.batch_rows,
-            "micro_batch_rows": self.micro_batch_rows,
             "context_length": self.stream.context_length,
             "data": self.stream.fingerprint,
         }
