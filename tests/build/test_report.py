@@ -304,7 +304,7 @@ def test_numbers_of_the_evaluation_are_in_the_page(home, html):
     own = evaluation.models[0].bits_per_byte
     assert f"{own.low:.3f} – {own.high:.3f}" in text
     for row in evaluation.models[-1].exam:
-        assert f"{100 * row.score.low:.0f} – {100 * row.score.high:.0f} %" in text
+        assert f"{100 * row.score.low:.0f} – {100 * row.score.high:.0f}%" in text
 
 
 def test_says_that_an_untrained_model_is_worse_than_the_baselines(home, html):

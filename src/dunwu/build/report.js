@@ -3,7 +3,7 @@
 
 const page = document.documentElement;
 const labels = {
-  en: { tokens: "tokens", loss: "loss", range: "of single steps", lr: "of peak", speed: "tokens/s" },
+  en: { tokens: "tokens", loss: "loss", range: "single steps", lr: "of peak", speed: "tokens/s" },
   "zh-Hans": { tokens: "词元", loss: "损失", range: "单步", lr: "占峰值", speed: "词元/秒" },
 };
 
@@ -145,7 +145,7 @@ function follow(box, svg, scale, data, series) {
 function describe(data, series, i) {
   const words = labels[page.lang];
   const where = `${short(data.tokens[i])} ${words.tokens}`;
-  if (series === "loss") return `${where} · ${words.loss} ${data.loss[i].toFixed(3)} (${data.low[i].toFixed(2)} – ${data.high[i].toFixed(2)} ${words.range})`;
+  if (series === "loss") return `${where} · ${words.loss} ${data.loss[i].toFixed(3)} (${words.range} ${data.low[i].toFixed(2)} – ${data.high[i].toFixed(2)})`;
   if (series === "lr") return `${where} · ${(100 * data.lr[i]).toFixed(1)} % ${words.lr}`;
   return `${where} · ${Math.round(data.speed[i]).toLocaleString("en")} ${words.speed}`;
 }

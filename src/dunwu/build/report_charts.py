@@ -6,7 +6,7 @@ from typing import Any
 
 from dunwu.build.report_html import Html, el
 
-POINTS = 400  # a curve is thinned to so many bins: more than a screen can show is weight without content
+POINTS = 240  # a curve is thinned to so many bins: more than a screen can show is weight without content
 
 
 def span_plot(

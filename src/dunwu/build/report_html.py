@@ -60,15 +60,26 @@ def _visible(character: str) -> str:
 _STEERING = {0x200E, 0x200F, 0x061C, 0x2028, 0x2029, 0xFEFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
-def table(header: Sequence[Child], rows: Iterable[Sequence[Child]], *, numeric: Iterable[int] = ()) -> Html:
-    """A table that scrolls sideways where it must; columns in `numeric` are set flush right in tabular figures."""
+def table(
+    header: Sequence[Child],
+    rows: Iterable[Sequence[Child]],
+    *,
+    numeric: Iterable[int] = (),
+    groups: Sequence[tuple[Child, int]] = (),
+) -> Html:
+    """A table that scrolls sideways where it must; columns in `numeric` are set flush right in tabular figures.
+
+    `groups`: headings above the header, each with the number of columns that it spans.
+    """
     right = set(numeric)
 
     def cells(name: str, row: Sequence[Child]) -> Html:
         return el("tr", *(el(name, cell, class_="num" if i in right else None) for i, cell in enumerate(row)))
 
     body = el("tbody", *(cells("td", row) for row in rows))
-    return el("div", el("table", el("thead", cells("th", header)), body), class_="scroll", tabindex="0")
+    above = [el("th", heading, colspan=str(span), class_="group") for heading, span in groups]
+    head = el("thead", el("tr", *above) if above else None, cells("th", header))
+    return el("div", el("table", head, body), class_="scroll", tabindex="0")
 
 
 def fold(title: Child, *content: Child) -> Html:
@@ -121,7 +132,7 @@ def figure(value: float, digits: int = 3) -> str:
 
 def percent(value: float, digits: int = 0) -> str:
     """A share as a percentage."""
-    return figure(100 * value, digits) + (" %" if math.isfinite(value) else "")
+    return figure(100 * value, digits) + ("%" if math.isfinite(value) else "")
 
 
 def interval(low: float, high: float, digits: int = 3) -> Html:
@@ -129,6 +140,11 @@ def interval(low: float, high: float, digits: int = 3) -> Html:
     if math.isfinite(low) and math.isfinite(high):
         return Html(f"{figure(low, digits)} – {figure(high, digits)}")
     return el("span", both("none", "无"), class_="muted")
+
+
+def shares(low: float, high: float) -> Html:
+    """An interval of shares, as percentages."""
+    return Html(f"{100 * low:.0f} – {100 * high:.0f}%")
 
 
 def p_value(value: float) -> str:

@@ -4,12 +4,25 @@ import math
 from collections.abc import Iterable, Sequence
 
 from dunwu.build.report_charts import span_plot
-from dunwu.build.report_html import Html, both, el, figure, fold, interval, join, p_value, percent, table, untrusted
+from dunwu.build.report_html import (
+    Html,
+    both,
+    el,
+    figure,
+    fold,
+    interval,
+    join,
+    p_value,
+    percent,
+    shares,
+    table,
+    untrusted,
+)
 from dunwu.build.report_verdict import baseline_label, kind_label, language_label, stage_label
 from dunwu.core.records import Score
 from dunwu.core.units import format_bytes
 from dunwu.evaluate.exam import ExamRow
-from dunwu.evaluate.results import Comparison, Evaluation, HeldoutFacts, ModelScores
+from dunwu.evaluate.results import BaselineScore, Comparison, Evaluation, HeldoutFacts, KindScore, ModelScores
 from dunwu.evaluate.samples import Sample
 
 _TONES = ("first", "second", "third")
@@ -51,7 +64,7 @@ def _bits_table(models: Sequence[ModelScores], evaluation: Evaluation) -> Html:
         for i, model in enumerate(models)
         if model.bits_per_byte is not None
     ]
-    entries += [(baseline_label(b.key), b.score, "plain", el("span", b.note)) for b in evaluation.baselines]
+    entries += [(baseline_label(b.key), b.score, "plain", _given(b)) for b in evaluation.baselines]
     begin, end = _limits([score for _, score, _, _ in entries])
     rows = [
         [
@@ -70,10 +83,19 @@ def _bits_table(models: Sequence[ModelScores], evaluation: Evaluation) -> Html:
         both("Model", "模型"),
         scale,
         both("bits/byte", "比特/字节"),
-        both("95 % interval", "95% 区间"),
+        both("95% interval", "95% 区间"),
         both("documents", "文档数"),
     ]
     return el("div", table(header, rows, numeric=(2, 3, 4)), class_="plotted")
+
+
+def _given(baseline: BaselineScore) -> Html:
+    used, total = format_bytes(baseline.train_bytes), format_bytes(baseline.train_bytes_total)
+    if not baseline.train_bytes:
+        return both("of the held-out text alone", "仅用留出文本")
+    if baseline.train_bytes == baseline.train_bytes_total:
+        return both(f"with all {total} of training text", f"用全部 {total} 训练文本")
+    return both(f"with {used} of {total} of training text", f"用 {total} 训练文本中的 {used}")
 
 
 def _limits(scores: Iterable[Score]) -> tuple[float, float]:
@@ -99,7 +121,7 @@ def _bits_differences(comparisons: Sequence[Comparison]) -> Html | None:
     header = [
         both("Difference, document by document", "逐文档之差"),
         both("bits/byte", "比特/字节"),
-        both("95 % interval", "95% 区间"),
+        both("95% interval", "95% 区间"),
         both("documents", "文档数"),
         "p",
     ]
@@ -125,7 +147,7 @@ def _bits_by_language(models: Sequence[ModelScores]) -> Html | None:
     if len({score.name for model in models for score in model.by_language}) < 2:
         return None
     header = [both("Stage", "阶段"), both("Language", "语言"), both("bits/byte", "比特/字节")]
-    header += [both("95 % interval", "95% 区间"), both("documents", "文档数")]
+    header += [both("95% interval", "95% 区间"), both("documents", "文档数")]
     return fold(both("By language", "按语言"), table(header, rows, numeric=(2, 3, 4)))
 
 
@@ -170,44 +192,48 @@ def exam_section(evaluation: Evaluation) -> Html | None:
 
 def _exam_table(models: Sequence[ModelScores], comparisons: Sequence[Comparison]) -> Html:
     gains = {(c.figure, c.after): c for c in comparisons if c.figure.startswith("exam.")}
-    rows: list[list[Html | str]] = []
+    bodies: list[Html] = []
     for kind in dict.fromkeys(row.kind for model in models for row in model.exam):
-        for i, model in enumerate(models):
-            found = next((row for row in model.exam if row.kind == kind), None)
-            if found is None:
-                continue
-            score, gain = found.score, gains.get((f"exam.{kind}", model.stage))
-            chance = score.chance or 0.0
-            rows.append(
-                [
-                    el("strong", kind_label(kind)) if i == 0 else "",
-                    el("span", stage_label(model.stage), class_=f"key {_TONES[min(i, 2)]}"),
-                    span_plot(score.value, score.low, score.high, begin=0, end=1, tone=_TONES[min(i, 2)], mark=chance),
-                    percent(score.value),
-                    Html(f"{100 * score.low:.0f} – {100 * score.high:.0f} %"),
-                    percent(chance),
-                    f"{score.n:,}",
-                    p_value(found.p_above_chance),
-                    p_value(gain.p_value) if gain else "",
-                ]
-            )
+        found = [(model, row) for model in models for row in model.exam if row.kind == kind]
+        rows: list[Html] = []
+        for model, row in found:
+            first = None if rows else el("td", _exam_kind(kind, row.score), rowspan=str(len(found)), class_="kind")
+            tone, gain = _TONES[min(models.index(model), 2)], gains.get((f"exam.{kind}", model.stage))
+            rows.append(el("tr", first, *_exam_cells(model, row, tone, gain)))
+        bodies.append(el("tbody", *rows))
     header = [
         both("Kind", "类型"),
         both("After", "阶段"),
-        el("span", el("span", "0"), el("span", "100 %"), class_="scale"),
+        el("span", el("span", "0"), el("span", "100%"), class_="scale"),
     ]
-    header += [
-        both("right", "答对"),
-        both("95 % interval", "95% 区间"),
-        both("chance", "随机"),
-        both("questions", "题数"),
-    ]
-    header += [both("p, above chance", "p（高于随机）"), both("p, change", "p（变化）")]
+    numbers = [both("right", "答对"), both("95% interval", "95% 区间")]
+    numbers += [both("p, chance", "p（随机）"), both("p, change", "p（变化）")]
+    head = el("thead", el("tr", *(el("th", h) for h in header), *(el("th", h, class_="num") for h in numbers)))
     note = both(
-        "p-values are adjusted for the number of kinds (Holm). Above chance: exact, one-sided. Change: McNemar's exact test on the same questions, two-sided.",
-        "p 值已按类型数校正（Holm）。高于随机：精确单侧检验。变化：同一批题上的 McNemar 精确双侧检验。",
+        "p-values are adjusted for the number of kinds (Holm). Chance: exact test of more than guessing, one-sided. Change: McNemar's exact test on the same questions, two-sided.",
+        "p 值已按类型数校正（Holm）。随机：高于猜测的精确单侧检验。变化：同一批题上的 McNemar 精确双侧检验。",
     )
-    return el("div", table(header, rows, numeric=range(3, 9)), el("p", note, class_="muted"), class_="plotted exam")
+    grid = el("div", el("table", head, *bodies), class_="scroll", tabindex="0")
+    return el("div", grid, el("p", note, class_="muted"), class_="plotted exam")
+
+
+def _exam_cells(model: ModelScores, row: KindScore, tone: str, gain: Comparison | None) -> list[Html]:
+    score = row.score
+    numbers = [percent(score.value), shares(score.low, score.high), p_value(row.p_above_chance)]
+    numbers.append(p_value(gain.p_value) if gain else "")
+    plot = span_plot(score.value, score.low, score.high, begin=0, end=1, tone=tone, mark=score.chance or 0.0)
+    return [
+        el("td", el("span", stage_label(model.stage), class_=f"key {tone}"), class_="stage"),
+        el("td", plot, class_="drawn"),
+        *(el("td", number, class_="num") for number in numbers),
+    ]
+
+
+def _exam_kind(kind: str, score: Score) -> Html:
+    n, chance = f"{score.n:,}", percent(score.chance or 0.0)
+    return join(
+        [el("strong", kind_label(kind)), el("small", both(f"n = {n}, chance {chance}", f"n = {n}，随机 {chance}"))]
+    )
 
 
 def _turns(models: Sequence[ModelScores]) -> Html:
@@ -215,7 +241,7 @@ def _turns(models: Sequence[ModelScores]) -> Html:
         join(
             [
                 stage_label(model.stage),
-                f" {percent(ended.value)} [{percent(ended.low)} – {percent(ended.high)}], n = {ended.n:,}",
+                f" {percent(ended.value)} [{shares(ended.low, ended.high)}], n = {ended.n:,}",
             ]
         )
         for model in models
@@ -237,7 +263,7 @@ def _exam_by_language(models: Sequence[ModelScores]) -> Html | None:
             language_label(name.rpartition(".")[2]),
             stage_label(model.stage),
             percent(score.value),
-            Html(f"{100 * score.low:.0f} – {100 * score.high:.0f} %"),
+            shares(score.low, score.high),
             f"{score.n:,}",
         ]
         for name in names
@@ -246,7 +272,7 @@ def _exam_by_language(models: Sequence[ModelScores]) -> Html | None:
         if score.name == name
     ]
     header = [both("Kind", "类型"), both("Language", "语言"), both("After", "阶段"), both("right", "答对")]
-    header += [both("95 % interval", "95% 区间"), both("questions", "题数")]
+    header += [both("95% interval", "95% 区间"), both("questions", "题数")]
     return fold(both("By language", "按语言"), table(header, rows, numeric=(3, 4, 5)))
 
 

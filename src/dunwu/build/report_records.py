@@ -102,13 +102,18 @@ def predicted_section(records: Mapping[str, StageRecord]) -> Html | None:
     rows = [_predicted_row(stage_label(name), record.predicted, record.actual) for name, record in records.items()]
     rows.append(_predicted_row(el("strong", both("together", "合计")), *_totals(list(records.values()))))
     header = [both("Stage", "阶段")]
-    for en, zh in (("time", "时间"), ("peak memory", "内存峰值"), ("tokens", "词元")):
-        header += [both(f"{en}, predicted", f"{zh}（预测）"), both("actual", "实际"), both("ratio", "比")]
+    header += [both("predicted", "预测"), both("actual", "实际"), both("ratio", "比")] * 3
+    groups = [("", 1), (both("Time", "时间"), 3), (both("Peak memory", "内存峰值"), 3), (both("Tokens", "词元"), 3)]
     note = both(
         "Predicted before each stage ran, from a probe of this machine. Ratio: actual / predicted. One build: n = 1, no intervals.",
         "各阶段运行前根据本机探测所作的预测。比：实际/预测。一次构建（n = 1），没有区间。",
     )
-    return el("div", table(header, rows, numeric=range(1, 10)), el("p", note, class_="muted"), class_="predicted")
+    return el(
+        "div",
+        table(header, rows, numeric=range(1, 10), groups=groups),
+        el("p", note, class_="muted"),
+        class_="predicted",
+    )
 
 
 def _predicted_row(label: Html, predicted: Figures, actual: Figures) -> list[Html | str]:
@@ -179,7 +184,7 @@ def _dropped(card: Mapping[str, Any]) -> Html | None:
     rows = [
         [
             el("code", rule),
-            " · ".join(str(meanings.get(rule, {}).get(key, "")) for key in ("threshold", "source") if rule in meanings),
+            _meaning(rule, meanings),
             _count(tally, "documents"),
             _size(tally, "bytes"),
         ]
@@ -195,6 +200,19 @@ def _dropped(card: Mapping[str, Any]) -> Html | None:
     return join(
         [table(header, rows, numeric=(2, 3)), fold(both("Samples of what was dropped", "被丢弃文本样例"), *samples)]
     )
+
+
+def _meaning(rule: str, meanings: Mapping[Any, Mapping[str, Any]]) -> Html:
+    if rule in _MEANINGS:
+        return both(*_MEANINGS[rule])
+    known = meanings.get(rule, {})
+    return el("span", " · ".join(str(known[key]) for key in ("threshold", "source") if known.get(key)))
+
+
+_MEANINGS = {
+    "duplicate": ("the same text as an earlier document", "与前面的文档完全相同"),
+    "near_duplicate": ("nearly the same text as an earlier document (MinHash)", "与前面的文档近乎相同（MinHash）"),
+}
 
 
 def _samples(samples: Sequence[Mapping[str, Any]]) -> list[Html]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dunwu.build.report_html import Html, both, figure, percent
+from dunwu.build.report_html import Html, both, el, figure, percent, shares
 from dunwu.core.records import Score
 from dunwu.core.units import format_bytes
 from dunwu.evaluate.results import BaselineScore, Comparison, Evaluation, ModelScores
@@ -49,7 +49,7 @@ class Finding:
 
 def stage_label(name: str) -> Html:
     """What a stage is called."""
-    return both(*STAGES.get(name, (name, name)))
+    return el("span", both(*STAGES.get(name, (name, name))), class_="nowrap")
 
 
 def kind_label(name: str) -> Html:
@@ -130,7 +130,7 @@ def _finding_xz(own: Score, value: float, outcome: Outcome) -> Finding:
 
 def _finding_ngram(own: Score, key: str, value: float, outcome: Outcome) -> Finding:
     name, name_zh = BASELINES.get(key, (key, key))
-    gap = f"{100 * abs(own.value / value - 1):.1f} %"
+    gap = f"{100 * abs(own.value / value - 1):.1f}%"
     en = {
         "good": f"It beats the {name} model, trained on the same text, by {gap} ({figure(value)} bits per byte).",
         "bad": f"The {name} model, trained on the same text, is better by {gap} ({figure(value)} bits per byte): this model is not yet worth its cost. Train longer, or on more text.",
@@ -177,9 +177,9 @@ def _finding_gain(gains: Sequence[Comparison]) -> Finding:
 
 
 def _finding_turns(ended: Score) -> Finding:
-    share, limits = percent(ended.value), f"{percent(ended.low)} – {percent(ended.high)}"
+    share, limits = percent(ended.value), shares(ended.low, ended.high)
     outcome: Outcome = "good" if ended.low > 0.9 else "bad" if ended.high < 0.9 else "open"
-    en = f"It ends {share} of its turns by itself (95 % interval {limits}, {ended.n} turns)."
+    en = f"It ends {share} of its turns by itself (95% interval {limits}, {ended.n} turns)."
     zh = f"{share} 的回答由它自己结束（95% 区间 {limits}，{ended.n} 次）。"
     return Finding(outcome=outcome, text=both(en, zh))
 

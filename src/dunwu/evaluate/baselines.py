@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dunwu.core.records import Document, Score
-from dunwu.core.units import format_bytes
 from dunwu.evaluate.heldout import ChosenText, by_document, choose_text
 from dunwu.evaluate.stats import ratio_interval
 
@@ -31,11 +30,13 @@ UNICODE_SCALARS = 0x110000 - 0x800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """A baseline's score. `document_bits` are the bits of each scored document in reading order, where they can be told apart."""
+    """A baseline's score, and how many bytes of the training text it was given. `document_bits` are the bits of each scored
+    document in reading order, where they can be told apart."""
 
     key: str
     score: Score
-    note: str
+    train_bytes: int
+    train_bytes_total: int
     document_bits: tuple[float, ...] = ()
 
 
@@ -236,29 +237,33 @@ def run_baselines(
 ) -> list[Baseline]:
     """All baselines on the held-out pieces, best last reading order: xz alone, xz given training text, n-grams of bytes and characters.
 
-    `max_train_bytes` of the training documents are used, spread evenly; each baseline's note says how much that is.
+    `max_train_bytes` of the training documents are used, spread evenly; each baseline says how much it was given.
     """
     chosen = choose_text(train, max_bytes=max_train_bytes, piece_bytes=TRAIN_PIECE_BYTES)
     texts, train_texts = heldout.texts, chosen.texts
-    used = f"{format_bytes(chosen.bytes)} of {format_bytes(chosen.bytes_total)} of training text"
-    given = xz_bits_per_byte_given(train_texts, texts, max_train_bytes=XZ_TRAIN_BYTES)
-    given_note = f"given up to {format_bytes(min(chosen.bytes, XZ_TRAIN_BYTES))} of training text first"
+    by_bytes = byte_ngram_bits(train_texts, texts, order=order)
+    by_characters = character_ngram_bits(train_texts, texts, order=order)
+    total = chosen.bytes_total
     return [
-        _whole("xz", xz_bits_per_byte(texts), "of the held-out text alone"),
-        _whole("xz_given_train", given, given_note),
-        _by_document("ngram_bytes", byte_ngram_bits(train_texts, texts, order=order), heldout, used),
-        _by_document("ngram_characters", character_ngram_bits(train_texts, texts, order=order), heldout, used),
+        _whole("xz", xz_bits_per_byte(texts), 0, total),
+        _whole(
+            "xz_given_train",
+            xz_bits_per_byte_given(train_texts, texts, max_train_bytes=XZ_TRAIN_BYTES),
+            min(chosen.bytes, XZ_TRAIN_BYTES),
+            total,
+        ),
+        _by_document("ngram_bytes", by_bytes, heldout, chosen.bytes, total),
+        _by_document("ngram_characters", by_characters, heldout, chosen.bytes, total),
     ]
 
 
-def _whole(key: str, value: float, note: str) -> Baseline:
+def _whole(key: str, value: float, train_bytes: int, total: int) -> Baseline:
     """A figure of one compressed stream has no independent parts, so it has no interval."""
     score = Score(name=key, value=value, low=math.nan, high=math.nan, n=1, unit="bits/byte")
-    return Baseline(key=key, score=score, note=note)
+    return Baseline(key=key, score=score, train_bytes=train_bytes, train_bytes_total=total)
 
 
-def _by_document(key: str, piece_bits: Sequence[float], heldout: ChosenText, note: str) -> Baseline:
+def _by_document(key: str, piece_bits: Sequence[float], heldout: ChosenText, train_bytes: int, total: int) -> Baseline:
     bits, sizes = by_document(heldout, piece_bits)
-    estimate = ratio_interval(bits, sizes)
-    score = Score(name=key, unit="bits/byte", **estimate._asdict())
-    return Baseline(key=key, score=score, note=note, document_bits=tuple(bits))
+    score = Score(name=key, unit="bits/byte", **ratio_interval(bits, sizes)._asdict())
+    return Baseline(key=key, score=score, train_bytes=train_bytes, train_bytes_total=total, document_bits=tuple(bits))

@@ -77,11 +77,12 @@ class ModelScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineScore:
-    """A baseline on the same text."""
+    """A baseline on the same held-out text, and how much of the training text it was given."""
 
     key: str
     score: Score
-    note: str
+    train_bytes: int
+    train_bytes_total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,10 @@ def gather(
     return Evaluation(
         heldout=None if text is None else _heldout_facts(text),
         models=tuple(_model_scores(stage, bits.get(stage), exams.get(stage)) for stage in stages),
-        baselines=tuple(BaselineScore(key=b.key, score=b.score, note=b.note) for b in baselines),
+        baselines=tuple(
+            BaselineScore(key=b.key, score=b.score, train_bytes=b.train_bytes, train_bytes_total=b.train_bytes_total)
+            for b in baselines
+        ),
         comparisons=(*_bits_comparisons(bits, baselines), *_exam_comparisons(exams)),
         samples=tuple(samples),
     )
