@@ -11,7 +11,7 @@ _PAGE_NUMBER = re.compile(
     re.I,
 )
 _STATED_PAGE = re.compile(
-    r"^[ \t\-–—]*(?:page[ \t]+\d{1,4}(?:[ \t]+of[ \t]+\d{1,4})?|第[ \t]*\d{1,4}[ \t]*页(?:[ \t]*[,,/]?[ \t]*共[ \t]*\d{1,4}[ \t]*页)?)[ \t\-–—]*$",
+    r"^[ \t\-–—]*(?:page[ \t]+\d{1,4}(?:[ \t]+of[ \t]+\d{1,4})?|第[ \t]*\d{1,4}[ \t]*页(?:[ \t]*[,\uff0c/]?[ \t]*共[ \t]*\d{1,4}[ \t]*页)?)[ \t\-–—]*$",
     re.I | re.M,
 )
 _GUTENBERG_START = re.compile(
@@ -28,11 +28,11 @@ _NOTICE = re.compile(
     | (?:please\ )?(?:enable|turn\ on)\ javascript\b.{0,120} | javascript\ (?:is\ (?:disabled|required)|must\ be\ enabled).{0,120}
     | (?:accept|reject|manage)\ (?:all\ )?cookies
     | (?:copyright\ )?(?:©|\(c\)|copyright)\s.{0,80}all\ rights\ reserved\W* | all\ rights\ reserved
-    | (?:(?:home|terms\ of\ (?:use|service)|privacy\ policy|cookie\ policy|contact\ us|about\ us|site\ ?map)\s?[|·•/-]?\s?){1,8}
+    | (?:home\s?[|·•/-]\s?)?(?:(?:terms\ of\ (?:use|service)|privacy\ policy|cookie\ policy|contact\ us|about\ us|site\ ?map)\s?[|·•/-]?\s?){1,8}
     | (?:share|tweet|pin|like)(?:\ this)?(?:\ (?:on|to|via)\ (?:facebook|twitter|x|linkedin|pinterest|whatsapp|reddit|email))
     | (?:sign\ up|subscribe)\ (?:for|to)\ our\ newsletter\b.{0,80}
     | (?:click|tap)\ here\ to\ .{0,60} | skip\ to\ (?:main\ )?content | back\ to\ top
-    | .{0,60}版权所有.{0,60} | .{0,40}ICP[备证].{0,40} | (?:责任编辑|责编)\s*[::].{0,20}
+    | .{0,60}版权所有.{0,60} | .{0,40}ICP[备证].{0,40} | (?:责任编辑|责编)\s*[:\uff1a].{0,20}
     | (?:上一篇|下一篇|上一页|下一页|返回(?:顶部|首页)|分享到|点击(?:关注|下载|查看更多)|相关(?:阅读|推荐))\W*.{0,40}
     | 扫(?:描|一扫).{0,20}二维码.{0,30}
     )\W*$""",
@@ -40,8 +40,8 @@ _NOTICE = re.compile(
 )
 # How such a line may begin; the Chinese ones are found by a character instead, wherever it stands.
 _NOTICE_START = re.compile(
-    r"\W*(?:this|we|by|please|enable|turn|javascript|accept|reject|manage|copyright|©|\(c\)|all rights|home|terms|privacy"
-    r"|cookie|contact|about|site|share|tweet|pin|like|sign|subscribe|click|tap|skip|back)\b",
+    r"\W*(?:©|\(c\)|(?:this|we|by|please|enable|turn|javascript|accept|reject|manage|copyright|all rights|home|terms|privacy"
+    r"|cookie|contact|about|site|share|tweet|pin|like|sign|subscribe|click|tap|skip|back)\b)",
     re.I,
 ).match
 _NOTICE_CHARACTERS = "版备证编篇页顶享击阅荐码"

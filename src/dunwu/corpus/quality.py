@@ -167,10 +167,10 @@ def no_punctuation(shape: Shape) -> bool:
 # Code
 
 
-@_rule("Codex", "mean line over 100 characters, or a line over 1,000 that holds a tenth of the text", kinds="code")
+@_rule("Codex", "mean line over 100 characters, or a line over 1,000 that holds a third of the text", kinds="code")
 def generated_code(shape: Shape) -> bool:
     """Minified or generated code. Codex drops for any line over 1,000; one long table in a file is kept here."""
-    return shape.mean_line_length > 100 or (shape.longest_line > 1000 and shape.longest_line > 0.1 * shape.visible)
+    return shape.mean_line_length > 100 or (shape.longest_line > 1000 and shape.longest_line > shape.visible / 3)
 
 
 @_rule("Codex", "fewer than 25% letters and digits", kinds="code")

@@ -30,7 +30,7 @@ def valid_chinese_id(digits: str) -> bool:
 def valid_card(number: str) -> bool:
     """ISO/IEC 7812: 15 to 19 digits of a known issuer's range with a right Luhn check digit."""
     digits = [int(char) for char in number if char.isdigit()]
-    if not 15 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 3:
+    if not 15 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 2:
         return False
     doubled = sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
     return (sum(digits[-1::-2]) + doubled) % 10 == 0
@@ -86,7 +86,7 @@ _NUMBERS = (
     Pattern(
         "bank_card",
         re.compile(
-            r"(?<![\w.,\-])(?:\d{15,19}|\d{4}([ \-])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ \-])\d{6}\2\d{5})(?![\w\-]|[.,]\d)"
+            r"(?<![A-Za-z\d_.,\-])(?:\d{15,19}|\d{4}([ \-])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ \-])\d{6}\2\d{5})(?![\w\-]|[.,]\d)"
         ),
         valid_card,
     ),
@@ -95,7 +95,7 @@ _NUMBERS = (
         re.compile(
             r"(?<![A-Za-z\d.,_\-+])(?:(?:\+|00)86[ \-]?)?1[3-9]\d(?:[ \-]?\d{4}){2}(?![A-Za-z\d_\-]|[.,]\d)"  # Chinese mobile
             r"|(?<![A-Za-z\d.,_\-])0\d{2,3}-\d{7,8}(?![A-Za-z\d_\-])"  # Chinese landline
-            r"|(?<![\w+)])\+[1-9]\d{0,2}[ \-.]?(?:\(\d{1,4}\)[ \-.]?)?\d{1,4}(?:[ \-.]?\d{2,4}){2,4}(?![\w])"  # E.164
+            r"|(?<![A-Za-z\d_+)])\+[1-9]\d{0,2}[ \-.]?(?:\(\d{1,4}\)[ \-.]?)?\d{1,4}(?:[ \-.]?\d{2,4}){2,4}(?![A-Za-z\d_])"  # E.164
             r"|(?<![\d.,\-])\(\d{3}\) ?\d{3}-\d{4}(?![\d\-])"  # North American
             r"|(?<![\d.,\-])[2-9]\d{2}-[2-9]\d{2}-\d{4}(?![\d\-])"
         ),

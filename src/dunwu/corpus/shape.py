@@ -25,7 +25,7 @@ from dunwu.corpus.measure import (
 _SAMPLE_CHARS = 12_000
 _SAMPLES = 4
 _BULLETS = ("•", "●", "○", "■", "□", "▪", "‣", "·", "- ", "* ", "– ", "— ")
-_END_MARKS = frozenset(".!?\"'”’)]:;。!?!?”’」』)】:;…")
+_END_MARKS = frozenset(".!?\"')]:;…。”’」』】\uff01\uff1f\uff09\uff1a\uff1b")
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _LONG_WORD = 100
 

@@ -13,7 +13,8 @@ from dunwu.corpus.readers.files import BadFileError, SourceFile
 from dunwu.corpus.readers.problems import Problem
 from dunwu.corpus.readers.text import decoded, pieces
 
-TEXT_KEYS = ("text", "content", "body", "article", "document", "markdown", "story", "passage", "正文", "内容", "文本")
+TEXT_KEYS = ("text", "content", "body", "article", "document", "markdown", "story", "passage", "paragraphs")
+TEXT_KEYS += ("正文", "内容", "文本", "段落")
 MAX_ROW_CHARS = 64 << 20
 _ROWS_AT_ONCE = 256
 
@@ -67,13 +68,19 @@ def _row_document(row: Any, where: str, source: str, text_key: str) -> Read:
 def _text_of(row: Mapping[str, Any], text_key: str) -> str | None:
     """The text of a row: under its key, or under the first usual key, or the only string that there is."""
     if text_key != "auto":
-        value = row.get(text_key)
-        return value if isinstance(value, str) else None
+        return _joined(row.get(text_key))
     for key in TEXT_KEYS:
-        if isinstance(row.get(key), str):
-            return row[key]
+        if (text := _joined(row.get(key))) is not None:
+            return text
     strings = [value for value in row.values() if isinstance(value, str)]
     return strings[0] if len(strings) == 1 else None
+
+
+def _joined(value: Any) -> str | None:
+    """A string, or a list of them (the lines of a poem, the paragraphs of an article) as one."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    return value if isinstance(value, str) else None
 
 
 def read_json(file: SourceFile, text_key: str) -> Read:
