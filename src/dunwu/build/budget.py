@@ -39,6 +39,7 @@ SHAPES = (
 PARAMETER_TERM = (400.0, 0.35)  # A, a
 TOKEN_TERM = (400.0, 0.35)  # B, b
 REPEATS_HALF_LIFE = 15.4  # R*_D of arXiv:2305.16264: epochs after which a repeat is worth 1/e of a fresh pass
+ANCHOR_ROWS = 8
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 _LEAST_BATCHES = 4
 Speed = Callable[[DecoderConfig, int, int], TrainingSpeed]  # shape, context length, rows of a micro-batch
@@ -212,7 +213,7 @@ class Speedometer:
         self._anchors: list[tuple[DecoderConfig, TrainingSpeed]] = []
         for hidden, layers in anchors:
             config = decoder_config(ModelSection(), hidden, layers, vocab_size=vocab_size, context_length=256)
-            self._anchors.append((config, probe(config, 256, 16)))
+            self._anchors.append((config, probe(config, 256, ANCHOR_ROWS)))
 
     def __call__(self, config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:
         """Interpolated: operations a second, and optimiser seconds a parameter, in a straight line over log parameters."""

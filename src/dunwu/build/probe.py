@@ -86,12 +86,12 @@ def _measure(
     def update() -> None:
         optimizer.step(0.0, 1.0)
 
-    for work in (learn, update):  # caches, allocator and kernels warm up
-        _timed(work, device)
+    for warm_up in (learn, update):  # caches, allocator and kernels
+        _timed(warm_up, device)
     learn_s: list[float] = []
     update_s: list[float] = []
     stop = time.perf_counter() + seconds
-    while len(learn_s) < 3 or time.perf_counter() < stop:
+    while not learn_s or time.perf_counter() < stop:
         learn_s.append(_timed(learn, device))
         update_s.append(_timed(update, device))
     return TrainingSpeed(token_s=_typical(learn_s) / (rows * context_length), step_s=_typical(update_s))
