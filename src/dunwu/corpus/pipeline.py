@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dunwu.core.errors import DataError
+from dunwu.core.errors import DataError, DiskError
 from dunwu.core.files import disk_errors, sha256_file, write_json
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import CorpusSection, CorpusSource, FolderSource, PythonDocsSource, WorldSource
@@ -51,6 +51,8 @@ def build_corpus(
     settings = _settings(section, listed, exam_texts)
     workers = _workers(section, listed)
     card = CardBuilder([SourceTally(_name(source)) for source in section.sources])
+    if out.exists() and not out.is_dir():
+        raise DiskError(f"{out} is not a folder, and the corpus is to be written there; choose another with out=FOLDER")
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     scratch = out / f".pool-{os.getpid()}"

@@ -1,6 +1,5 @@
 """The corpus on disk: rows of JSON in zstandard, written and read as streams."""
 
-import io
 import json
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import zstandard
 from dunwu.core.errors import DataError
 from dunwu.core.files import atomic_write
 from dunwu.core.records import Document
+from dunwu.corpus.unzstd import unzstd_blocks
 
 Split = Literal["train", "heldout"]
 _LEVEL = 1
@@ -32,11 +32,14 @@ def row_writer(path: Path) -> Generator[IO[bytes]]:
 
 
 def read_rows(path: Path) -> Iterator[bytes]:
-    """The rows of one file, without their line ends, streamed."""
+    """The rows of one file, without their line ends, streamed. Raises EOFError or zstandard.ZstdError for damage."""
+    rest = b""
     with path.open("rb") as file:
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
-        for line in io.BufferedReader(reader, 1 << 20):  # type: ignore[arg-type]
-            yield line.rstrip(b"\n")
+        for block in unzstd_blocks(file, step_bytes=1 << 16):
+            *rows, rest = (rest + block).split(b"\n")
+            yield from rows
+    if rest:
+        yield rest
 
 
 def parse_row(line: bytes) -> Document:
@@ -61,7 +64,7 @@ def read_documents(where: Path | Iterable[Path], split: Split) -> Iterator[Docum
         for file in split_files(path, split) if path.is_dir() else [path]:
             try:
                 yield from map(parse_row, read_rows(file))
-            except (zstandard.ZstdError, json.JSONDecodeError, KeyError) as error:
+            except (zstandard.ZstdError, EOFError, json.JSONDecodeError, KeyError) as error:
                 raise DataError(
                     f"{file} is damaged ({error}); remove its folder and run the corpus stage again"
                 ) from error

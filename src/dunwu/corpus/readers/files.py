@@ -12,13 +12,13 @@ from typing import IO
 import zstandard
 
 from dunwu.core.errors import DataError
+from dunwu.corpus.unzstd import unzstd_blocks
 
 BLOCK_BYTES = 1 << 20
 MAX_WHOLE_BYTES = 256 << 20  # of a file that its reader must hold whole, unpacked
 MAX_RATIO = 250  # unpacked to packed bytes; text gives 3 to 20, tables and logs up to 100
 RATIO_FROM_BYTES = 32 << 20  # below this, no ratio can do harm
 COMPRESSIONS = (".gz", ".zst")
-_ZSTD_STEP = 1 << 10
 
 
 class BadFileError(DataError):
@@ -60,7 +60,7 @@ class SourceFile:
             raise BadFileError(f"cannot be opened: {error.strerror or error}") from error
         packed, total = max(1, self.packed_bytes), 0
         with raw:
-            unpack = {".gz": _gunzip, ".zst": _unzstd}.get(self.compression, _plain)
+            unpack = {".gz": _gunzip, ".zst": unzstd_blocks}.get(self.compression, _plain)
             try:
                 for block in unpack(raw):
                     total += len(block)
@@ -97,29 +97,6 @@ def _gunzip(raw: IO[bytes]) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
         while block := stream.read(BLOCK_BYTES):
             yield block
-
-
-def _unzstd(raw: IO[bytes]) -> Iterator[bytes]:
-    """All frames of a zstandard file, fed in small steps: a kilobyte may unpack to 32 MB. EOFError when cut short."""
-    maker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-    frame = None
-    waiting: list[bytes] = []
-    size = 0
-    while packed := raw.read(BLOCK_BYTES):
-        for start in range(0, len(packed), _ZSTD_STEP):
-            data = packed[start : start + _ZSTD_STEP]
-            while data:
-                frame = frame or maker.decompressobj()
-                waiting.append(frame.decompress(data))
-                size += len(waiting[-1])
-                data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-            if size >= BLOCK_BYTES:
-                yield b"".join(waiting)
-                waiting, size = [], 0
-    if frame is not None:
-        raise EOFError("the last frame has no end")
-    if size:
-        yield b"".join(waiting)
 
 
 def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> list[SourceFile]:
