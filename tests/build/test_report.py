@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -32,6 +34,9 @@ from dunwu.model.decoder import new_decoder
 from dunwu.train.metrics import MetricsLog
 
 ATTACK = '</script><script>alert("x")</script><img src=x onerror=alert(1)> \u202e"\'& `javascript:`'
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 KINDS = {"recall": 0.0, "ownership": 0.1, "fits": 0.5, "left": 0.1, "premise": 0.5, "form": 0.0}
 
 
@@ -78,6 +83,7 @@ def _record(stage, stage_hash, identity, facts, files, number) -> StageRecord:
         peak_bytes=600_000_000 + 50_000_000 * number,
         tokens=4_100_000 if trained else None,
         parameters=1_730_000 if trained else None,
+        flops=5.5e13 if trained else None,
     )
     return StageRecord(
         stage=stage,
@@ -158,6 +164,7 @@ def _fill_metrics(path: Path, steps: int, start: float) -> None:
                     "batch_rows": 16,
                     "lr_scale": min(1.0, step / (0.05 * steps), (1 - done) / 0.4 + 1e-9),
                     "tokens_per_s": 5200 + 300 * rng.standard_normal(),
+                    "share_of_peak": 0.35,
                     "seconds": step * 0.8,
                 }
             )
@@ -393,6 +400,22 @@ def _bits(text: ChosenText):
         num_key_value_heads=1, head_dim=8, max_position_embeddings=32,
     )  # fmt: skip
     return score_text(new_decoder(config, seed=0), Bytes(), text, context_length=32, progress=SilentProgress())
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: the page's script is not tried")
+def test_draws_its_curves_in_a_real_browser(home, html, tmp_path):
+    assert BROWSER is not None
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
+    flags += " --disable-sync --no-first-run --lang=en --accept-lang=en --virtual-time-budget=2000"
+    command = [BROWSER, *flags.split(), f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--v=0"]
+    done = subprocess.run(
+        [*command, "--dump-dom", f"file://{home / 'report.html'}"], capture_output=True, text=True, timeout=60
+    )
+    names = [name for name, _ in Parsed(done.stdout).elements]
+    assert names.count("polyline") == 6  # loss, speed and learning rate, of two stages
+    assert names.count("polygon") == 2
+    assert "Content Security Policy" not in done.stderr
+    assert "Uncaught" not in done.stderr
 
 
 def test_elements_escape_whatever_is_not_markup():

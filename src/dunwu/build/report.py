@@ -44,7 +44,7 @@ def render_report(data: ReportData) -> str:
         ("training", both("Training", "训练过程"), curves_section(data.curves)),
         ("incidents", both("Incidents", "异常"), incidents_section(data)),
         ("data", both("Data card", "数据卡"), data_section(data.card)),
-        ("predicted", both("Predicted and actual", "预测与实际"), predicted_section(data.records)),
+        ("predicted", both("Predicted and actual", "预测与实际"), predicted_section(data)),
         ("lineage", both("Lineage", "来源链"), lineage_section(data)),
         ("settings", both("Settings and machine", "设置与机器"), settings_section(data)),
         ("go-on", both("Go on", "继续"), go_on_section(data)),

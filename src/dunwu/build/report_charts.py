@@ -28,7 +28,9 @@ def span_plot(
     if math.isfinite(value):
         parts.append(line(value, value, f"dot {tone}"))
     return el(
-        "svg", *parts, **{"class": "plot", "viewBox": "-1 0 102 10", "preserveAspectRatio": "none", "role": "img"}
+        "svg",
+        *parts,
+        **{"class": "plot", "viewBox": "-1 0 102 10", "preserveAspectRatio": "none", "aria-hidden": "true"},
     )
 
 

@@ -4,11 +4,12 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from dunwu.build.home import Figures, StageRecord
 from dunwu.build.report_data import Curve, ReportData
-from dunwu.build.report_html import Html, both, code, el, fold, join, table, untrusted
+from dunwu.build.report_html import Html, both, code, el, fold, join, percent, table, untrusted
 from dunwu.build.report_verdict import language_label, stage_label
 from dunwu.core.lineage import HASH_LENGTH, flatten
 from dunwu.core.units import format_bytes, format_count, format_duration
@@ -95,8 +96,9 @@ def _incident_kind(incident: Mapping[str, Any]) -> Html:
 # ---------------------------------------------------------------------------------------------- predicted and actual
 
 
-def predicted_section(records: Mapping[str, StageRecord]) -> Html | None:
+def predicted_section(data: ReportData) -> Html | None:
     """Time, memory and tokens of each stage: as predicted before it ran, and as they came."""
+    records = data.records
     if not records:
         return None
     rows = [_predicted_row(stage_label(name), record.predicted, record.actual) for name, record in records.items()]
@@ -108,12 +110,32 @@ def predicted_section(records: Mapping[str, StageRecord]) -> Html | None:
         "Predicted before each stage ran, from a probe of this machine. Ratio: actual / predicted. One build: n = 1, no intervals.",
         "各阶段运行前根据本机探测所作的预测。比：实际/预测。一次构建（n = 1），没有区间。",
     )
-    return el(
-        "div",
-        table(header, rows, numeric=range(1, 10), groups=groups),
-        el("p", note, class_="muted"),
-        class_="predicted",
-    )
+    grid = table(header, rows, numeric=range(1, 10), groups=groups)
+    return join([grid, el("p", note, class_="muted"), _arithmetic(data)])
+
+
+def _arithmetic(data: ReportData) -> Html | None:
+    """What the training stages computed, and how near to the machine's peak."""
+    rows: list[list[Html | str]] = []
+    for stage, curve in data.curves.items():
+        figures, facts = data.records[stage].actual, data.records[stage].facts
+        peak_shares = [float(step["share_of_peak"]) for step in curve.steps if "share_of_peak" in step]
+        seconds = curve.steps[-1].get("seconds") if curve.steps else None
+        rows.append(
+            [
+                stage_label(stage),
+                format_count(figures.parameters) if figures.parameters else "—",
+                f"{facts['epochs']:.2f}" if "epochs" in facts else "—",
+                f"{figures.flops:.2e}" if figures.flops else "—",
+                f"{figures.flops / seconds / 1e9:,.1f}" if figures.flops and seconds else "—",
+                percent(median(peak_shares)) if peak_shares else "—",
+            ]
+        )
+    if not rows:
+        return None
+    header = [both("Stage", "阶段"), both("parameters", "参数"), both("passes over the text", "遍历文本次数"), "FLOPs"]
+    header += ["GFLOP/s", both("of peak, median of steps", "占峰值（各步中位数）")]
+    return fold(both("Arithmetic", "计算量"), table(header, rows, numeric=range(1, 6)))
 
 
 def _predicted_row(label: Html, predicted: Figures, actual: Figures) -> list[Html | str]:
@@ -372,7 +394,7 @@ def settings_section(data: ReportData) -> Html | None:
         header = [both("Stage", "阶段"), both("setting", "设置"), both("value", "取值")]
         parts.append(fold(both("What “auto” became", "“auto” 的取值"), table(header, chosen)))
     for stage, record in data.records.items():
-        found = [[key, _plain(value)] for key, value in flatten(record.facts).items() if key]
+        found = [] if stage == "evaluate" else [[key, _plain(v)] for key, v in flatten(record.facts).items() if key]
         if found:
             title = join([both("Facts found: ", "所得事实："), stage_label(stage)])
             parts.append(fold(title, _pairs(found[:80])))
