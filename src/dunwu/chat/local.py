@@ -1,0 +1,134 @@
+"""A conversation with a model on this machine."""
+
+from collections.abc import Generator as Steps
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dunwu.core.devices import pick_device
+from dunwu.core.errors import DataError
+from dunwu.core.files import read_json
+from dunwu.core.records import Completion, Message
+from dunwu.infer.generate import FinishReason, Generator
+from dunwu.model.hub import load_model
+from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.stream import StreamDecoder
+from dunwu.tokenizer.template import encode_chat
+
+ANSWER_SHARE = 4  # a quarter of the context, or `max_tokens` if that is less, is kept free for the answer
+
+
+class LocalChat:
+    """A model, its tokenizer and the chat template, as a `Chat`.
+
+    A conversation that outgrows the context loses its oldest question and answer, again and again, until it fits; the system
+    message and the last question always stay. `forgotten` says how many messages that costs.
+    `instruction_tuned`: what `dunwu.json` says of the model, None where it says nothing. A base model can be asked too, but
+    only continues text: see `continue_text`.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        instruction_tuned: bool | None = None,
+        system_prompt: str = "",
+        name: str = "model",
+    ) -> None:
+        self.generator = generator
+        self.tokenizer = generator.tokenizer
+        self.instruction_tuned = instruction_tuned
+        self.system_prompt = system_prompt
+        self.name = name
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: torch.device | None = None) -> "LocalChat":
+        """Read a model home, or any folder of ours with weights and tokenizer. Raises ModelError or TokenizerError."""
+        folder = Path(folder)
+        model = load_model(folder, device=device or pick_device()).requires_grad_(False).eval()
+        facts: dict[str, Any] = read_json(folder / "dunwu.json") if (folder / "dunwu.json").exists() else {}
+        return cls(
+            Generator(model, Tokenizer.load(folder)),
+            instruction_tuned=facts.get("instruction_tuned"),
+            system_prompt=facts.get("system_prompt", ""),
+            name=facts.get("name", folder.name),
+        )
+
+    def reply(
+        self, messages: Sequence[Message], *, max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
+    ) -> Completion:
+        """The whole answer. Raises DataError for roles out of order."""
+        return self.reply_batch([messages], max_tokens=max_tokens, temperature=temperature, seed=seed)[0]
+
+    def stream(
+        self, messages: Sequence[Message], *, max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
+    ) -> Steps[str, None, FinishReason]:
+        """The answer in whole characters, without special tokens; the generator's return value says why it ended.
+
+        Raises DataError when the last question alone fills the context.
+        """
+        prompt, _ = self._prompt(messages, max_tokens)
+        self._require_room(prompt)
+        return (yield from self._text(prompt, max_tokens, temperature, seed, None))
+
+    def reply_batch(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        """One answer for each conversation; an empty one, for reason "context", where the question alone fills the context."""
+        prompts = [self._prompt(messages, max_tokens)[0] for messages in conversations]
+        return self.generator.complete_batch(prompts, max_new_tokens=max_tokens, temperature=temperature, seed=seed)
+
+    def continue_text(
+        self, text: str, *, max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
+    ) -> Steps[str, None, FinishReason]:
+        """What the model writes after `text`, without the chat template, in whole characters; ends where a document ends.
+
+        Raises DataError when `text` alone fills the context.
+        """
+        prompt = self.tokenizer.encode(text) or [self.tokenizer.eos_id]
+        self._require_room(prompt)
+        return (yield from self._text(prompt, max_tokens, temperature, seed, [self.tokenizer.eos_id]))
+
+    def forgotten(self, messages: Sequence[Message], *, max_tokens: int = 256) -> int:
+        """How many of the oldest messages do not fit the context and are left out of the prompt."""
+        return self._prompt(messages, max_tokens)[1]
+
+    def _prompt(self, messages: Sequence[Message], max_tokens: int) -> tuple[list[int], int]:
+        context = self.generator.context_length
+        room = context - min(max_tokens, context // ANSWER_SHARE)
+        system, turns = (messages[:1], messages[1:]) if messages and messages[0].role == "system" else ((), messages)
+        dropped = 0
+        while True:
+            ids = encode_chat(self.tokenizer, [*system, *turns[dropped:]], add_generation_prompt=True).ids
+            if len(ids) <= room or len(turns) - dropped <= 2:
+                return ids.tolist(), dropped
+            dropped += 2
+
+    def _require_room(self, prompt: Sequence[int]) -> None:
+        context = self.generator.context_length
+        if len(prompt) >= context:
+            raise DataError(f"the text takes {len(prompt)} tokens and this model reads {context}; make it shorter")
+
+    def _text(
+        self, prompt: Sequence[int], max_tokens: int, temperature: float, seed: int | None, stop_ids: list[int] | None
+    ) -> Steps[str, None, FinishReason]:
+        decoder = StreamDecoder(self.tokenizer)
+        steps = self.generator.stream(
+            prompt, max_new_tokens=max_tokens, temperature=temperature, seed=seed, stop_ids=stop_ids
+        )
+        while True:
+            try:
+                text = decoder.push(next(steps))
+            except StopIteration as end:
+                if rest := decoder.finish():
+                    yield rest
+                return end.value
+            if text:
+                yield text
