@@ -13,8 +13,7 @@ import torch
 
 from dunwu.build.meters import machine_facts
 from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
-from dunwu.core.files import read_json, write_json
-from dunwu.core.lineage import stable_hash, user_cache_folder
+from dunwu.core.lineage import recall, remember, stable_hash, user_cache_folder
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Batch
 from dunwu.model.config import DecoderConfig
@@ -58,13 +57,13 @@ def probe_training(
     key = stable_hash(
         [VERSION, machine_facts(), asdict(config), section.optimizer, section.dtype, context_length, rows]
     )
-    known = read_json(memory) if memory.is_file() else {}
+    known = recall(memory)
     found = known.get(key)
     if found and 0 <= time.time() - found["at"] < REMEMBERED_S and found["for_s"] >= seconds:
         return TrainingSpeed(token_s=found["token_s"], step_s=found["step_s"])
     speed = _measure(config, section, context_length, rows, seconds)
     known = {name: value for name, value in known.items() if time.time() - value["at"] < REMEMBERED_S}
-    write_json(memory, {**known, key: {**asdict(speed), "at": time.time(), "for_s": seconds}})
+    remember(memory, {**known, key: {**asdict(speed), "at": time.time(), "for_s": seconds}})
     return speed
 
 

@@ -1,5 +1,6 @@
 """Hashes that name things by what they are made of, and a memory of file hashes so that big folders are read once."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from dunwu.core.errors import DataError, DiskError
 from dunwu.core.files import read_json, sha256_file, write_json
 
 HASH_LENGTH = 12
@@ -23,9 +25,7 @@ class FileHashes:
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
-        self._known: dict[str, list[Any]] = {}
-        if memory.exists():
-            self._known = read_json(memory)
+        self._known: dict[str, list[Any]] = recall(memory)
         self._changed = False
 
     def of(self, file: Path) -> str:
@@ -43,8 +43,22 @@ class FileHashes:
     def save(self) -> None:
         """Write the memory down, if anything is new."""
         if self._changed:
-            write_json(self._memory, self._known)
+            remember(self._memory, self._known)
             self._changed = False
+
+
+def recall(memory: Path) -> dict[str, Any]:
+    """What `remember` wrote; nothing where there is nothing, or it is damaged: a memory only saves time."""
+    try:
+        return read_json(memory)
+    except (DataError, OSError):
+        return {}
+
+
+def remember(memory: Path, known: Mapping[str, Any]) -> None:
+    """Write a memory down; where the cache folder cannot be written, forget it."""
+    with contextlib.suppress(DiskError, OSError):
+        write_json(memory, known)
 
 
 def user_cache_folder() -> Path:
