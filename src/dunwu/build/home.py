@@ -42,11 +42,13 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A stage's choices for `auto` and its predicted figures; `facts` is what later stages may expect of it."""
+    """A stage's choices for `auto` and its predicted figures; `facts` is what later stages may expect of it, `note` the
+    choices in a line for people."""
 
     resolved: Mapping[str, Any] = field(default_factory=dict[str, Any])
     predicted: Figures = field(default_factory=Figures)
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,7 @@ def read_forecast(folder: Path) -> Forecast | None:
     if not file.is_file():
         return None
     data = read_json(file)
-    return Forecast(resolved=data["resolved"], predicted=Figures(**data["predicted"]), facts=data["facts"])
+    return Forecast(**{**data, "predicted": Figures(**data["predicted"])})
 
 
 def describe_files(folder: Path, files: list[Path]) -> dict[str, FileFacts]:

@@ -57,7 +57,7 @@ def plan_table(planned: Sequence[PlannedStage], recipe: Recipe, home: Home) -> R
         )
     to_run_s = sum(stage.forecast.predicted.seconds or 0.0 for stage in planned if stage.step.record is None)
     total = f"\nto do: {format_duration(to_run_s)} of the budget of {format_duration(parse_duration(recipe.budget))}"
-    return Group(table, Text(f"{total}; home: {home.folder}"), *_choices(planned))
+    return Group(table, Text(f"{total}; home: {home.folder}"), *(Text(stage.forecast.note) for stage in planned if stage.forecast.note))
 
 
 def _cells(figures: Figures) -> list[str]:
@@ -69,19 +69,3 @@ def _cells(figures: Figures) -> list[str]:
         "" if figures.flops is None else f"{figures.flops:.1e}",
     ]
 
-
-def _choices(planned: Sequence[PlannedStage]) -> list[Text]:
-    """The shape of the model in a line."""
-    lines: list[Text] = []
-    for stage in planned:
-        if stage.step.stage.name == "pretrain":
-            model, facts = stage.forecast.resolved["model"], stage.forecast.facts
-            lines.append(
-                Text(
-                    f"model: {model['architecture']}, {model['num_hidden_layers']} layers of {model['hidden_size']}, "
-                    f"{model['num_attention_heads']} heads ({model['num_key_value_heads']} for keys and values), "
-                    f"vocabulary {model['vocab_size']:,}, context {stage.forecast.resolved['context_length']}; "
-                    f"{facts['epochs']:.2f} passes over {format_count(facts['corpus_tokens'])} tokens"
-                )
-            )
-    return lines

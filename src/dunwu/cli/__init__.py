@@ -91,7 +91,7 @@ def chat(
     system: Annotated[str | None, Parameter(help="Instructions that stand before the conversation.")] = None,
     temperature: Temperature = 0.7,
     seed: Seed = None,
-    max_tokens: MaxTokens = 256,
+    max_tokens: MaxTokens = 512,
 ) -> None:
     """Talk to a model. /help lists what can be changed on the way."""
     _commands("talking").chat(model, system=system, temperature=temperature, seed=seed, max_tokens=max_tokens)

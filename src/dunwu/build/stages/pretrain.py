@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from dunwu.build.budget import Choice
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.learn import copy_tokenizer, gpu_peak, learn, peak_rates
@@ -14,6 +15,7 @@ from dunwu.build.meters import resident_bytes
 from dunwu.build.training import pretrain_choice
 from dunwu.core.devices import pick_device
 from dunwu.core.recipe import Recipe
+from dunwu.core.units import format_count
 from dunwu.corpus.shards import TokenShards
 from dunwu.corpus.stream import PretrainStream
 from dunwu.model.config import DecoderConfig
@@ -64,6 +66,17 @@ def _forecast(outlook: Outlook) -> Forecast:
             "corpus_tokens": corpus_tokens,
             "epochs": choice.tokens / max(1, corpus_tokens),
         },
+        note=_in_words(choice, corpus_tokens),
+    )
+
+
+def _in_words(choice: Choice, corpus_tokens: int) -> str:
+    config = choice.config
+    return (
+        f"model: {config.architecture}, {config.num_hidden_layers} layers of {config.hidden_size}, "
+        f"{config.num_attention_heads} heads ({config.num_key_value_heads} for keys and values), "
+        f"vocabulary {config.vocab_size:,}, context {choice.context_length}; "
+        f"{choice.tokens / max(1, corpus_tokens):.2f} passes over {format_count(corpus_tokens)} tokens"
     )
 
 
