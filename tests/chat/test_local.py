@@ -1,0 +1,84 @@
+import pytest
+
+from dunwu.chat.local import LocalChat
+from dunwu.chat.protocol import Chat
+from dunwu.chat.scripted import ScriptedChat
+from dunwu.core.errors import DataError, ModelError
+from dunwu.core.records import Message
+from dunwu.tokenizer.template import encode_chat
+
+
+def user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+def talk(*texts: str) -> list[Message]:
+    return [Message(role=("user", "assistant")[place % 2], content=text) for place, text in enumerate(texts)]
+
+
+def test_partners_keep_the_protocol(chat):
+    assert isinstance(chat, Chat)
+    assert isinstance(ScriptedChat([]), Chat)
+
+
+def test_facts_come_from_the_home(chat, base_chat):
+    assert (chat.instruction_tuned, chat.system_prompt, chat.name) == (True, "Be kind.", "kitten")
+    assert base_chat.instruction_tuned is False
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_stream_reply_and_batch_say_the_same(chat, temperature):
+    asked = [user("坐")]
+    settings = {"max_tokens": 30, "temperature": temperature, "seed": 4}
+    reply = chat.reply(asked, **settings)
+    assert "".join(chat.stream(asked, **settings)) == reply.text
+    assert chat.reply_batch([asked, talk("a", "b", "c")], **settings)[0] == reply
+    assert len(reply.ids) > 1
+
+
+def test_streamed_pieces_are_whole_characters_of_broken_output(chat):
+    # random weights write bytes that are no UTF-8: pieces must still join to what decoding the whole gives
+    pieces = list(chat.stream([user("cat")], max_tokens=60, temperature=2.0, seed=0))
+    assert "".join(pieces) == chat.reply([user("cat")], max_tokens=60, temperature=2.0, seed=0).text
+    assert not any("<|" in piece for piece in pieces)
+
+
+def test_a_long_conversation_loses_its_oldest_turns_but_not_system_or_question(chat):
+    system = Message(role="system", content="S")
+    turns = talk(*(f"message {number}" for number in range(7)))
+    assert chat.forgotten(turns[:1], max_tokens=24) == 0
+    dropped = chat.forgotten([system, *turns], max_tokens=24)
+    assert dropped in (2, 4, 6)
+    reply = chat.reply([system, *turns], max_tokens=24)
+    assert reply == chat.reply([system, *turns[dropped:]], max_tokens=24)
+    room = chat.generator.context_length - 24
+    assert len(encode_chat(chat.tokenizer, [system, *turns[dropped:]], add_generation_prompt=True).ids) <= room
+    assert len(encode_chat(chat.tokenizer, [system, *turns[dropped - 2 :]], add_generation_prompt=True).ids) > room
+
+
+def test_a_question_that_fills_the_context(chat):
+    asked = [user("x1" * 200)]
+    assert chat.reply(asked).finish_reason == "context"
+    with pytest.raises(DataError, match="make it shorter"):
+        next(chat.stream(asked))
+    with pytest.raises(DataError, match="make it shorter"):
+        next(chat.continue_text("x1" * 200))
+
+
+def test_a_base_model_continues_text_without_the_template(base_chat):
+    steps = base_chat.continue_text("a cat", max_tokens=8)
+    ids = base_chat.tokenizer.encode("a cat")
+    stops = [base_chat.tokenizer.eos_id]
+    expected = base_chat.generator.complete_batch([ids], max_new_tokens=8, stop_ids=stops)[0].text
+    assert "".join(steps) == expected
+    assert isinstance("".join(base_chat.continue_text("", max_tokens=3)), str)
+
+
+def test_roles_are_checked_before_the_model_is_asked(chat):
+    with pytest.raises(DataError, match="message 2 has role 'user'"):
+        chat.reply([user("a"), user("b")])
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path):
+    with pytest.raises(ModelError, match="is not a model"):
+        LocalChat.load(tmp_path)

@@ -1,0 +1,177 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from dunwu.core.errors import DataError, ModelError
+from dunwu.infer import generate
+from dunwu.infer.generate import Generator
+from dunwu.model.hub import save_model
+from dunwu.tokenizer.bpe import train_tokenizer
+
+CONTEXT = 48
+NO_STOP: list[int] = []
+
+
+def by_hand(model, vocabulary: int, prompt: list[int], count: int) -> list[int]:
+    """Greedy tokens with no cache at all: the whole text is read again for each."""
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(count):
+            logits = model.logits(model(torch.tensor([ids]))[0, -1])[:vocabulary]
+            ids.append(int(logits.argmax()))
+    return ids[len(prompt) :]
+
+
+def finish(steps) -> tuple[list[int], str]:
+    ids = []
+    while True:
+        try:
+            ids.append(next(steps))
+        except StopIteration as end:
+            return ids, end.value
+
+
+PROMPTS = [[5], [7, 8, 9, 10, 11, 12], [30, 31], [100, 3, 44, 90], [6] * 20]
+
+
+def test_the_cache_changes_no_token(generator, model, tokenizer):
+    for prompt in PROMPTS:
+        ids, reason = finish(generator.stream(prompt, max_new_tokens=12, stop_ids=NO_STOP))
+        assert ids == by_hand(model, tokenizer.vocab_size, prompt, 12)
+        assert reason == "length"
+        assert len(set(ids)) > 3  # otherwise nothing is shown
+
+
+def test_transformers_writes_the_same_tokens(generator, model, tokenizer, tmp_path):
+    save_model(model, tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
+    prompt = torch.tensor([[5, 6, 7]])
+    banned = [[number] for number in range(tokenizer.vocab_size, model.config.vocab_size)]
+    written = theirs.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=16,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=None,
+        bad_words_ids=banned,
+    )
+    assert list(generator.stream([5, 6, 7], max_new_tokens=16, stop_ids=NO_STOP)) == written[0, 3:].tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 250), min_size=1, max_size=CONTEXT + 5), min_size=1, max_size=7), st.integers(0, 9)
+)
+def test_a_batch_equals_one_by_one_whatever_the_lengths(generator, prompts, stop):
+    stops = [stop * 20 + step for step in range(60)]  # so that some rows end early and leave the batch
+    batch = generator.complete_batch(prompts, max_new_tokens=15, stop_ids=stops)
+    for prompt, completion in zip(prompts, batch, strict=True):
+        ids, reason = finish(generator.stream(prompt, max_new_tokens=15, stop_ids=stops))
+        assert (list(completion.ids), completion.finish_reason) == (ids, reason)
+
+
+def test_rows_that_end_leave_the_batch(generator, monkeypatch):
+    sizes = []
+    step = generate.Generator._step
+    monkeypatch.setattr(
+        generate.Generator,
+        "_step",
+        lambda self, columns, *rest: (sizes.append(len(columns)), step(self, columns, *rest))[1],
+    )
+    prompts = [[9] * (CONTEXT - room) for room in (1, 2, 3, 20)]
+    reasons = {
+        completion.finish_reason
+        for completion in generator.complete_batch(prompts, max_new_tokens=99, stop_ids=NO_STOP)
+    }
+    assert reasons == {"context"}
+    assert sizes[0] == 4
+    assert sizes[-1] == 1
+    assert len(sizes) == 20
+
+
+def test_small_caches_split_the_batch_without_changing_it(generator, monkeypatch):
+    whole = generator.complete_batch(PROMPTS, max_new_tokens=8, temperature=1.0, seed=3, stop_ids=NO_STOP)
+    for name, value in (("MOST_ROWS", 2), ("CACHE_BYTES", 1), ("PREFILL_COLUMNS", 3)):
+        monkeypatch.setattr(generate, name, value)
+        assert generator.complete_batch(PROMPTS, max_new_tokens=8, temperature=1.0, seed=3, stop_ids=NO_STOP) == whole
+
+
+def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(generator):
+    def sampled(prompts, seed):
+        return generator.complete_batch(
+            prompts, max_new_tokens=10, temperature=1.5, top_k=50, top_p=0.95, seed=seed, stop_ids=NO_STOP
+        )
+
+    alone = sampled([[5, 6]], [77])[0]
+    among = sampled([[9] * 20, [5, 6], [1]], [1, 77, 2])[1]
+    assert alone == among
+    assert list(alone.ids) == list(
+        generator.stream([5, 6], max_new_tokens=10, temperature=1.5, top_k=50, top_p=0.95, seed=77, stop_ids=NO_STOP)
+    )
+    first, second = sampled([[5, 6], [5, 6]], 77)
+    assert first == alone  # one seed: the first row has it, the others their own
+    assert first != second
+    assert sampled([[5, 6]], [78])[0] != alone
+    assert sampled([[5, 6]], None)[0] != sampled([[5, 6]], None)[0]
+
+
+def test_stop_ids_end_a_row_and_are_not_in_it(generator):
+    free = list(generator.stream([5], max_new_tokens=12, stop_ids=NO_STOP))
+    stop = free[6]
+    ids, reason = finish(generator.stream([5], max_new_tokens=12, stop_ids=[stop]))
+    assert ids == free[: free.index(stop)]
+    assert reason == "stop"
+
+
+def test_the_default_stops_are_end_of_text_and_end_of_turn(generator, model, tokenizer):
+    for number in (tokenizer.eos_id, tokenizer.im_end_id):
+        original = model.head_weight[number].clone()
+        model.head_weight[number] *= 1e4  # its logit is now the largest or the smallest of all
+        endings = [generator.complete_batch([[prompt]], max_new_tokens=8)[0].finish_reason for prompt in range(3, 40)]
+        model.head_weight[number] = original
+        assert "stop" in endings
+
+
+def test_the_context_ends_a_row_with_its_own_reason(generator):
+    ids, reason = finish(generator.stream([9] * (CONTEXT - 4), max_new_tokens=99, stop_ids=NO_STOP))
+    assert (len(ids), reason) == (4, "context")
+    full = generator.complete_batch([[9] * CONTEXT, [9] * (CONTEXT + 9), [9]], max_new_tokens=3, stop_ids=NO_STOP)
+    assert [(len(one.ids), one.finish_reason) for one in full] == [(0, "context"), (0, "context"), (3, "length")]
+    exact = generator.complete_batch([[9] * (CONTEXT - 3)], max_new_tokens=3, stop_ids=NO_STOP)[0]
+    assert (len(exact.ids), exact.finish_reason) == (3, "length")
+
+
+def test_nothing_asked_gives_nothing(generator):
+    assert generator.complete_batch([], max_new_tokens=5) == []
+    assert finish(generator.stream([5], max_new_tokens=0)) == ([], "length")
+
+
+def test_ids_that_only_pad_the_vocabulary_are_never_chosen(generator, model, tokenizer):
+    padding = slice(tokenizer.vocab_size, None)
+    original = model.head_weight[padding].clone()
+    model.head_weight[padding] *= 1e4
+    written = [one.ids for one in generator.complete_batch([[number] for number in range(3, 40)], max_new_tokens=4)]
+    model.head_weight[padding] = original
+    assert max(max(ids, default=0) for ids in written) < tokenizer.vocab_size
+
+
+def test_errors(generator, model, tmp_path):
+    with pytest.raises(DataError, match="prompt 2 is empty"):
+        generator.complete_batch([[5], []], max_new_tokens=1)
+    with pytest.raises(DataError, match="3 seeds for 1 prompts"):
+        generator.complete_batch([[5]], max_new_tokens=1, seed=[1, 2, 3])
+    larger = train_tokenizer(
+        ["one two three four five six seven " * 9, "八九十一二三四" * 9], vocab_size=400, out=tmp_path
+    )
+    with pytest.raises(ModelError, match="take both from the same folder"):
+        Generator(model, larger)
+
+
+def test_streaming_leaves_gradients_of_the_caller_alone(generator):
+    steps = generator.stream([5], max_new_tokens=3, stop_ids=NO_STOP)
+    next(steps)
+    assert not torch.is_inference_mode_enabled()
+    assert torch.ones(1, requires_grad=True).mul(2).requires_grad
