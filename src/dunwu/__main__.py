@@ -1,0 +1,5 @@
+"""`python -m dunwu` is `dunwu`."""
+
+from dunwu.cli import main
+
+main()
