@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dunwu.model import kernels
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis (arXiv:1910.07467), in float32 inside."""
+    """Root-mean-square normalisation over the last axis (arXiv:1910.07467)."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -25,6 +26,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if by_hand(x):
+            return kernels.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -34,6 +37,7 @@ class Attention(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
+        self.groups = config.num_attention_heads // config.num_key_value_heads
         self.q_proj = nn.Linear(config.hidden_size, config.query_size, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, config.key_value_size, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.key_value_size, bias=False)
@@ -41,21 +45,12 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
-    def forward(
-        self, x_BTD: Tensor, rotary: "Rotary", mask: Tensor | None, layer: int, cache: KeyValueCache | None
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, reading: "Reading", layer: int) -> Tensor:
         heads = (*x_BTD.shape[:2], -1, self.head_dim)
-        q_BHTC = rotary(self.q_norm(self.q_proj(x_BTD).view(heads)).transpose(1, 2))
-        k_BKTC = rotary(self.k_norm(self.k_proj(x_BTD).view(heads)).transpose(1, 2))
+        q_BHTC = reading.rotate(self.q_norm(self.q_proj(x_BTD).view(heads)))
+        k_BKTC = reading.rotate(self.k_norm(self.k_proj(x_BTD).view(heads)))
         v_BKTC = self.v_proj(x_BTD).view(heads).transpose(1, 2)
-        is_causal = mask is None and (cache is None or q_BHTC.shape[2] > 1)
-        if cache is not None:
-            k_BKTC, v_BKTC = cache.append(layer, k_BKTC, v_BKTC)
-        grouped = q_BHTC.shape[1] != k_BKTC.shape[1]
-        out_BHTC = F.scaled_dot_product_attention(
-            q_BHTC, k_BKTC, v_BKTC, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
-        )
-        return self.o_proj(out_BHTC.transpose(1, 2).flatten(2))
+        return self.o_proj(reading.attend(q_BHTC, k_BKTC, v_BKTC, layer, self.groups).flatten(2))
 
 
 class GatedMLP(nn.Module):
@@ -68,7 +63,8 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(kernels.gated_silu(gate, up) if by_hand(gate) else F.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -81,26 +77,64 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(config)
 
-    def forward(
-        self, x_BTD: Tensor, rotary: "Rotary", mask: Tensor | None, layer: int, cache: KeyValueCache | None
-    ) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask, layer, cache)
+    def forward(self, x_BTD: Tensor, reading: "Reading", layer: int) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), reading, layer)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
-class Rotary:
-    """Rotary positions (arXiv:2104.09864) of one batch: the second half of the channels is paired with the first half."""
+def by_hand(x: Tensor) -> bool:
+    """Whether `kernels` serve this tensor: on a CPU, and not while a compiler traces the plain formulas."""
+    return x.is_cpu and not torch.compiler.is_compiling()
 
-    def __init__(self, positions_BT: Tensor, config: DecoderConfig, dtype: torch.dtype) -> None:
+
+class Reading:
+    """What all layers share while one batch is read: rotary tables, who may look at whom, and the cache."""
+
+    def __init__(
+        self,
+        x_BTD: Tensor,
+        config: DecoderConfig,
+        positions_BT: Tensor | None,
+        document_BT: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> None:
+        time, device = x_BTD.shape[1], x_BTD.device
+        self.cache = cache
+        self.mask: Tensor | None = None
+        self.bias_BTT: Tensor | None = None
+        if positions_BT is None:
+            positions_BT = torch.arange(time, device=device)[None] if cache is None else cache.positions(time, device)
+        if cache is not None:
+            self.mask = cache.mask(time, device)
+        elif by_hand(x_BTD) and time <= kernels.MAX_KEPT_TIME:
+            self.bias_BTT = attention_bias(time, document_BT, x_BTD.dtype)
+        elif document_BT is not None:
+            self.mask = document_mask(document_BT)
         half = config.head_dim // 2
-        exponents = torch.arange(half, device=positions_BT.device, dtype=torch.float32) / half
+        exponents = torch.arange(half, device=device, dtype=torch.float32) / half
         angles_B1TC = positions_BT[:, None, :, None].float() * config.rope_theta**-exponents
-        angles_B1TC = torch.cat((angles_B1TC, angles_B1TC), dim=-1)
-        self.cos_B1TC, self.sin_B1TC = angles_B1TC.cos().to(dtype), angles_B1TC.sin().to(dtype)
+        self.cos_B1TC, self.sin_B1TC = angles_B1TC.cos().to(x_BTD.dtype), angles_B1TC.sin().to(x_BTD.dtype)
 
-    def __call__(self, x_BHTC: Tensor) -> Tensor:
-        left, right = x_BHTC.chunk(2, dim=-1)
-        return x_BHTC * self.cos_B1TC + torch.cat((-right, left), dim=-1) * self.sin_B1TC
+    def rotate(self, x_BTHC: Tensor) -> Tensor:
+        """Rotary positions (arXiv:2104.09864): channel `c` turns with channel `c + C/2`; gives `[B, H, T, C]`."""
+        if by_hand(x_BTHC):
+            return kernels.rotate_to_heads(x_BTHC, self.cos_B1TC, self.sin_B1TC)
+        left, right = x_BTHC.transpose(1, 2).chunk(2, dim=-1)
+        cos, sin = self.cos_B1TC, self.sin_B1TC
+        return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+
+    def attend(self, q_BHTC: Tensor, k_BKTC: Tensor, v_BKTC: Tensor, layer: int, groups: int) -> Tensor:
+        """Attention over what each token may see; gives `[B, T, H, C]`."""
+        if self.bias_BTT is not None:
+            if groups > 1:
+                k_BKTC, v_BKTC = k_BKTC.repeat_interleave(groups, dim=1), v_BKTC.repeat_interleave(groups, dim=1)
+            return kernels.attention(q_BHTC, k_BKTC, v_BKTC, self.bias_BTT)
+        is_causal = self.cache is None and self.mask is None
+        if self.cache is not None:
+            k_BKTC, v_BKTC = self.cache.append(layer, k_BKTC, v_BKTC)
+        return F.scaled_dot_product_attention(
+            q_BHTC, k_BKTC, v_BKTC, attn_mask=self.mask, is_causal=is_causal, enable_gqa=groups > 1
+        ).transpose(1, 2)
 
 
 class Backbone(nn.Module):
@@ -146,20 +180,20 @@ class Decoder(nn.Module):
         `document_BT` is not looked at.
         """
         x_BTD = self.model.embed_tokens(ids_BT)
-        columns = ids_BT.shape[1]
-        if cache is not None:
-            positions_BT = cache.positions(columns, ids_BT.device) if positions_BT is None else positions_BT
-            mask = cache.mask(columns, ids_BT.device)
-        else:
-            mask = None if document_BT is None else document_mask(document_BT)
-        if positions_BT is None:
-            positions_BT = torch.arange(columns, device=ids_BT.device)[None]
-        rotary = Rotary(positions_BT, self.config, x_BTD.dtype)
+        reading = Reading(x_BTD, self.config, positions_BT, document_BT, cache)
         for number, block in enumerate(self.model.layers):
-            x_BTD = block(x_BTD, rotary, mask, number, cache)
+            x_BTD = block(x_BTD, reading, number)
         if cache is not None:
-            cache.advance(columns)
+            cache.advance(ids_BT.shape[1])
         return self.model.norm(x_BTD)
+
+
+def attention_bias(time: int, document_BT: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """0 where a token may look and -inf where not, `[T, T]` for plain causal rows and `[B, T, T]` for packed ones."""
+    if document_BT is None:
+        return torch.full((time, time), -torch.inf, dtype=dtype).triu_(1)
+    allowed_BTT = document_mask(document_BT)[:, 0]
+    return torch.zeros(allowed_BTT.shape, dtype=dtype).masked_fill_(~allowed_BTT, -torch.inf)
 
 
 def document_mask(document_BT: Tensor) -> Tensor:

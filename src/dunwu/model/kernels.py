@@ -1,0 +1,142 @@
+"""The element-wise parts and attention with backward passes by hand, for CPUs: fewer sweeps over memory, little kept.
+
+Each equals the plain formula in its docstring; the tests compare value and gradients. On CUDA the compiler fuses the plain
+formulas, so the decoder uses those there.
+
+Shapes: `B` batch, `T` time, `S` source time, `H` heads, `C` head channels, `D` width, `F` MLP width, `N` rows.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+_QUERY_CHUNK = 128
+MAX_KEPT_TIME = 512
+"""Rows up to this long keep their attention probabilities for the backward pass; longer ones go to torch's flash kernel."""
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, None]:
+        x, weight, inverse = ctx.saved_tensors
+        normed = x * inverse
+        product = grads[0] * normed
+        slope = (product @ weight).div_(x.shape[-1]).unsqueeze(-1)
+        grad_x = (grads[0] * weight).addcmul_(normed, slope, value=-1.0).mul_(inverse)
+        grad_weight = product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`x / sqrt(mean(x²) + eps) * weight` over the last axis."""
+    return cast("Tensor", _RMSNorm.apply(x, weight, eps))
+
+
+class _GatedSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return torch.nn.functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        grad_up = torch.nn.functional.silu(gate).mul_(grads[0])
+        return torch.ops.aten.silu_backward(grads[0] * up, gate), grad_up
+
+
+def gated_silu(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up`."""
+    return cast("Tensor", _GatedSilu.apply(gate, up))
+
+
+def _rotate(x_BHTC: Tensor, out_BHTC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor, sign: float) -> Tensor:
+    left, right = x_BHTC.chunk(2, dim=-1)
+    out_left, out_right = out_BHTC.chunk(2, dim=-1)
+    torch.mul(left, cos_B1TC, out=out_left).addcmul_(right, sin_B1TC, value=-sign)
+    torch.mul(right, cos_B1TC, out=out_right).addcmul_(left, sin_B1TC, value=sign)
+    return out_BHTC
+
+
+class _RotateToHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BTHC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_B1TC, sin_B1TC)
+        batch, time, heads, channels = x_BTHC.shape
+        return _rotate(x_BTHC.transpose(1, 2), x_BTHC.new_empty(batch, heads, time, channels), cos_B1TC, sin_B1TC, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        cos_B1TC, sin_B1TC = ctx.saved_tensors
+        batch, heads, time, channels = grads[0].shape
+        grad_BTHC = grads[0].new_empty(batch, time, heads, channels)
+        _rotate(grads[0], grad_BTHC.transpose(1, 2), cos_B1TC, sin_B1TC, -1.0)
+        return grad_BTHC, None, None
+
+
+def rotate_to_heads(x_BTHC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor) -> Tensor:
+    """Rotary positions, written contiguously as `[B, H, T, C]`: channel `c` is paired with `c + C/2`; the tables hold C/2."""
+    return cast("Tensor", _RotateToHeads.apply(x_BTHC, cos_B1TC, sin_B1TC))
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_BTT: Tensor) -> Tensor:
+        batch, heads, time, channels = q_BHTC.shape
+        q, k, v = (x.reshape(batch * heads, time, channels) for x in (q_BHTC * channels**-0.5, k_BHTC, v_BHTC))
+        out_BTHC = q.new_empty(batch, time, heads, channels)
+        kept = []
+        for start in range(0, time, _QUERY_CHUNK):
+            end = min(start + _QUERY_CHUNK, time)
+            scores = torch.bmm(q[:, start:end], k[:, :end].mT)
+            _add_bias(scores.view(batch, heads, end - start, end), bias_BTT, start, end)
+            torch.softmax(scores, dim=-1, out=scores)
+            out_BTHC[:, start:end] = torch.bmm(scores, v[:, :end]).view(batch, heads, -1, channels).transpose(1, 2)
+            kept.append(scores)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.shape = q_BHTC.shape
+        return out_BTHC
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *kept = ctx.saved_tensors
+        batch, heads, time, channels = ctx.shape
+        grad_out = grads[0].transpose(1, 2).reshape(batch * heads, time, channels)
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for start, probabilities in zip(range(0, time, _QUERY_CHUNK), kept, strict=True):
+            end = start + probabilities.shape[1]
+            chunk = grad_out[:, start:end]
+            grad_v[:, :end].baddbmm_(probabilities.mT, chunk)
+            grad_scores = torch.bmm(chunk, v[:, :end].mT)
+            torch.ops.aten._softmax_backward_data.out(
+                grad_scores, probabilities, -1, grad_scores.dtype, grad_input=grad_scores
+            )
+            grad_q[:, start:end] = torch.bmm(grad_scores, k[:, :end])
+            grad_k[:, :end].baddbmm_(grad_scores.mT, q[:, start:end])
+        grad_q.mul_(channels**-0.5)
+        return grad_q.view(ctx.shape), grad_k.view(ctx.shape), grad_v.view(ctx.shape), None
+
+
+def _add_bias(scores_BHTS: Tensor, bias_BTT: Tensor, start: int, end: int) -> None:
+    """Add what forbids: for plain causal rows only the square on the diagonal has anything forbidden."""
+    if bias_BTT.ndim == 2:
+        scores_BHTS[..., start:end] += bias_BTT[start:end, start:end]
+    else:
+        scores_BHTS += bias_BTT[:, None, start:end, :end]
+
+
+def attention(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_BTT: Tensor) -> Tensor:
+    """`softmax(q kᵀ / sqrt(C) + bias) v`, as `[B, T, H, C]`.
+
+    `bias_BTT` is 0 where a token may look and -inf where not, and never allows a later token; `[T, T]` stands for the
+    plain causal one of all rows. Work above the diagonal is skipped in chunks of queries.
+    """
+    return cast("Tensor", _Attention.apply(q_BHTC, k_BHTC, v_BHTC, bias_BTT))
