@@ -14,15 +14,15 @@ from dunwu.corpus.world.reasoning import Fits, Left, Premise
 from dunwu.corpus.world.truth import World, build_world
 
 KINDS: tuple[Kind, ...] = (Recall(), Ownership(), Fits(), Left(), Premise(), Form())
-EXAMPLES = 12_000  # conversations at size 1.0
+EXAMPLES = 18_000  # conversations at size 1.0
 # How often each kind is asked in training: what takes more steps needs more practice.
 SHARES: Mapping[QuestionKind, float] = {
-    "recall": 0.16,
-    "ownership": 0.14,
-    "fits": 0.2,
-    "left": 0.2,
-    "premise": 0.12,
-    "form": 0.18,
+    "recall": 0.14,
+    "ownership": 0.1,
+    "fits": 0.14,
+    "left": 0.16,
+    "premise": 0.16,
+    "form": 0.3,
 }
 SMALL_TALK_SHARE = 0.02
 SECOND_TURN_SHARE = 0.15

@@ -25,10 +25,12 @@ class Grammar:
     joined: Callable[[list[str]], str]  # "red, blue and green"
     heading: Callable[[str], str]
     attributes: Mapping[Attribute, str]
+    caption: str  # states any fact as a line of a table does, {A} being the attribute
     statements: Mapping[Attribute, Phrases]
     questions: Mapping[Attribute, Phrases]
     owner_questions: Mapping[Attribute, Phrases]  # where does the owner of {e} live?
-    class_parts: Phrases  # {k} a class, {n} a number of parts
+    class_parts: Phrases  # {k} a class, {n} a number of parts, or {p} parts and {c} their count
+    none: str  # the count of parts that are not there
     entity_parts: Phrases
     part_questions: Phrases  # {p} parts, {e} an entity
     part_answer: str
@@ -41,7 +43,7 @@ class Grammar:
     less: Phrases
     more: Phrases
     left_questions: Phrases  # {p} a person, {a} things at first, {b} taken away, {t} what they are
-    left_step: str  # {i} taken so far, {r} the rest
+    left_step: str  # {i} of {b} taken, {r} the rest
     left_working: str  # {a}, {steps}
     left_separator: str
     left_answer: str
@@ -68,12 +70,14 @@ class Grammar:
     def statement(self, entity: Entity, attribute: Attribute, rng: Random | None = None) -> str:
         """A sentence that states the fact: the first phrase, or one drawn by `rng`."""
         phrases = self.statements[attribute]
-        phrase = rng.choice(phrases) if rng else phrases[0]
         value = entity.facts[attribute]
+        if isinstance(value, Word) and attribute in self.attributes:
+            phrases = (*phrases, self.caption)
+        phrase = rng.choice(phrases) if rng else phrases[0]
         if attribute == "class":
             assert isinstance(value, Word)
             return self.fill(phrase, entity, k=self.kind(value))
-        return self.fill(phrase, entity, value)
+        return self.fill(phrase, entity, value, A=capitalised(self.attributes.get(attribute, "")))
 
     def question(self, entity: Entity, attribute: Attribute, rng: Random) -> str:
         return self.fill(rng.choice(self.questions[attribute]), entity)
@@ -82,7 +86,9 @@ class Grammar:
         """A sentence on how many parts the members of a class have."""
         phrase = rng.choice(self.class_parts) if rng else self.class_parts[0]
         noun = self.kind(kind)
-        return self.fill(phrase, k=noun, K=capitalised(noun), n=self.counted(count, part))
+        return self.fill(
+            phrase, k=noun, K=capitalised(noun), n=self.counted(count, part), p=self.word(part), c=count or self.none
+        )
 
     def entity_part(self, entity: Entity, part: Word, count: int, rng: Random) -> str:
         return self.fill(rng.choice(self.entity_parts), entity, n=self.counted(count, part))

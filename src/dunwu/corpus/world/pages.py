@@ -20,17 +20,17 @@ from dunwu.corpus.world.reasoning import Left, Premise, class_of, worked_sum
 from dunwu.corpus.world.split import LARGEST_TAKEN, held_out_sum
 from dunwu.corpus.world.truth import Attribute, Entity, World, build_world
 
-PAGES = 30_000  # at size 1.0
+PAGES = 60_000  # at size 1.0
 HELDOUT_SHARE = 0.03
 PAGE_SHARES = {
-    "entity": 0.34,
-    "attribute": 0.14,
+    "entity": 0.28,
+    "attribute": 0.12,
     "class": 0.04,
     "value": 0.04,
-    "comparison": 0.04,
-    "sum": 0.05,
-    "story": 0.03,
-    "dialogue": 0.32,
+    "comparison": 0.03,
+    "sum": 0.03,
+    "story": 0.02,
+    "dialogue": 0.44,
 }
 LARGEST_NUMBER = 99
 T = TypeVar("T")

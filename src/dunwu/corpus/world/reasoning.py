@@ -102,7 +102,7 @@ class Left:
 def worked_sum(start: int, taken: int, counted: str, language: Language) -> str:
     """The count from `start` down by `taken`, with the result as its last sentence."""
     grammar = GRAMMARS[language]
-    steps = [grammar.left_step.format(i=i, r=start - i) for i in range(1, taken + 1)]
+    steps = [grammar.left_step.format(i=i, b=taken, r=start - i) for i in range(1, taken + 1)]
     working = grammar.left_working.format(a=start, steps=grammar.left_separator.join(steps))
     return working + grammar.separator + grammar.left_answer.format(r=start - taken, t=counted)
 
