@@ -67,7 +67,7 @@ def test_a_question_that_fills_the_context(chat):
 
 def test_a_base_model_continues_text_without_the_template(base_chat):
     steps = base_chat.continue_text("a cat", max_tokens=8)
-    ids = base_chat.tokenizer.encode("a cat")
+    ids = [base_chat.tokenizer.eos_id, *base_chat.tokenizer.encode("a cat")]  # as documents begin in pre-training
     stops = [base_chat.tokenizer.eos_id]
     expected = base_chat.generator.complete_batch([ids], max_new_tokens=8, stop_ids=stops)[0].text
     assert "".join(steps) == expected

@@ -92,7 +92,7 @@ class LocalChat:
 
         Raises DataError when `text` alone fills the context.
         """
-        prompt = self.tokenizer.encode(text) or [self.tokenizer.eos_id]
+        prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(text)]  # in pre-training it opens each document
         self._require_room(prompt)
         return (yield from self._text(prompt, max_tokens, temperature, seed, [self.tokenizer.eos_id]))
 
