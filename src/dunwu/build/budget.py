@@ -36,8 +36,8 @@ SHAPES = (
     (1536, 24),
     (2048, 24),
 )
-PARAMETER_TERM = (400.0, 0.35)  # A, a
-TOKEN_TERM = (400.0, 0.35)  # B, b
+PARAMETER_TERM = (74.0, 0.35)  # A, a
+TOKEN_TERM = (220.0, 0.35)  # B, b
 REPEATS_HALF_LIFE = 15.4  # R*_D of arXiv:2305.16264: epochs after which a repeat is worth 1/e of a fresh pass
 ANCHOR_ROWS = 8
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
@@ -120,10 +120,10 @@ def choose_context_length(section: ModelSection, parameter_count: float) -> int:
 
 
 def batch_rows(section: TrainSection, tokens: float, context_length: int) -> int:
-    """Rows of a batch: about two thousand steps a run, within 2k and 512k tokens a batch."""
+    """Rows of a batch: about five thousand steps a run (small models want many), within 2k and 512k tokens a batch."""
     wanted = section.batch_tokens
     if wanted == "auto":
-        wanted = 2 ** round(math.log2(min(max(tokens / 2000, 2048), 2**19)))
+        wanted = 2 ** round(math.log2(min(max(tokens / 5000, 2048), 2**19)))
     return max(1, wanted // context_length)
 
 
@@ -140,9 +140,7 @@ class Limits:
 def choose(model: ModelSection, pretrain: PretrainSection, vocab_size: int, limits: Limits, speed: Speed) -> Choice:
     """The shape and tokens that the law expects most of within the limits. Raises RecipeError if nothing fits."""
     choices = [
-        choice
-        for config in _candidates(model, vocab_size)
-        if (choice := plan_training(config, pretrain, limits, speed))
+        choice for config in candidates(model, vocab_size) if (choice := plan_training(config, pretrain, limits, speed))
     ]
     if not choices:
         raise RecipeError(
@@ -156,7 +154,7 @@ def choose(model: ModelSection, pretrain: PretrainSection, vocab_size: int, limi
     )
 
 
-def _candidates(section: ModelSection, vocab_size: int) -> list[DecoderConfig]:
+def candidates(section: ModelSection, vocab_size: int) -> list[DecoderConfig]:
     """Every shape that the recipe leaves open, the smallest first."""
     configs: list[DecoderConfig] = []
     for hidden, layers in SHAPES:

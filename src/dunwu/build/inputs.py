@@ -33,9 +33,14 @@ def folder_sources(recipe: Recipe) -> Iterator[tuple[int, FolderSource]]:
 
 
 def source_files(source: FolderSource) -> list[SourceFile]:
-    """The files of a folder that a reader exists for."""
+    """The files of a folder that a reader exists for. Raises DataError where there are none."""
     files = list_files(Path(source.path), source.include, source.exclude)
-    return [file for file in files if file.extension in READERS]
+    readable = [file for file in files if file.extension in READERS]
+    if not readable:
+        kinds = " ".join(sorted({file.extension or "(no extension)" for file in files})[:8])
+        found = f"only files of kinds that dunwu does not read: {kinds}" if files else "no files"
+        raise DataError(f"{source.path} holds {found}; put documents there: {' '.join(READERS)}, also .gz and .zst")
+    return readable
 
 
 def _one_file(path: Path) -> list[SourceFile]:

@@ -7,7 +7,7 @@ import psutil
 import torch
 
 from dunwu.build import costs
-from dunwu.build.budget import Choice, Limits, Speed, Speedometer, choose, plan_training
+from dunwu.build.budget import Choice, Limits, Speed, Speedometer, candidates, choose, plan_training
 from dunwu.build.graph import Outlook
 from dunwu.build.meters import resident_bytes
 from dunwu.build.probe import TrainingSpeed, probe_training
@@ -35,18 +35,22 @@ def pretrain_choice(outlook: Outlook) -> Choice:
     Raises RecipeError when the budget leaves too little, with the least that works.
     """
     recipe, facts = outlook.recipe, _facts(outlook)
-    speed = _estimated_speed(recipe)
+    exact = _probe(recipe, EXACT_PROBE_S)
+    speed = _estimated_speed(recipe) if len(candidates(recipe.model, facts["vocab_size"])) > 1 else exact
     left_s = parse_duration(recipe.budget) - outlook.spent_s
     limits = _limits(recipe, facts["train_tokens"], max(left_s * 0.7, LEAST_TRAIN_S))
     first = choose(recipe.model, recipe.pretrain, facts["vocab_size"], limits, speed)
     limits = _limits(recipe, facts["train_tokens"], _pretrain_seconds(outlook, first, left_s))
     choice = choose(recipe.model, recipe.pretrain, facts["vocab_size"], limits, speed)
-    return plan_training(choice.config, recipe.pretrain, limits, _probe(recipe, EXACT_PROBE_S)) or choice
+    return plan_training(choice.config, recipe.pretrain, limits, exact) or choice
 
 
 def affordable_parameters(outlook: Outlook) -> int:
     """Parameters of the model that the budget will about allow, before there is a vocabulary."""
     recipe, corpus = outlook.recipe, outlook.facts["corpus"]
+    open_shapes = candidates(recipe.model, ANCHOR_VOCAB_SIZE)
+    if len(open_shapes) == 1:
+        return parameters(open_shapes[0])
     train_s = max(LEAST_TRAIN_S, 0.7 * (parse_duration(recipe.budget) - outlook.spent_s))
     limits = _limits(recipe, corpus["train_bytes"] / 3.5, train_s)
     return parameters(choose(recipe.model, recipe.pretrain, ANCHOR_VOCAB_SIZE, limits, _estimated_speed(recipe)).config)

@@ -16,7 +16,7 @@ def chat(model: str, *, system: str | None, temperature: float, seed: int | None
     """Talk in the terminal."""
     partner = load(model)
     prompt = partner.system_prompt if system is None else system
-    converse(partner, system=prompt, temperature=temperature, seed=seed, max_tokens=max_tokens)
+    converse(partner, system=prompt, temperature=temperature, seed=seed, max_tokens=max_tokens, read=input)
 
 
 def generate(

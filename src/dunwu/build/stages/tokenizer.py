@@ -3,6 +3,7 @@
 Facts: `vocab_size`; `train_tokens`; `bytes_per_token` of the training text, `bytes_per_token_by_language` of held-out text.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,8 @@ from dunwu.tokenizer.template import verify_mask
 
 SCORED_BYTES = 1_000_000  # of held-out text a language, to measure bytes per token
 BYTES_HELD = 200_000_000  # the trainer's counts of words, and the text under way
-_BYTES_PER_TOKEN = {"zh": 0.30, "": 0.42}  # a guess, before anything is measured: times log2 of the vocabulary
+_BYTES_PER_TOKEN = {"zh": 3.0, "": 3.8}  # a guess, before anything is measured, at a vocabulary of 4,096
+_MORE_A_DOUBLING = 0.4
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -55,10 +57,10 @@ def _forecast(outlook: Outlook) -> Forecast:
 
 
 def _expected_bytes_per_token(vocab_size: int, bytes_by_language: Mapping[str, int]) -> float:
-    bits = max(vocab_size.bit_length() - 1, 1)
+    more = _MORE_A_DOUBLING * (math.log2(vocab_size) - 12)
     total = max(1, sum(bytes_by_language.values()))
     tokens = sum(
-        size / (_BYTES_PER_TOKEN.get(language, _BYTES_PER_TOKEN[""]) * bits)
+        size / max(1.0, _BYTES_PER_TOKEN.get(language, _BYTES_PER_TOKEN[""]) + more)
         for language, size in bytes_by_language.items()
     )
     return total / max(tokens, 1.0)
