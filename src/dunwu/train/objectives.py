@@ -3,19 +3,14 @@
 Shapes: `B` batch, `T` time, `N` tokens of a micro-batch (`B·T`), `D` model width, `V` vocabulary.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from dunwu.corpus.stream import IGNORED, Batch
 from dunwu.model.decoder import Decoder
 
-if TYPE_CHECKING:
-    from dunwu.corpus.stream import Batch
-
-IGNORED = -100
 _CHUNK_BYTES = 4 << 20
 
 
