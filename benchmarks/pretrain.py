@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-
 from common import Side, print_figure, serve_steps
+
 from dunwu.core import devices
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Batch

@@ -33,8 +33,8 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class Split:
     """Ids of the characters: the first 90% and the rest."""
 
-    train_N: torch.Tensor
-    validation_N: torch.Tensor
+    train: torch.Tensor
+    validation: torch.Tensor
     vocab_size: int
 
 
@@ -45,7 +45,7 @@ def read_split(path: Path) -> Split:
     numbers = {char: number for number, char in enumerate(sorted(set(text)))}
     ids = torch.tensor([numbers[char] for char in text])
     border = int(0.9 * len(ids))
-    return Split(train_N=ids[:border], validation_N=ids[border:], vocab_size=len(numbers))
+    return Split(train=ids[:border], validation=ids[border:], vocab_size=len(numbers))
 
 
 def crops(ids_N: torch.Tensor, steps: int, rows: int, seed: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ def crops(ids_N: torch.Tensor, steps: int, rows: int, seed: int) -> torch.Tensor
 @torch.no_grad()
 def validation_loss(summed_loss: Loss, split: Split) -> float:
     """Mean nats a character over the whole validation split, in rows of 64 that do not overlap."""
-    ids_N = split.validation_N
+    ids_N = split.validation
     size = (len(ids_N) - 1) // BLOCK * BLOCK
     inputs, targets = ids_N[:size].view(-1, BLOCK), ids_N[1 : size + 1].view(-1, BLOCK)
     parts = zip(inputs.split(EVALUATION_ROWS), targets.split(EVALUATION_ROWS), strict=True)
@@ -87,10 +87,10 @@ def run_ours(path: Path, threads: int | None) -> dict[str, Any]:
     model = new_decoder(config, seed=0)
     optimizer = build_optimizer(model, section, (0.02, 3e-3))
     columns, positions = torch.arange(BLOCK), torch.arange(BLOCK)[None]
-    for step, starts in enumerate(crops(split.train_N, steps, rows, seed=1)):
+    for step, starts in enumerate(crops(split.train, steps, rows, seed=1)):
         at = starts[:, None] + columns
         batch = Batch(
-            ids_BT=split.train_N[at], targets_BT=split.train_N[at + 1], positions_BT=positions, document_BT=None,
+            ids_BT=split.train[at], targets_BT=split.train[at + 1], positions_BT=positions, document_BT=None,
             learned_tokens=rows * BLOCK,
         )  # fmt: skip
         causal_lm(model, batch, total_learned=rows * BLOCK)[0].backward()
@@ -131,11 +131,11 @@ def run_peer(path: Path, threads: int | None) -> dict[str, Any]:
             model(input_ids=x, use_cache=False).logits.flatten(0, 1), y.flatten(), reduction=reduction
         )
 
-    for rate, starts in zip(rates, crops(split.train_N, steps, rows, seed=1), strict=True):
+    for rate, starts in zip(rates, crops(split.train, steps, rows, seed=1), strict=True):
         at = starts[:, None] + columns
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss(split.train_N[at], split.train_N[at + 1]).backward()
+        loss(split.train[at], split.train[at + 1]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
