@@ -321,11 +321,7 @@ def lineage_section(data: ReportData) -> Html | None:
     en = "Each stage is named by a hash of all that it depends on: its settings, its code's version, and the hashes above it. A change anywhere changes every name below."
     zh = "每个阶段以其全部依赖的哈希命名：设置、代码版本和上游的哈希。任何改动都会改变其下所有名字。"
     files = data.card.get("lineage", [])
-    raw = (
-        _link(both("raw files", "原始文件"), both(f"{len(files):,} files", f"{len(files):,} 个文件"), None)
-        if files
-        else None
-    )
+    raw = _link(both("raw files", "原始文件"), _raw_files(data), None) if files else None
     links = [
         _link(stage_label(name), _outputs(record), record.hash)
         for name, record in data.records.items()
@@ -345,6 +341,21 @@ def lineage_section(data: ReportData) -> Html | None:
     )
 
 
+def _raw_files(data: ReportData) -> Html:
+    """How many files each source gave, and one hash over the names and hashes of them all."""
+    corpus = data.records.get("corpus")
+    inputs: Mapping[str, Any] = corpus.identity.get("inputs", {}) if corpus else {}
+    parts = [
+        join([untrusted(name), ": ", _files(_count(source, "files")), " ", _hash(str(source.get("sha256", ""))), " "])
+        for name, source in inputs.items()
+    ]
+    return join(parts) if parts else _files(f"{len(data.card.get('lineage', [])):,}")
+
+
+def _files(count: str) -> Html:
+    return both(f"{count} files", f"{count} 个文件")
+
+
 def _file_name(row: Mapping[str, Any]) -> Any:
     return next((row[key] for key in ("file", "path", "name", "source") if key in row), "")
 
@@ -361,8 +372,8 @@ def _hash(value: str) -> Html:
 
 def _outputs(record: StageRecord) -> Html:
     weights = [(name, file) for name, file in record.files.items() if name.endswith((".safetensors", "tokenizer.json"))]
-    parts = [join([f" {name} ", _hash(file.sha256), f" {format_bytes(file.bytes)}"]) for name, file in weights[:2]]
-    return join(parts) if parts else both(f"{len(record.files):,} files", f"{len(record.files):,} 个文件")
+    parts = [join([f" {name} ", _hash(file.sha256), f" {format_bytes(file.bytes)}"]) for name, file in weights[:1]]
+    return join(parts) if parts else _files(f"{len(record.files):,}")
 
 
 def _stage_files(records: Mapping[str, StageRecord]) -> Html:
