@@ -124,7 +124,9 @@ def _what_was_built(data: ReportData) -> Html:
         en += f", grown from {format_bytes(facts['train_bytes'])} of text in {facts.get('train_documents', 0):,} documents"
         zh += f"，由 {facts.get('train_documents', 0):,} 篇文档共 {format_bytes(facts['train_bytes'])} 文本训练而成"
     seconds = sum(record.actual.seconds or 0.0 for record in data.records.values())
-    return both(f"{en}, in {format_duration(seconds)}.", f"{zh}，用时 {format_duration(seconds)}。")
+    return both(
+        f"{en}; its stages took {format_duration(seconds)}.", f"{zh}；各阶段共用时 {format_duration(seconds)}。"
+    )
 
 
 def _parameters(data: ReportData) -> int | None:

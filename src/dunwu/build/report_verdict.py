@@ -34,7 +34,7 @@ KINDS = {
     "premise": ("false premises", "错误前提"),
     "form": ("form of the answer", "回答格式"),
 }
-LANGUAGES = {"en": ("English", "英文"), "zh": ("Chinese", "中文"), "": ("unknown", "未知")}
+LANGUAGES = {"en": ("English", "英文"), "zh": ("Chinese", "中文"), "code": ("code", "代码"), "": ("unknown", "未知")}
 ALPHA = 0.05
 PASSED = 0.8
 
