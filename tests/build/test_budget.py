@@ -1,0 +1,151 @@
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dunwu.build.budget import (
+    Limits,
+    Speedometer,
+    batch_rows,
+    candidates,
+    choose,
+    choose_vocab_size,
+    decoder_config,
+    expected_loss,
+)
+from dunwu.build.probe import TrainingSpeed
+from dunwu.core.errors import ModelError, RecipeError
+from dunwu.core.recipe import ModelSection, PretrainSection
+from dunwu.model.count import parameters, train_flops_per_token
+
+FLOPS = 1.2e11  # of a machine of two cores
+
+
+def steady(config, context_length, rows):
+    """A machine that computes every shape at the same rate."""
+    return TrainingSpeed(token_s=train_flops_per_token(config, context_length) / FLOPS, step_s=0.02)
+
+
+def limits(**changes):
+    return Limits(
+        **{"train_s": 1500.0, "memory_bytes": 8 * 10**9, "corpus_tokens": 7_000_000, "device": "cpu", **changes}
+    )
+
+
+def chosen(model=None, pretrain=None, vocab_size=4096, **changes):
+    return choose(model or ModelSection(), pretrain or PretrainSection(), vocab_size, limits(**changes), steady)
+
+
+@given(st.floats(min_value=20, max_value=1e5))
+def test_training_never_takes_more_than_its_time(train_s):
+    choice = chosen(train_s=train_s, corpus_tokens=10**9)
+    assert 0.8 * train_s <= choice.seconds <= 1.01 * train_s or choice.seconds <= train_s
+
+
+def test_more_time_buys_a_larger_model_and_more_tokens():
+    short, long = chosen(train_s=100, corpus_tokens=10**10), chosen(train_s=100_000, corpus_tokens=10**10)
+    assert parameters(long.config) > 5 * parameters(short.config)
+    assert long.tokens > 5 * short.tokens
+
+
+def test_little_text_makes_a_larger_model_rather_than_many_passes():
+    plenty, scarce = chosen(corpus_tokens=10**9), chosen(corpus_tokens=500_000)
+    assert parameters(scarce.config) > parameters(plenty.config)
+    assert scarce.tokens <= 8 * 500_000 + scarce.batch_rows * scarce.context_length
+
+
+def test_half_an_hour_with_a_shelf_of_books_gives_some_millions_of_parameters_and_some_passes():
+    choice = chosen(vocab_size=2048)
+    assert 0.8e6 < parameters(choice.config) < 6e6
+    assert 1 < choice.tokens / 7e6 < 5
+
+
+def test_memory_bounds_the_model_and_too_little_of_it_is_said():
+    large, small = (
+        chosen(train_s=1e5, corpus_tokens=10**9),
+        chosen(train_s=1e5, corpus_tokens=10**9, memory_bytes=10**8),
+    )
+    assert small.peak_bytes <= 10**8 < large.peak_bytes
+    with pytest.raises(RecipeError, match="budget or memory"):
+        chosen(memory_bytes=1000)
+    with pytest.raises(RecipeError, match="budget or memory"):
+        chosen(train_s=0.001)
+
+
+def test_what_the_recipe_fixes_stays_as_it_is():
+    model = ModelSection(hidden_size=96, num_hidden_layers=5, num_attention_heads=6, context_length=128)
+    choice = chosen(model, PretrainSection(tokens=123_456, batch_tokens=1024))
+    config = choice.config
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (96, 5, 6)
+    assert config.head_dim == 16
+    assert (choice.tokens, choice.batch_rows, choice.context_length) == (123_456, 8, 128)
+    assert len(candidates(model, 4096)) == 1
+
+
+def test_fixed_tokens_choose_the_largest_model_that_still_ends_in_time():
+    choice = chosen(pretrain=PretrainSection(tokens=2_000_000), corpus_tokens=10**9)
+    assert choice.seconds <= 1515
+    larger = [c for c in candidates(ModelSection(), 4096) if parameters(c) > parameters(choice.config)]
+    assert all(steady(c, c.max_position_embeddings, 1).seconds(2_000_000, 2048) > 1000 for c in larger[:1])
+
+
+def test_shapes_that_do_not_fit_together_are_refused():
+    with pytest.raises(ModelError, match="num_key_value_heads=3"):
+        decoder_config(
+            ModelSection(num_attention_heads=4, num_key_value_heads=3), 128, 4, vocab_size=512, context_length=64
+        )
+
+
+def test_every_candidate_is_a_sound_shape_of_growing_size():
+    sizes = [parameters(config) for config in candidates(ModelSection(), 4096)]
+    assert sizes == sorted(set(sizes))
+
+
+def test_repeated_text_is_worth_less_than_fresh_text_and_more_than_none():
+    fresh, repeated = expected_loss(1e6, 8e6, 8e6), expected_loss(1e6, 8e6, 1e6)
+    once = expected_loss(1e6, 1e6, 1e6)
+    assert fresh < repeated < once
+
+
+def test_the_law_weighs_tokens_and_parameters_where_the_runs_put_it():
+    """About twenty tokens a parameter, as for large models."""
+    compute = 2e14
+    best = min((expected_loss(n, compute / (6 * n), math.inf), n) for n in (10 ** (5 + i / 50) for i in range(150)))[1]
+    assert 10 < compute / (6 * best) / best < 40
+
+
+def test_vocabularies_grow_with_the_model_and_with_chinese_and_shrink_with_little_text():
+    books = {"en": 26_000_000}
+    assert choose_vocab_size(books, 1e6) < choose_vocab_size(books, 20e6)
+    assert choose_vocab_size({"zh": 26_000_000}, 1e6) > choose_vocab_size(books, 1e6)
+    assert choose_vocab_size({"en": 50_000}, 20e6) == 1024
+    assert choose_vocab_size({"en": 10**10}, 1e12) == 65536
+
+
+def test_batches_are_small_in_short_runs():
+    section = PretrainSection()
+    assert batch_rows(section, 1e6, 256) * 256 == 2048
+    assert batch_rows(section, 1e9, 256) * 256 == 2**18
+    assert batch_rows(PretrainSection(batch_tokens=100), 1e6, 256) == 1
+
+
+def test_speed_is_interpolated_between_the_probes_and_kept_level_beyond():
+    def probe(config, context_length, rows):
+        rate = 1e11 if config.hidden_size == 128 else 2e11
+        return TrainingSpeed(
+            token_s=train_flops_per_token(config, context_length) / rate, step_s=1e-8 * parameters(config)
+        )
+
+    speed = Speedometer(probe, 4096, ((128, 4), (256, 6)))
+
+    def rate(config):
+        return train_flops_per_token(config, 256) / speed(config, 256, 16).token_s
+
+    shapes = {
+        c.hidden_size: dataclasses.replace(c, max_position_embeddings=256) for c in candidates(ModelSection(), 4096)
+    }
+    assert rate(shapes[64]) == pytest.approx(1e11)
+    assert 1e11 < rate(shapes[192]) < 2e11
+    assert rate(shapes[1024]) == pytest.approx(2e11)
