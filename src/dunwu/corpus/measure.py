@@ -188,14 +188,27 @@ def _block(codes: npt.NDArray[np.uint32], start: int) -> tuple[Lexemes, int]:
 
 
 def shingles(hashes: Hashes, length: int) -> Hashes:
-    """Hash of each run of `length` lexemes, `[n - length + 1]`; of the whole where there are fewer; empty for none."""
+    """Hash of each run of `length` lexemes, `[n - length + 1]`; of the whole where there are fewer; empty for none.
+
+    Put together from runs of 1, 2, 4, … by the binary digits of the length, so it takes some log2(length) steps.
+    """
     if not len(hashes):
         return hashes
     length = min(length, len(hashes))
     count = len(hashes) - length + 1
-    mixed = hashes[:count].copy()
-    for offset in range(1, length):
-        mixed *= np.uint64(_MULTIPLIER)
-        mixed += hashes[offset : offset + count]
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    run, run_length = hashes, 1
+    mixed: Hashes | None = None
+    start = 0
+    while True:
+        if length & run_length:
+            part = run[start : start + count]
+            step = np.uint64(pow(_MULTIPLIER, run_length, 1 << 64))
+            mixed = part.copy() if mixed is None else mixed * step + part
+            start += run_length
+        if 2 * run_length > length:
+            break
+        step = np.uint64(pow(_MULTIPLIER, run_length, 1 << 64))
+        run = run[:-run_length] * step + run[run_length:]
+        run_length *= 2
+    assert mixed is not None
+    return mixed ^ (mixed >> np.uint64(31))
