@@ -50,10 +50,16 @@ def test_more_time_buys_a_larger_model_and_more_tokens():
     assert long.tokens > 5 * short.tokens
 
 
-def test_little_text_makes_a_larger_model_rather_than_many_passes():
-    plenty, scarce = chosen(corpus_tokens=10**9), chosen(corpus_tokens=500_000)
-    assert parameters(scarce.config) > parameters(plenty.config)
+def test_little_text_is_not_repeated_more_often_than_allowed_and_tiny_text_gets_a_tiny_model():
+    scarce, tiny = chosen(corpus_tokens=500_000), chosen(corpus_tokens=1000)
     assert scarce.tokens <= 8 * 500_000 + scarce.batch_rows * scarce.context_length
+    assert parameters(tiny.config) < parameters(scarce.config)
+    assert tiny.config == candidates(ModelSection(), 4096)[0]
+
+
+def test_where_text_runs_out_the_model_grows_rather_than_the_passes():
+    once = PretrainSection(max_epochs=1)
+    assert parameters(chosen(pretrain=once).config) > parameters(chosen(corpus_tokens=10**9).config)
 
 
 def test_half_an_hour_with_a_shelf_of_books_gives_some_millions_of_parameters_and_some_passes():
@@ -63,11 +69,9 @@ def test_half_an_hour_with_a_shelf_of_books_gives_some_millions_of_parameters_an
 
 
 def test_memory_bounds_the_model_and_too_little_of_it_is_said():
-    large, small = (
-        chosen(train_s=1e5, corpus_tokens=10**9),
-        chosen(train_s=1e5, corpus_tokens=10**9, memory_bytes=10**8),
-    )
-    assert small.peak_bytes <= 10**8 < large.peak_bytes
+    plenty = {"train_s": 1e6, "corpus_tokens": 10**10}
+    large, small = chosen(**plenty), chosen(**plenty, memory_bytes=2 * 10**8)
+    assert small.peak_bytes <= 2 * 10**8 < large.peak_bytes
     with pytest.raises(RecipeError, match="budget or memory"):
         chosen(memory_bytes=1000)
     with pytest.raises(RecipeError, match="budget or memory"):
@@ -84,11 +88,13 @@ def test_what_the_recipe_fixes_stays_as_it_is():
     assert len(candidates(model, 4096)) == 1
 
 
-def test_fixed_tokens_choose_the_largest_model_that_still_ends_in_time():
-    choice = chosen(pretrain=PretrainSection(tokens=2_000_000), corpus_tokens=10**9)
-    assert choice.seconds <= 1515
-    larger = [c for c in candidates(ModelSection(), 4096) if parameters(c) > parameters(choice.config)]
-    assert all(steady(c, c.max_position_embeddings, 1).seconds(2_000_000, 2048) > 1000 for c in larger[:1])
+def test_fixed_tokens_leave_the_choice_of_a_model_that_ends_in_time():
+    fixed = PretrainSection(tokens=2_000_000)
+    short, long = (chosen(pretrain=fixed, corpus_tokens=10**9, train_s=train_s) for train_s in (100, 1500))
+    assert short.tokens == long.tokens == 2_000_000
+    assert short.seconds <= 101
+    assert long.seconds <= 1515
+    assert parameters(short.config) < parameters(long.config)
 
 
 def test_shapes_that_do_not_fit_together_are_refused():

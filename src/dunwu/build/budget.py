@@ -38,7 +38,11 @@ SHAPES = (
 )
 PARAMETER_TERM = (74.0, 0.35)  # A, a
 TOKEN_TERM = (220.0, 0.35)  # B, b
-REPEATS_HALF_LIFE = 15.4  # R*_D of arXiv:2305.16264: epochs after which a repeat is worth 1/e of a fresh pass
+TOKENS_A_PARAMETER = (TOKEN_TERM[0] / PARAMETER_TERM[0]) ** (
+    1 / PARAMETER_TERM[1]
+)  # where the law wants them: about 22
+REPEATS_FADE, EXCESS_FADE = 15.4, 5.3  # R*_D and R*_N of arXiv:2305.16264
+NOT_WORTH_IT = 1.002  # a larger model must promise more than this share less loss
 ANCHOR_ROWS = 8
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 _LEAST_BATCHES = 4
@@ -59,11 +63,20 @@ class Choice:
 
 
 def expected_loss(parameter_count: float, tokens: float, corpus_tokens: float) -> float:
-    """What the law says of `tokens` drawn from a corpus of `corpus_tokens`, nats a token above what cannot be learned."""
-    unique = min(tokens, corpus_tokens)
-    repeats = tokens / unique - 1.0
-    worth = unique + unique * REPEATS_HALF_LIFE * (1.0 - math.exp(-repeats / REPEATS_HALF_LIFE))
-    return PARAMETER_TERM[0] / parameter_count ** PARAMETER_TERM[1] + TOKEN_TERM[0] / worth ** TOKEN_TERM[1]
+    """What the law says of `tokens` drawn from a corpus of `corpus_tokens`, nats a token above what cannot be learned.
+
+    Repeats, and parameters beyond what the fresh tokens can fill, are worth less and less (arXiv:2305.16264, eq. 5 and 6).
+    """
+    fresh = min(tokens, corpus_tokens)
+    filled = min(parameter_count, fresh / TOKENS_A_PARAMETER)
+    tokens_worth = _worth(tokens, fresh, REPEATS_FADE)
+    parameters_worth = _worth(parameter_count, filled, EXCESS_FADE)
+    return PARAMETER_TERM[0] / parameters_worth ** PARAMETER_TERM[1] + TOKEN_TERM[0] / tokens_worth ** TOKEN_TERM[1]
+
+
+def _worth(amount: float, full: float, fade: float) -> float:
+    """`full` counts in full; each further `full` counts less, by a factor e after `fade` of them."""
+    return full + full * fade * (1.0 - math.exp(-(amount / full - 1.0) / fade))
 
 
 def decoder_config(
@@ -147,11 +160,9 @@ def choose(model: ModelSection, pretrain: PretrainSection, vocab_size: int, limi
             f"nothing can be trained in {format_duration(limits.train_s)} and {format_bytes(limits.memory_bytes)}: raise "
             "budget or memory, give more text, or write model.hidden_size, model.num_hidden_layers and pretrain.tokens yourself"
         )
-    in_time = [choice for choice in choices if choice.seconds <= limits.train_s * 1.01]
-    return min(
-        in_time or choices[:1],
-        key=lambda choice: expected_loss(parameters(choice.config), choice.tokens, limits.corpus_tokens),
-    )
+    in_time = [choice for choice in choices if choice.seconds <= limits.train_s * 1.01] or choices[:1]
+    losses = [expected_loss(parameters(choice.config), choice.tokens, limits.corpus_tokens) for choice in in_time]
+    return next(choice for choice, loss in zip(in_time, losses, strict=True) if loss <= min(losses) * NOT_WORTH_IT)
 
 
 def candidates(section: ModelSection, vocab_size: int) -> list[DecoderConfig]:

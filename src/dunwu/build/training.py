@@ -21,7 +21,7 @@ from dunwu.model.count import parameters
 ANCHORS = {"cpu": ((128, 4), (256, 6)), "cuda": ((512, 8), (1024, 16))}
 ANCHOR_VOCAB_SIZE = 4096
 ANCHOR_PROBE_S = 1.0
-EXACT_PROBE_S = 3.0
+EXACT_PROBE_SHARE, EXACT_PROBE_S = 0.01, (2.0, 20.0)  # of the budget, at least and at most
 SFT_SHARE = 0.4  # the most of the training time that fine-tuning may take
 SAFETY = 0.96  # of the time left: checkpoints, start-up, and a machine that is a little busier than at the probe
 FREE_MEMORY_SHARE = 0.8
@@ -35,7 +35,7 @@ def pretrain_choice(outlook: Outlook) -> Choice:
     Raises RecipeError when the budget leaves too little, with the least that works.
     """
     recipe, facts = outlook.recipe, _facts(outlook)
-    exact = _probe(recipe, EXACT_PROBE_S)
+    exact = _exact_probe(recipe)
     speed = _estimated_speed(recipe) if len(candidates(recipe.model, facts["vocab_size"])) > 1 else exact
     left_s = parse_duration(recipe.budget) - outlook.spent_s
     limits = _limits(recipe, facts["train_tokens"], max(left_s * 0.7, LEAST_TRAIN_S))
@@ -64,7 +64,7 @@ def sft_limit(outlook: Outlook, speed: TrainingSpeed, batch_tokens: int) -> int:
 
 def exact_speed(recipe: Recipe, config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:
     """A few real steps of this very shape."""
-    return _probe(recipe, EXACT_PROBE_S)(config, context_length, rows)
+    return _exact_probe(recipe)(config, context_length, rows)
 
 
 def after_training_s(outlook: Outlook, speed: TrainingSpeed) -> float:
@@ -130,6 +130,11 @@ def _memory_limit(recipe: Recipe) -> int:
 
 def _estimated_speed(recipe: Recipe) -> Speed:
     return Speedometer(_probe(recipe, ANCHOR_PROBE_S), ANCHOR_VOCAB_SIZE, ANCHORS[pick_device().type])
+
+
+def _exact_probe(recipe: Recipe) -> Speed:
+    least, most = EXACT_PROBE_S
+    return _probe(recipe, min(max(EXACT_PROBE_SHARE * parse_duration(recipe.budget), least), most))
 
 
 def _probe(recipe: Recipe, seconds: float) -> Speed:
