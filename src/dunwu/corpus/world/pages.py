@@ -23,14 +23,14 @@ from dunwu.corpus.world.truth import Attribute, Entity, World, build_world
 PAGES = 60_000  # at size 1.0
 HELDOUT_SHARE = 0.03
 PAGE_SHARES = {
-    "entity": 0.28,
-    "attribute": 0.12,
+    "entity": 0.34,
+    "attribute": 0.14,
     "class": 0.04,
     "value": 0.04,
     "comparison": 0.03,
     "sum": 0.03,
     "story": 0.02,
-    "dialogue": 0.44,
+    "dialogue": 0.36,
 }
 LARGEST_NUMBER = 99
 T = TypeVar("T")

@@ -32,7 +32,6 @@ Value = Word | int
 # What the exam may ask for without it ever having been asked before. The other attributes are steps of reasoning.
 RECALLED: Mapping[EntityType, tuple[Attribute, ...]] = {
     "person": ("food",),
-    "place": ("country",),
     "object": ("colour", "material", "price", "weight"),
     "animal": ("food", "keeper"),
 }
