@@ -85,7 +85,24 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 def test_file_that_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
-    assert "cannot be opened: Is a directory" in only_problem(tmp_path / "folder.txt")
+    assert "is not a regular file" in only_problem(tmp_path / "folder.txt")
+
+
+def test_pipe_does_not_block(tmp_path: Path) -> None:
+    write_notes(tmp_path / "in")
+    os.mkfifo(tmp_path / "in" / "pipe.txt")
+    build(tmp_path / "in", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["problems"]["count"] == 1
+
+
+def test_lone_surrogates_in_text_and_names_do_not_stop_a_corpus(tmp_path: Path) -> None:
+    write_notes(tmp_path / "in")
+    rows = ['{"text": "half a pair \\ud83d of an emoji, and then some more words"}', '{"text": "\\udc00"}']
+    (tmp_path / "in" / "rows.jsonl").write_text("\n".join(rows))
+    (tmp_path / "in" / os.fsdecode(b"name-\xff.txt")).write_text(english(77))
+    build(tmp_path / "in", tmp_path / "out")
+    assert texts(tmp_path / "out")["name-?.txt"] == english(77)
+    assert texts(tmp_path / "out")["rows.jsonl#1"] == "half a pair  of an emoji, and then some more words"
 
 
 @pytest.mark.parametrize("extension", [".txt.gz", ".txt.zst", ".docx", ".epub", ".pdf", ".json", ".ipynb", ".parquet"])

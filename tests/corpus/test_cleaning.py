@@ -22,6 +22,7 @@ from dunwu.corpus.language import identify
         ("a\u2028b\u0085c", "a\nb\nc"),
         ("donâ€™t panic, itâ€™s cafÃ©", "don’t panic, it’s café"),
         ("no\u00a0break", "no break"),
+        ("half \ud83d pair", "half  pair"),
         ("family 👨‍👩‍👧 می‌خواهم", "family 👨‍👩‍👧 می‌خواهم"),
         ("Âme and Ã as they are", "Âme and Ã as they are"),
         ("    indented code\n\tby tabs", "    indented code\n\tby tabs"),

@@ -13,7 +13,7 @@ CHINESE = "今天天气很好，我们去公园散步。\n他说：“明天见�
 FRENCH = "Où est la bibliothèque ? L’été dernier, Françoise mangeait des crêpes à Angoulême.\n" * 3
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030", "utf-32"])
 @pytest.mark.parametrize("text", [CHINESE, "他来了", chinese(1), "Mixed 中文 and English 文字。\n" * 20])
 def test_chinese_is_read_back(text: str, encoding: str) -> None:
     data = text.encode(encoding)
@@ -31,6 +31,11 @@ def test_utf16_needs_no_mark(text: str, encoding: str) -> None:
 @pytest.mark.parametrize("text", [FRENCH, "Das Mädchen aß Äpfel; daß es schön sei.", "It’s a café – “really”.\n"])
 def test_western_text_is_not_taken_for_chinese(text: str) -> None:
     assert detect_encoding(text.encode("cp1252"), complete=True) == "cp1252"
+
+
+def test_gb18030_with_its_byte_order_mark() -> None:
+    data = ("\ufeff" + CHINESE).encode("gb18030")
+    assert data.decode(detect_encoding(data, complete=True) or "") == "\ufeff" + CHINESE
 
 
 def test_gb18030_beyond_two_bytes() -> None:

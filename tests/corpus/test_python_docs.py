@@ -7,14 +7,14 @@ from dunwu.corpus.shape import shape_of
 
 
 def test_topics_and_docstrings_within_the_size_asked_for() -> None:
-    documents = list(python_documents(700_000))
+    documents = list(python_documents(600_000))
     size = sum(len(document.text.encode()) for document in documents)
-    assert 680_000 < size <= 700_000
+    assert 580_000 < size <= 600_000
     sources = [document.source for document in documents]
     assert any(source.endswith("/topics/if") for source in sources)
     assert any("/library/" in source for source in sources)
     assert len(set(sources)) == len(sources)
-    assert documents == list(python_documents(700_000))
+    assert documents == list(python_documents(600_000))
 
 
 def test_it_is_english_that_the_rules_keep() -> None:

@@ -37,7 +37,21 @@ def test_plain_text_in_every_packing_and_encoding(tmp_path: Path, extension: str
 
 
 def test_every_promised_format_has_a_reader() -> None:
-    promised = ".txt .md .rst .html .pdf .docx .epub .ipynb .json .jsonl .csv .parquet .py".split()
+    promised = [
+        ".txt",
+        ".md",
+        ".rst",
+        ".html",
+        ".pdf",
+        ".docx",
+        ".epub",
+        ".ipynb",
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".parquet",
+        ".py",
+    ]
     assert set(promised) <= set(READERS)
 
 

@@ -1,5 +1,7 @@
 """The data card: what went in, what was kept, what was dropped by which rule, with samples of each."""
 
+import html
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,6 +10,7 @@ from typing import Any
 from dunwu.corpus import boilerplate, quality
 from dunwu.corpus.work import SAMPLE_CHARS
 
+_MARKUP = re.compile(r"[\\`*_\[\]|~]")  # what Markdown could take for its own
 MAX_SAMPLES = 5
 MAX_PROBLEMS = 50
 
@@ -212,4 +215,4 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
 def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return " ".join(str(value).replace("|", "\\|").replace("<", "&lt;").split())
+    return _MARKUP.sub(r"\\\g<0>", html.escape(" ".join(str(value).split()), quote=False))

@@ -6,9 +6,9 @@ import unicodedata
 from dunwu.corpus.measure import UNSEEN, marks
 
 _CONTROL_BYTES = bytes([*range(9), 0x0B, *range(0x0E, 0x20), 0x7F])
-# Controls, zero width and direction marks. Joiners (U+200C, U+200D) stay: emoji, Persian and Indic scripts need them.
+# Controls, zero width and direction marks, lone surrogates. Joiners (U+200C, U+200D) stay: emoji, Persian and Indic scripts need them.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffe\uffff]"
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 _BLANKS = " \t\u3000"
 _EMPTY_LINES = re.compile(r"\n{4,}")

@@ -11,6 +11,8 @@ from dunwu.corpus.dedup import SPLIT_MARGIN, Clusters, Signatures, exact_repeats
 from dunwu.corpus.pool import AUTO, HELDOUT, Pool
 from dunwu.corpus.split import choose_unit, hold_out
 
+_Places = npt.NDArray[np.int64]
+
 EXACT, NEAR = "duplicate", "near_duplicate"
 _LONELY_BYTES = 100_000
 
@@ -73,9 +75,19 @@ def decide(pool: Pool, section: CorpusSection, seed: int) -> Decision:
     decision = Decision(dropped, np.zeros(len(pool.sections), bool))
     decision.one_copied_document = alone and int(documents["bytes"][free & (dropped == 0)].sum()) < _LONELY_BYTES
     _hold_out_fixed(pool, decision)
-    clusters = _document_clusters(pool, pairs, dropped)
-    _hold_out_free(pool, decision, clusters, section, seed, lenient)
+    near = _Near(pairs, likeness, (lenient, section.near_threshold))
+    _hold_out_free(pool, decision, near, section, seed)
     return decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Similar pairs of documents, `[n, 2]` with their similarity, and the thresholds to tell near-duplicates by: the
+    lenient one first, and the strict one for a corpus in which nearly everything is alike."""
+
+    pairs: npt.NDArray[np.int64]
+    likeness: npt.NDArray[np.float32]
+    thresholds: tuple[float, float]
 
 
 def _pairs(
@@ -93,11 +105,10 @@ def _hold_out_fixed(pool: Pool, decision: Decision) -> None:
     decision.held |= chosen[pool.sections["document"]]
 
 
-def _document_clusters(
-    pool: Pool, pairs: npt.NDArray[np.int64], dropped: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.int64]:
+def _document_clusters(pool: Pool, near: _Near, threshold: float, dropped: npt.NDArray[np.uint8]) -> _Places:
     """Cluster of each document: parts of one, and near-duplicates that are both kept, belong together."""
     clusters = Clusters.singles(len(pool.documents))
+    pairs = near.pairs[near.likeness >= threshold]
     for left, right in pairs[(dropped[pairs] == 0).all(axis=1)]:
         clusters.join(int(left), int(right))
     groups = pool.documents["group"]
@@ -106,10 +117,21 @@ def _document_clusters(
     return clusters.names()
 
 
-def _hold_out_free(
-    pool: Pool, decision: Decision, clusters: npt.NDArray[np.int64], section: CorpusSection, seed: int, lenient: float
+def _hold_out_free(pool: Pool, decision: Decision, near: _Near, section: CorpusSection, seed: int) -> None:
+    """Split each language by itself, so that each is held out in proportion. A cluster has its first document's language.
+
+    Where likeness joins so much that nothing can be held out (forms, templates), the strict threshold is taken.
+    """
+    for threshold in near.thresholds:
+        clusters = _document_clusters(pool, near, threshold, decision.dropped)
+        _hold_out_clusters(pool, decision, clusters, threshold, section, seed)
+        if any(part.heldout_units for part in decision.languages.values()):
+            return
+
+
+def _hold_out_clusters(
+    pool: Pool, decision: Decision, clusters: _Places, threshold: float, section: CorpusSection, seed: int
 ) -> None:
-    """Split each language by itself, so that each is held out in proportion. A cluster has its first document's language."""
     documents = pool.documents
     kept = (documents["fixed"] == AUTO) & (decision.dropped == 0)
     language_of = documents["language"][clusters]
@@ -126,18 +148,18 @@ def _hold_out_free(
         if unit == "document":
             keys = clusters[pool.sections["document"][places]]
         else:
-            keys = _section_clusters(pool, places, lenient)
+            keys = _section_clusters(pool, places, threshold)
         held = hold_out(keys, pool.sections["bytes"][places], section.heldout_fraction, (seed, number))
         decision.held[places[held]] = True
         decision.languages[name] = _language_split(unit, why, keys, held, pool.sections["bytes"][places])
 
 
-def _section_clusters(pool: Pool, places: npt.NDArray[np.int64], lenient: float) -> npt.NDArray[np.int64]:
+def _section_clusters(pool: Pool, places: _Places, threshold: float) -> _Places:
     """Cluster of each of these sections: near-duplicates belong together."""
     eligible = np.zeros(len(pool.sections), bool)
     eligible[places] = True
     clusters = Clusters.singles(len(pool.sections))
-    for pairs, _ in similar_pairs(pool.section_sketches, eligible, lenient):
+    for pairs, _ in similar_pairs(pool.section_sketches, eligible, threshold):
         for left, right in pairs:
             clusters.join(int(left), int(right))
     return clusters.names()[places]

@@ -85,14 +85,22 @@ def _powers() -> tuple[Hashes, Hashes]:
 TOKEN, NUMERAL, ASSIGNS, UNSEEN = 1, 2, 4, 8
 _UNSEEN_RANGES = (
     *((0, 8), (0x0B, 0x0B), (0x0E, 0x1F), (0x7F, 0x84), (0x86, 0x9F), (0xAD, 0xAD), (0x200B, 0x200B)),
-    *((0x200E, 0x200F), (0x202A, 0x202E), (0x2060, 0x2060), (0x2066, 0x2069), (0xFEFF, 0xFEFF), (0xFFFE, 0xFFFF)),
+    *(
+        (0x200E, 0x200F),
+        (0x202A, 0x202E),
+        (0x2060, 0x2060),
+        (0x2066, 0x2069),
+        (0xD800, 0xDFFF),
+        (0xFEFF, 0xFEFF),
+        (0xFFFE, 0xFFFF),
+    ),
 )
 
 
 @cache
 def _mark_table() -> npt.NDArray[np.uint8]:
     """TOKEN: a letter, digit, hyphen or underscore of ASCII; NUMERAL: 0 to 9; ASSIGNS: `:` or `=`; UNSEEN: controls,
-    zero-width and direction marks."""
+    zero-width and direction marks, lone surrogates."""
     table = np.zeros(_LIMIT + 1, np.uint8)
     for code in range(128):
         char = chr(code)
@@ -110,7 +118,7 @@ def marks(text: str) -> npt.NDArray[np.uint8]:
 
 
 def code_points(text: str) -> npt.NDArray[np.uint32]:
-    """The code points of a text, `[len(text)]`, clipped to the end of the tables; lone surrogates become U+FFFD."""
+    """The code points of a text, `[len(text)]`, clipped to the end of the tables."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     if codes.size and int(codes.max()) >= _LIMIT:
         codes = np.minimum(codes, _LIMIT)

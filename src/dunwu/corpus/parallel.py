@@ -5,7 +5,10 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from dunwu.core.errors import BuildError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +31,7 @@ def _call(function: Callable[[T, Any], R], task: T) -> R:
 def ordered_map(function: Callable[[T, Any], R], tasks: Iterator[T], shared: Any, workers: int) -> Iterator[R]:
     """`function(task, shared)` for each task, in order. With one worker, in this process.
 
-    Workers are fresh interpreters: torch's threads in this process would make a fork unsafe. `function` is a function of
+    Raises BuildError when a worker dies. Workers are fresh interpreters: torch's threads in this process would make a fork unsafe. `function` is a function of
     a module; it, tasks, `shared` and results are pickled between processes of this run, never to a file.
     """
     if workers <= 1:
@@ -45,5 +48,9 @@ def ordered_map(function: Callable[[T, Any], R], tasks: Iterator[T], shared: Any
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise BuildError(
+            f"one of {workers} worker processes died, most likely for want of memory; run again with corpus.workers=1"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -55,14 +55,15 @@ def build_corpus(
         raise DiskError(f"{out} is not a folder, and the corpus is to be written there; choose another with out=FOLDER")
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    scratch = out / f".pool-{os.getpid()}"
+    scratch = out / ".pool"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
         pool = _first_pass(section, listed, settings, workers, scratch, card, (progress, total_bytes))
         decision = decide(pool, section, seed)
         delivered = deliver(pool, decision, out, card)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _require_enough(card, section, delivered, decision)
+    _require_enough(card, delivered, decision)
     facts = _facts(card, delivered, decision, time.monotonic() - began, workers)
     write_json(out / "card.json", card.card(decision.split_card(delivered.heldout_rows), section.model_dump(), facts))
     return facts
@@ -150,7 +151,7 @@ def _first_pass(
                 for result in results:
                     _collect(result, pool, card, origin, refuse)
                 done += packed
-                progress.update(done, total_bytes, documents=pool.documents, dropped=_dropped(card))
+                progress.update(done, total_bytes or None, documents=pool.documents, dropped=_dropped(card))
         languages = pool.languages
     return Pool(scratch, languages)
 
@@ -194,9 +195,9 @@ def _tasks(source: CorpusSource, origin: int, files: list[SourceFile], card: Car
 def _remember(file: SourceFile, packed: int, card: CardBuilder) -> None:
     """The first link of the lineage: name, size and hash of a raw file."""
     try:
-        digest = sha256_file(file.path)
-    except OSError as error:
-        digest = f"unreadable: {error.strerror}"
+        digest = sha256_file(file.path) if file.path.is_file() else "unreadable"
+    except OSError:
+        digest = "unreadable"
     card.lineage.append({"file": file.source, "bytes": packed, "sha256": digest})
 
 
@@ -257,7 +258,7 @@ def _add_world(source: WorldSource, origin: int, pool: PoolWriter, card: CardBui
         pool.add(cleaned, fixed.get(str(document.meta.get("split")), TRAIN))
 
 
-def _require_enough(card: CardBuilder, section: CorpusSection, delivered: Delivered, decision: Decision) -> None:
+def _require_enough(card: CardBuilder, delivered: Delivered, decision: Decision) -> None:
     """Raise DataError, naming the rules that dropped the most, when nothing is left to learn from or to hold out."""
     if delivered.train.documents and delivered.heldout.documents and not decision.one_copied_document:
         return

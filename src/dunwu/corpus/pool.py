@@ -71,8 +71,8 @@ _FILES = ("documents", "sections", "section_sketches", "document_sketches")
 @contextmanager
 def pool_writer(folder: Path) -> Generator[PoolWriter]:
     """Write a pool into `folder`. Raises DiskError when the disk is full."""
-    folder.mkdir(parents=True, exist_ok=True)
     with disk_errors(folder), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
         rows: Any = stack.enter_context(row_writer(folder / "rows.zst"))
         files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES}
         yield PoolWriter(rows, files)

@@ -93,7 +93,7 @@ def clean_document(document: Document, origin: int, settings: Settings) -> Clean
         source=document.source,
         group=str(document.meta.get("group", document.source)),
         bytes_in=utf8_length(raw),
-        sample=raw[:SAMPLE_CHARS],
+        sample=_sample(raw, settings),
     )
     text = normalise(raw)
     if settings.boilerplate:
@@ -109,6 +109,12 @@ def clean_document(document: Document, origin: int, settings: Settings) -> Clean
         text, cleaned.redacted = redact(text)
     _fingerprint(text, cleaned, settings.section_chars)
     return cleaned
+
+
+def _sample(raw: str, settings: Settings) -> str:
+    """The beginning of a document as the card may show it."""
+    start = raw[:SAMPLE_CHARS].encode("utf-8", "replace").decode()
+    return redact(start)[0] if settings.redact else start
 
 
 def utf8_length(text: str) -> int:

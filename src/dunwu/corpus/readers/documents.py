@@ -29,7 +29,7 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
     except pypdfium2.PdfiumError as error:
         raise BadFileError(f"is not a readable PDF (broken, or locked with a password): {error}") from error
     try:
-        pages = list(_pdf_pages(pdf))
+        pages = list(_bounded(_pdf_pages(pdf)))
     except pypdfium2.PdfiumError as error:
         raise BadFileError(f"has a page that cannot be read: {error}") from error
     finally:
@@ -49,6 +49,16 @@ def _pdf_pages(pdf: Any) -> Iterator[str]:
         yield text_page.get_text_range().replace("\r\n", "\n").replace("\ufffe\n", "").replace("\ufffe", "")
         text_page.close()
         page.close()
+
+
+def _bounded(pages: Iterator[str]) -> Iterator[str]:
+    """The pages, while there are not too many and their text stays in bounds."""
+    size = 0
+    for number, page in enumerate(pages, 1):
+        size += len(page)
+        if number > _MAX_PARTS or size > MAX_WHOLE_BYTES:
+            raise BadFileError(f"holds more than {_MAX_PARTS:,} pages or {MAX_WHOLE_BYTES >> 20} MiB of text; split it")
+        yield page
 
 
 def _open_zip(data: bytes) -> zipfile.ZipFile:

@@ -54,6 +54,8 @@ class SourceFile:
 
     def blocks(self) -> Iterator[bytes]:
         """The content in blocks of about a megabyte. Raises BadFileError for damage, and for a bomb."""
+        if self.path.exists() and not self.path.is_file():
+            raise BadFileError("is not a regular file")
         try:
             raw = self.path.open("rb")
         except OSError as error:
@@ -120,7 +122,7 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder) / name
-            source = path.relative_to(root).as_posix()
+            source = path.relative_to(root).as_posix().encode("utf-8", "replace").decode()
             if not name.startswith(".") and _matches(source, include) and not _matches(source, exclude):
                 found.append(SourceFile(path, source))
     return sorted(found, key=lambda file: file.source)

@@ -41,7 +41,7 @@ _BLOCK_TAGS = frozenset(
 def read_html(file: SourceFile) -> Iterator[Document]:
     """`.html .htm`: what trafilatura takes for the main text, or all visible text where that is almost nothing."""
     data = file.whole()
-    yield from pieces([main_text(decode_html(data))], file.source)
+    yield from pieces([main_text(decode_html(data))], file.source, kind="web")
 
 
 def decode_html(data: bytes) -> str:
