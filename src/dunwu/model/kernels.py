@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-_QUERY_CHUNK = 128
+QUERY_CHUNK = 128
+"""Queries whose scores are made at a time; what lies above the diagonal beyond the chunk is never computed."""
 MAX_KEPT_TIME = 512
 """Rows up to this long keep their attention probabilities for the backward pass; longer ones go to torch's flash kernel."""
 
@@ -27,11 +28,10 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
-        normed = x * inverse
-        product = grads[0] * normed
-        slope = (product @ weight).div_(x.shape[-1]).unsqueeze(-1)
-        grad_x = (grads[0] * weight).addcmul_(normed, slope, value=-1.0).mul_(inverse)
-        grad_weight = product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        product = grads[0] * x
+        slope = (product @ weight).unsqueeze_(-1).mul_(inverse**3).div_(x.shape[-1])
+        grad_x = (grads[0] * weight).mul_(inverse).addcmul_(x, slope, value=-1.0)
+        grad_weight = inverse.flatten() @ product.flatten(0, -2) if ctx.needs_input_grad[1] else None
         return grad_x, grad_weight, None
 
 
@@ -94,8 +94,8 @@ class _Attention(torch.autograd.Function):
         q, k, v = (x.reshape(batch * heads, time, channels) for x in (q_BHTC * channels**-0.5, k_BHTC, v_BHTC))
         out_BTHC = q.new_empty(batch, time, heads, channels)
         kept = []
-        for start in range(0, time, _QUERY_CHUNK):
-            end = min(start + _QUERY_CHUNK, time)
+        for start in range(0, time, QUERY_CHUNK):
+            end = min(start + QUERY_CHUNK, time)
             scores = torch.bmm(q[:, start:end], k[:, :end].mT)
             _add_bias(scores.view(batch, heads, end - start, end), bias_BTT, start, end)
             torch.softmax(scores, dim=-1, out=scores)
@@ -111,7 +111,7 @@ class _Attention(torch.autograd.Function):
         batch, heads, time, channels = ctx.shape
         grad_out = grads[0].transpose(1, 2).reshape(batch * heads, time, channels)
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for start, probabilities in zip(range(0, time, _QUERY_CHUNK), kept, strict=True):
+        for start, probabilities in zip(range(0, time, QUERY_CHUNK), kept, strict=True):
             end = start + probabilities.shape[1]
             chunk = grad_out[:, start:end]
             grad_v[:, :end].baddbmm_(probabilities.mT, chunk)

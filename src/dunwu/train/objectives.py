@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from dunwu.corpus.stream import IGNORED, Batch
+from dunwu.model.count import LOGITS_CHUNK_BYTES
 from dunwu.model.decoder import Decoder
-
-_CHUNK_BYTES = 4 << 20
 
 
 def causal_lm(model: Decoder, batch: Batch, *, total_learned: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -35,7 +34,7 @@ def linear_cross_entropy(
     The logits exist only `chunk_rows` rows at a time; where gradients are wanted, those of hidden and weight are made from
     the same chunk, while it is in the cache, and the backward pass only hands them out (after Liger, arXiv:2410.10989).
     """
-    rows = chunk_rows or max(16, _CHUNK_BYTES // (weight_VD.shape[0] * 4))
+    rows = chunk_rows or max(16, LOGITS_CHUNK_BYTES // (weight_VD.shape[0] * 4))
     return cast("Tensor", _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale, rows))
 
 
