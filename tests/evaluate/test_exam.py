@@ -8,7 +8,7 @@ import pytest
 from dunwu.core.progress import SilentProgress
 from dunwu.core.records import Completion, Message
 from dunwu.corpus.world import Grade, world_exam
-from dunwu.evaluate.exam import compare_exams, final_sentence, grade_answer, run_exam
+from dunwu.evaluate.exam import final_sentence, grade_answer, run_exam
 
 EXAM = world_exam(0, ("en", "zh"), 40)
 
@@ -119,13 +119,3 @@ def test_rules(grade: Grade, answer: str, right: bool):
 
 def test_the_final_sentence_of_nothing_is_nothing():
     assert final_sentence("") == final_sentence("。。。\n") == ""
-
-
-def test_comparison_counts_what_changed_on_the_same_questions():
-    before, after = sit(""), sit({question.messages[0].content: question.answer for question in EXAM})
-    gain = compare_exams(before, after)["left"]
-    assert (gain.gained, gain.lost) == (gain.n, 0)
-    assert gain.p_value < 1e-6
-    other = run_exam(Pupil(""), EXAM[::-1], progress=SilentProgress())
-    with pytest.raises(ValueError, match="same questions"):
-        compare_exams(before, other)

@@ -1,4 +1,4 @@
-"""The exam of the small world: ask, grade by exact rules, count with intervals, and compare two models on the same questions.
+"""The exam of the small world: ask, grade by exact rules, and count with intervals.
 
 Only what an answer states in the end is graded, so a model may reason before it; whoever rambles on after the answer is
 graded by where it stopped.
@@ -13,7 +13,7 @@ from typing import Protocol
 from dunwu.core.progress import Progress
 from dunwu.core.records import Completion, Message, Score
 from dunwu.corpus.world import Grade, Question
-from dunwu.evaluate.stats import mcnemar_exact, wilson
+from dunwu.evaluate.stats import wilson
 
 MAX_ANSWER_TOKENS = 120  # the longest model answer, a count down by nine, takes about 80
 BATCH = 64
@@ -52,17 +52,6 @@ class ExamResult:
     rows: tuple[ExamRow, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Two results on the same questions: how many only one of them got right, and McNemar's exact two-sided p-value."""
-
-    kind: str
-    n: int
-    gained: int
-    lost: int
-    p_value: float
-
-
 def run_exam(chat: Answering, questions: Sequence[Question], *, progress: Progress) -> ExamResult:
     """Ask all questions, greedily, through the chat template, and grade the answers. An empty exam gives empty scores."""
     completions: list[Completion] = []
@@ -78,27 +67,6 @@ def run_exam(chat: Answering, questions: Sequence[Question], *, progress: Progre
         ended=_score("turns ended", ended, len(rows), None),
         rows=rows,
     )
-
-
-def compare_exams(before: ExamResult, after: ExamResult) -> dict[str, Comparison]:
-    """Kind by kind, whether `after` is better than `before` on the very same questions.
-
-    Raises ValueError when the two results are not of the same questions.
-    """
-    if [row.question for row in before.rows] != [row.question for row in after.rows]:
-        raise ValueError(
-            "two exams can be compared only if they ask the same questions in the same order; run both again"
-        )
-    pairs = list(zip(before.rows, after.rows, strict=True))
-    comparisons: dict[str, Comparison] = {}
-    for kind in dict.fromkeys(row.kind for row in before.rows):
-        mine = [(old.right, new.right) for old, new in pairs if old.kind == kind]
-        gained = sum(new and not old for old, new in mine)
-        lost = sum(old and not new for old, new in mine)
-        comparisons[kind] = Comparison(
-            kind=kind, n=len(mine), gained=gained, lost=lost, p_value=mcnemar_exact(gained, lost)
-        )
-    return comparisons
 
 
 def grade_answer(grade: Grade, answer: str) -> bool:
