@@ -71,8 +71,14 @@ def test_bad_rows_can_be_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:7: not valid JSON.*bad_rows=drop"):
         build(tmp_path / "in", tmp_path / "out", bad_rows="refuse")
     assert not list((tmp_path / "out").glob(".pool*"))
+    rows[6:7] = ["{bad"] * 90
+    (tmp_path / "in" / "rows.jsonl").write_text("\n".join(rows))
+    (tmp_path / "in" / "z.txt").write_bytes(bytes(range(256)))
     build(tmp_path / "in", tmp_path / "out", bad_rows="drop")
-    assert any(source.startswith("rows.jsonl#8") for source in texts(tmp_path / "out"))
+    problems = json.loads((tmp_path / "out" / "card.json").read_text())["problems"]
+    assert problems["by_file"] == {"rows.jsonl": 90, "z.txt": 1}
+    assert {row["source"] for row in problems["first"]} >= {"rows.jsonl:7", "z.txt"}
+    assert any(source.startswith("rows.jsonl#97") for source in texts(tmp_path / "out"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

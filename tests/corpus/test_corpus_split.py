@@ -34,6 +34,13 @@ def test_a_library_of_44_books_gives_four() -> None:
     assert hold_out(np.arange(44), sizes, 0.05, (0,)).sum() == 4
 
 
+def test_a_few_huge_documents_do_not_cost_the_small_ones() -> None:
+    sizes = np.array([2_000_000] * 4 + [300] * 7000)
+    held = hold_out(np.arange(len(sizes)), sizes, 0.05, (0,))
+    assert not held[:4].any()
+    assert 350 <= held.sum() <= 701
+
+
 def test_the_seed_chooses() -> None:
     sizes = np.full(500, 1000)
     first, again, other = (hold_out(np.arange(500), sizes, 0.05, (seed,)) for seed in (1, 1, 2))

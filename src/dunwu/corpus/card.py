@@ -13,6 +13,7 @@ from dunwu.corpus.work import SAMPLE_CHARS
 _MARKUP = re.compile(r"[\\`*_\[\]|~]")  # what Markdown could take for its own
 MAX_SAMPLES = 5
 MAX_PROBLEMS = 50
+MAX_PROBLEMS_OF_A_FILE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +80,15 @@ class CardBuilder:
     paragraphs_cut: int = 0
     problems: list[dict[str, str]] = field(default_factory=list)
     problem_count: int = 0
+    problem_files: Counter[str] = field(default_factory=Counter)
     lineage: list[dict[str, Any]] = field(default_factory=list)
 
     def problem(self, source: str, reason: str) -> None:
-        """Count something unreadable; the first ones are named."""
+        """Count something unreadable; the first ones are named, a few of each file."""
         self.problem_count += 1
-        if len(self.problems) < MAX_PROBLEMS:
+        file = source.rsplit(":", 1)[0]
+        self.problem_files[file] += 1
+        if len(self.problems) < MAX_PROBLEMS and self.problem_files[file] <= MAX_PROBLEMS_OF_A_FILE:
             self.problems.append({"source": source, "reason": reason})
 
     def dropped_by_rule(self) -> dict[str, Tally]:
@@ -115,7 +119,11 @@ class CardBuilder:
             },
             "redactions": dict(sorted(self.redacted.items())),
             "decontamination": {"paragraphs_cut": self.paragraphs_cut},
-            "problems": {"count": self.problem_count, "first": self.problems},
+            "problems": {
+                "count": self.problem_count,
+                "by_file": dict(self.problem_files.most_common(MAX_PROBLEMS)),
+                "first": self.problems,
+            },
             "split": dict(split),
             "lineage": self.lineage,
         }

@@ -70,17 +70,19 @@ def hold_out(
 
     `clusters`, `[n]`: units with the same number are near-duplicates or parts of one document and stay together.
     Clusters come in an order drawn from the seed; those larger than the share allowed are passed over, until both the
-    fraction of bytes and a number of clusters good for an interval are reached. One cluster at least stays in training.
+    fraction of bytes and a number of clusters good for an interval are reached; but never more than twice the fraction of
+    clusters, which a few huge ones would otherwise cost the small. One cluster at least stays in training.
     """
     names, members = np.unique(clusters, return_inverse=True)
     weights = np.bincount(members, weights=sizes).astype(np.int64)
     total = int(weights.sum())
     wanted = max(1, round(fraction * len(names)), min(WANTED_UNITS, len(names) // 10))
+    most_units = max(wanted, round(2 * fraction * len(names)))
     most = max(fraction * MAX_OVERSHOOT * total, float(weights.min(initial=0)))
     chosen = np.zeros(len(names), bool)
     held = 0
     for index in np.random.default_rng([*seed, 0x5EED]).permutation(len(names)):
-        if held >= fraction * total and chosen.sum() >= wanted:
+        if (held >= fraction * total and chosen.sum() >= wanted) or chosen.sum() >= most_units:
             break
         if chosen.sum() < len(names) - 1 and held + weights[index] <= most:
             chosen[index] = True
