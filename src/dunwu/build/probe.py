@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -93,13 +94,7 @@ def _measure(
     while not learn_s or time.perf_counter() < stop:
         learn_s.append(_timed(learn, device))
         update_s.append(_timed(update, device))
-    return TrainingSpeed(token_s=_typical(learn_s) / (rows * context_length), step_s=_typical(update_s))
-
-
-def _typical(times_s: list[float]) -> float:
-    """The mean without the slowest tenth: a training run feels the average load, not a single hiccup."""
-    kept = sorted(times_s)[: max(1, math.ceil(len(times_s) * 0.9))]
-    return sum(kept) / len(kept)
+    return TrainingSpeed(token_s=median(learn_s) / (rows * context_length), step_s=median(update_s))
 
 
 def _timed(work: Callable[[], None], device: torch.device) -> float:
