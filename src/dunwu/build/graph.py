@@ -116,12 +116,12 @@ def _state(folder: Path, stage: Stage, home: Home, identity: Mapping[str, Any]) 
     record = home.record(folder)
     if record is not None:
         fault = damage(folder, record)
-        return (record, "") if fault is None else (None, f"its output is damaged: {fault}")
+        return (record, "") if fault is None else (None, f"output damaged: {fault}")
     if (folder / PLAN_FILE).is_file():
-        return None, "it was interrupted and goes on"
+        return None, "interrupted and goes on"
     before = home.done(stage.name)
     if not before:
-        return None, "it was never run"
+        return None, "never run"
     changes = differences(before[-1].identity, identity)
     return None, "changed: " + ", ".join(_change_in_short(*change) for change in changes[:3])
 

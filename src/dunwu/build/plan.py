@@ -53,11 +53,15 @@ def plan_table(planned: Sequence[PlannedStage], recipe: Recipe, home: Home) -> R
             stage.step.stage.name,
             "done" if done else "run",
             *_cells(figures),
-            "its inputs are the same" if done else stage.step.reason,
+            "unchanged" if done else stage.step.reason,
         )
     to_run_s = sum(stage.forecast.predicted.seconds or 0.0 for stage in planned if stage.step.record is None)
     total = f"\nto do: {format_duration(to_run_s)} of the budget of {format_duration(parse_duration(recipe.budget))}"
-    return Group(table, Text(f"{total}; home: {home.folder}"), *(Text(stage.forecast.note) for stage in planned if stage.forecast.note))
+    return Group(
+        table,
+        Text(f"{total}; home: {home.folder}"),
+        *(Text(stage.forecast.note) for stage in planned if stage.forecast.note),
+    )
 
 
 def _cells(figures: Figures) -> list[str]:
@@ -68,4 +72,3 @@ def _cells(figures: Figures) -> list[str]:
         "" if figures.tokens is None else format_count(figures.tokens),
         "" if figures.flops is None else f"{figures.flops:.1e}",
     ]
-
