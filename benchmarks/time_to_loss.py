@@ -82,10 +82,10 @@ def run_ours(path: Path, threads: int | None) -> dict[str, Any]:
         architecture="qwen3", vocab_size=split.vocab_size, hidden_size=128, intermediate_size=344, num_hidden_layers=4,
         num_attention_heads=4, num_key_value_heads=4, head_dim=32, max_position_embeddings=BLOCK,
     )  # fmt: skip
-    steps, rows = 350, 24
-    section = TrainSection(schedule="wsd", warmup_fraction=0.02, decay_fraction=0.6, weight_decay=0.0)
+    steps, rows = 230, 16
+    section = TrainSection(schedule="wsd", warmup_fraction=0.02, decay_fraction=0.8, weight_decay=0.0)
     model = new_decoder(config, seed=0)
-    optimizer = build_optimizer(model, section, (0.02, 3e-3))
+    optimizer = build_optimizer(model, section, (0.025, 1e-2))
     columns, positions = torch.arange(BLOCK), torch.arange(BLOCK)[None]
     for step, starts in enumerate(crops(split.train, steps, rows, seed=1)):
         at = starts[:, None] + columns

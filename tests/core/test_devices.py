@@ -31,6 +31,14 @@ def test_products_keep_float32_precision_once_the_cpu_is_prepared() -> None:
     assert float(done.stdout) < 1e-6
 
 
+def test_products_of_few_rows_puts_back_what_was() -> None:
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    with devices.products_of_few_rows():
+        assert settings.fp32_precision == "ieee"
+    assert settings.fp32_precision == before
+
+
 def test_dtype_by_device() -> None:
     cpu = torch.device("cpu")
     assert devices.pick_dtype(cpu) == torch.float32

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dunwu.model import decoder
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import initialise, new_decoder
@@ -122,3 +123,31 @@ def test_a_fresh_model_is_nearly_indifferent() -> None:
     ids_BT = some_ids(config, 4, 32)
     loss = torch.nn.functional.cross_entropy(model.logits(model(ids_BT))[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
     assert abs(float(loss.detach()) - math.log(500.0)) < 0.1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_plain_formulas_equal_the_kernels(
+    config: DecoderConfig, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document_BT = torch.tensor([[0] * 4 + [1] * 7, [0] * 9 + [1] * 2]) if packed else None
+    hidden, gradients = [], []
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr(decoder, "by_hand", lambda x: False)
+        model = lively(config)
+        hidden.append(model(some_ids(config, 2, 11), document_BT=document_BT))
+        hidden[-1].square().mean().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(hidden[0], hidden[1], atol=1e-5, rtol=1e-5)
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_longer_than_the_kernel_keeps_equal_transformers() -> None:
+    config = replace(TINY, max_position_embeddings=600, num_key_value_heads=2)
+    model = lively(config)
+    ids_BT = some_ids(config, 1, 530)
+    with torch.no_grad():
+        theirs = transformers_twin(model)(ids_BT).logits
+        torch.testing.assert_close(model.logits(model(ids_BT)), theirs, atol=1e-4, rtol=1e-3)
