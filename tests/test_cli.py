@@ -89,7 +89,8 @@ def test_transformers_reads_the_finished_model_as_it_is(place):
     assert theirs.generation_config.eos_token_id == [2, 0]
 
 
-def test_the_same_command_again_does_nothing_and_a_change_does_what_it_must(place, capsys):
+def test_the_same_command_again_does_nothing_and_a_change_does_what_it_must(place, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     same = ["my-folder", "budget=30min", *TINY, *SMALL_SFT]
     assert run(["build", *same]) == 0
     assert capsys.readouterr().err.count("done before") == 6
