@@ -98,6 +98,8 @@ PARIS = Grade(rule="names", expected=("Paris",), rivals=("Rome", "Oslo"))
         (Grade(rule="number", expected=("4",)), "So 14 apples are left.", False),
         (Grade(rule="number", expected=("4",)), "4 or 5", False),
         (Grade(rule="number", expected=("2",), rivals=("no eyes",)), "2? The cat has no eyes.", False),
+        (Grade(rule="number", expected=("2",), rivals=("legs", "leg")), "So the answer is 2 eyes.", True),
+        (Grade(rule="number", expected=("2",), rivals=("legs", "leg")), "So the answer is 2 legs.", False),
         (Grade(rule="exact", expected=("PARIS",)), " PARIS.\n", True),
         (Grade(rule="exact", expected=("PARIS",)), "Paris", False),
         (Grade(rule="exact", expected=("PARIS",)), "It is PARIS", False),

@@ -49,6 +49,7 @@ CHINESE = Grammar(
         "keeper": "照顾者",
     },
     caption="{e}的{A}：{v}。",
+    item="{e}的{a}",
     statements={
         "home": ("{e}住在{v}。", "{e}的家在{v}。", "{v}是{e}的家。"),
         "job": ("{e}的工作是{v}。", "{e}是一名{v}。", "{e}靠当{v}谋生。"),
@@ -89,8 +90,8 @@ CHINESE = Grammar(
     none="零",
     entity_parts=("{e}{n}。", "数一数：{e}{n}。"),
     part_questions=("{e}有几{m}{p}？", "请问{e}有几{m}{p}？"),
-    part_answer="所以{e}{n}。",
-    no_part_answer="所以问题不对：{e}{n}。",
+    part_answer="所以{n}。",
+    no_part_answer="所以问题不对：{n}。",
     no_part="没有{p}",
     fits_questions=("{o}放得进{c}吗？", "我能把{o}放进{c}吗？"),
     fits_yes="可以，{o}放得进{c}。",

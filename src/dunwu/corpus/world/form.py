@@ -67,8 +67,9 @@ def _ask_value(
     form, language = combination[0], grammar.language
     value, times, end = grammar.word(entity.facts[attribute]), rng.choice(REPEATS), rng.choice(lexicon.END_WORDS)
     question = grammar.question(entity, attribute, rng)
+    item = grammar.fill(grammar.item, entity, a=grammar.attributes[attribute])
     ending = end.name(language)
-    wording = rng.choice(grammar.forms[form]).format(q=question, n=times, w=ending)
+    wording = rng.choice(grammar.forms[form]).format(q=question, i=item, n=times, w=ending)
     if form == "ending":
         answer = grammar.statement(entity, attribute) + grammar.separator + _closing(ending, language)
         plain = value_grade(world, entity, attribute, language)

@@ -25,6 +25,7 @@ class Grammar:
     joined: Callable[[list[str]], str]  # "red, blue and green"
     heading: Callable[[str], str]
     attributes: Mapping[Attribute, str]
+    item: str  # the value of a fact, unnamed: "the home of Anna"
     caption: str  # states any fact as a line of a table does, {A} being the attribute
     statements: Mapping[Attribute, Phrases]
     questions: Mapping[Attribute, Phrases]
@@ -49,7 +50,7 @@ class Grammar:
     left_answer: str
     counting: str
     addition: Phrases
-    forms: Mapping[str, Phrases]  # {q} the question; {n}, {w}, {items}, {e} where the form has them
+    forms: Mapping[str, Phrases]  # {q} the question or {i} the item; {n}, {w}, {items}, {e} where the form has them
     story: Phrases
     value_page: Mapping[Attribute, str]
     small_talk: tuple[tuple[str, str], ...]

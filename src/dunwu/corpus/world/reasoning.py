@@ -143,7 +143,7 @@ class Premise:
         ]
         objection = grammar.no_part.format(p=part.name(language))
         grade = (
-            Grade(rule="number", expected=(str(count),), rivals=(objection,))
+            Grade(rule="number", expected=(str(count),), rivals=(objection, *_other_parts(part, language)))
             if count
             else Grade(rule="names", expected=(objection,), rivals=tuple("123456789"))
         )
@@ -159,6 +159,12 @@ def class_of(entity: Entity) -> Word:
 def part_count(world: World, combination: Combination) -> int:
     """How many of the part the entity has; 0 makes the question unsound."""
     return PART_COUNTS[class_of(world.by_key[combination[0]])][_part(combination[1])]
+
+
+def _other_parts(part: Word, language: Language) -> list[str]:
+    """What an answer about `part` must not speak of, in the plural and the singular."""
+    names = [other.name(language) for other in PARTS if other != part]
+    return names + [name.removesuffix("s") for name in names if language == "en"]
 
 
 def _part(name: str) -> Word:
