@@ -112,7 +112,7 @@ def run_peer(path: Path, threads: int | None) -> dict[str, Any]:
     torch.manual_seed(1337)
     split = read_split(path)
     config = GPT2Config(
-        vocab_size=split.vocab_size, n_positions=BLOCK, n_embd=128, n_layer=4, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0,
+        vocab_size=split.vocab_size, n_positions=BLOCK, n_embd=128, n_layer=4, n_head=4, bos_token_id=None, eos_token_id=None, resid_pdrop=0.0, embd_pdrop=0.0,
         attn_pdrop=0.0,
     )  # fmt: skip
     model: Any = GPT2LMHeadModel(config)

@@ -67,3 +67,28 @@ def test_only_the_wanted_gradients_are_made() -> None:
     linear_cross_entropy(hidden, weight, torch.tensor([1, 2, 3, 4])).backward()
     assert hidden.grad is not None
     assert weight.grad is None
+
+
+def test_under_autocast_it_is_the_same_to_the_precision_of_bfloat16() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(23, 16, requires_grad=True), torch.randn(31, 16, requires_grad=True)
+    targets = torch.randint(0, 31, (23,))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = linear_cross_entropy(hidden, weight, targets, chunk_rows=7)
+    ours.backward()
+    theirs = plain(hidden, weight, targets, 1.0)
+    expected = torch.autograd.grad(theirs, (hidden, weight))
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=0.1)
+    for got, want in zip((hidden.grad, weight.grad), expected, strict=True):
+        assert got is not None
+        assert got.dtype == torch.float32
+        assert float((got - want).norm() / want.norm()) < 2e-2
+
+
+def test_without_gradients_only_the_loss_is_made() -> None:
+    hidden, weight = torch.randn(4, 3), torch.randn(5, 3, requires_grad=True)
+    with torch.no_grad():
+        loss = linear_cross_entropy(hidden, weight, torch.tensor([1, 2, 3, 4]))
+    assert not loss.requires_grad
+    torch.testing.assert_close(loss, plain(hidden, weight, torch.tensor([1, 2, 3, 4]), 1.0).detach())

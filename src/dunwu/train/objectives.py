@@ -12,6 +12,8 @@ from dunwu.corpus.stream import IGNORED, Batch
 from dunwu.model.count import LOGITS_CHUNK_BYTES
 from dunwu.model.decoder import Decoder
 
+_GPU_CHUNK_BYTES = 256 << 20
+
 
 def causal_lm(model: Decoder, batch: Batch, *, total_learned: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Next-token cross-entropy, nats: summed over the micro-batch and divided by `total_learned`, the learned tokens of the
@@ -20,10 +22,10 @@ def causal_lm(model: Decoder, batch: Batch, *, total_learned: int) -> tuple[Tens
     Returns the loss and `{"loss_sum": nats summed over the micro-batch}`, detached.
     """
     hidden_BTD = model(ids_BT=batch.ids_BT, positions_BT=batch.positions_BT, document_BT=batch.document_BT)
-    loss_sum = linear_cross_entropy(
+    loss = linear_cross_entropy(
         hidden_BTD.flatten(0, 1), model.head_weight, batch.targets_BT.flatten(), scale=1.0 / total_learned
     )
-    return loss_sum, {"loss_sum": loss_sum.detach() * total_learned}
+    return loss, {"loss_sum": loss.detach() * total_learned}
 
 
 def linear_cross_entropy(
@@ -34,53 +36,64 @@ def linear_cross_entropy(
     The logits exist only `chunk_rows` rows at a time; where gradients are wanted, those of hidden and weight are made from
     the same chunk, while it is in the cache, and the backward pass only hands them out (after Liger, arXiv:2410.10989).
     """
-    rows = chunk_rows or max(16, LOGITS_CHUNK_BYTES // (weight_VD.shape[0] * 4))
-    return cast("Tensor", _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale, rows))
+    chunk_bytes = LOGITS_CHUNK_BYTES if hidden_ND.is_cpu else _GPU_CHUNK_BYTES
+    rows = chunk_rows or max(16, chunk_bytes // (weight_VD.shape[0] * 4))
+    wanted = torch.is_grad_enabled()
+    return cast("Tensor", _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale, rows, wanted))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float, rows: int) -> Tensor:
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        work = torch.promote_types(hidden_ND.dtype, torch.float32)
-        grad_hidden_ND = torch.empty_like(hidden_ND) if wants_hidden else None
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=work) if wants_weight else None
-        total = torch.zeros((), dtype=work, device=hidden_ND.device)
-        for start in range(0, hidden_ND.shape[0], rows):
-            chunk_hidden = hidden_ND[start : start + rows]
-            targets = targets_N[start : start + rows]
-            learned = targets != IGNORED
-            index_N1 = targets.clamp(min=0)[:, None]
-            logits_NV = (chunk_hidden @ weight_VD.T).to(work)
-            logits_NV -= logits_NV.amax(dim=-1, keepdim=True)
-            target_logits_N1 = logits_NV.gather(1, index_N1)
-            logits_NV.exp_()
-            sums_N1 = logits_NV.sum(dim=-1, keepdim=True)
-            total += ((sums_N1.log() - target_logits_N1)[:, 0] * learned).sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            factor_N1 = (learned * scale).to(work)[:, None]
-            logits_NV *= factor_N1 / sums_N1
-            logits_NV.scatter_add_(1, index_N1, -factor_N1)
-            grad_logits_NV = logits_NV.to(hidden_ND.dtype)
-            if grad_hidden_ND is not None:
-                torch.mm(grad_logits_NV, weight_VD, out=grad_hidden_ND[start : start + rows])
-            if grad_weight_VD is not None:
-                if grad_logits_NV.dtype == work:
-                    grad_weight_VD.addmm_(grad_logits_NV.T, chunk_hidden)
-                else:
-                    grad_weight_VD += grad_logits_NV.T @ chunk_hidden
-        ctx.save_for_backward(grad_hidden_ND, None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype))
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float, rows: int, wanted: bool
+    ) -> Tensor:
+        kind = hidden_ND.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
+        with torch.autocast(kind, enabled=False):
+            head_VD = weight_VD.to(low)
+            grad_hidden_ND = torch.empty_like(hidden_ND) if wanted and ctx.needs_input_grad[0] else None
+            grad_weight_VD = (
+                torch.zeros_like(weight_VD, dtype=_high(low)) if wanted and ctx.needs_input_grad[1] else None
+            )
+            total = torch.zeros((), dtype=_high(low), device=hidden_ND.device)
+            for start in range(0, hidden_ND.shape[0], rows):
+                chunk_ND = hidden_ND[start : start + rows].to(low)
+                logits_NV = (chunk_ND @ head_VD.T).to(_high(low))
+                targets_chunk_N = targets_N[start : start + rows]
+                total += _cross_entropy_and_its_gradient(logits_NV, targets_chunk_N, scale)
+                if grad_hidden_ND is not None:
+                    grad_hidden_ND[start : start + rows] = logits_NV.to(low) @ head_VD
+                if grad_weight_VD is not None:
+                    _add_product(grad_weight_VD, logits_NV.to(low).T, chunk_ND)
+        grad_weight_VD = None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype)
+        ctx.save_for_backward(grad_hidden_ND, grad_weight_VD)
         return total * scale
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        grad = grads[0]
-        grad_hidden_ND, grad_weight_VD = ctx.saved_tensors
-        return (
-            None if grad_hidden_ND is None else grad_hidden_ND * grad,
-            None if grad_weight_VD is None else grad_weight_VD * grad,
-            None,
-            None,
-            None,
-        )
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        scaled = [None if grad is None else grad * grads[0].to(grad.dtype) for grad in ctx.saved_tensors]
+        return (*scaled, None, None, None, None)
+
+
+def _high(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def _cross_entropy_and_its_gradient(logits_NV: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """The summed cross-entropy, nats; `logits_NV` is turned into `scale` times its gradient in place."""
+    learned_N = targets_N != IGNORED
+    index_N1 = targets_N.clamp(min=0)[:, None]
+    logits_NV -= logits_NV.amax(dim=-1, keepdim=True)
+    target_logits_N1 = logits_NV.gather(1, index_N1)
+    sums_N1 = logits_NV.exp_().sum(dim=-1, keepdim=True)
+    factor_N1 = (learned_N * scale).to(logits_NV.dtype)[:, None]
+    logits_NV *= factor_N1 / sums_N1
+    logits_NV.scatter_add_(1, index_N1, -factor_N1)
+    return ((sums_N1.log_() - target_logits_N1)[:, 0] * learned_N).sum()
