@@ -20,7 +20,8 @@ TOKENIZER_BYTES_PER_S = 4e6  # of text sampled to train a vocabulary
 ENCODE_BYTES_PER_S = 6e6
 TEXT_SHARE = {".html": 0.3, ".htm": 0.3, ".pdf": 0.05, ".docx": 0.3, ".epub": 2.0, ".ipynb": 0.4, ".parquet": 2.0}
 UNPACKED_RATIO = 2.8
-BASELINE_BYTES_PER_S = 0.8e6  # of training text given to xz and the n-grams
+BASELINE_BYTES_PER_S = 0.6e6  # of training text given to xz and the n-grams
+BASELINE_BYTES_HELD = 42  # a byte of that text
 BASELINE_MAX_BYTES = 24e6
 EXAM_ANSWER_TOKENS = 40
 REPORT_S = 3.0
@@ -75,6 +76,11 @@ def sft_bytes(recipe: Recipe) -> int:
 
 def _example_bytes(example: Example) -> int:
     return sum(len(message.content.encode("utf-8")) for message in example.messages)
+
+
+def baseline_bytes(recipe: Recipe, train_bytes: int) -> int:
+    """The most that the baselines hold in memory."""
+    return int(min(train_bytes, BASELINE_MAX_BYTES) * BASELINE_BYTES_HELD) if recipe.evaluate.baselines else 0
 
 
 def evaluate_seconds(

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dunwu.build.costs import baseline_bytes
 from dunwu.build.exam import exam_questions
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
@@ -34,7 +35,6 @@ from dunwu.model.hub import load_model
 from dunwu.tokenizer.bpe import Tokenizer
 
 MODEL_STAGES = ("pretrain", "sft")
-BASELINE_BYTES = 600_000_000  # what the n-grams hold at most
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -51,7 +51,8 @@ def _forecast(outlook: Outlook) -> Forecast:
             seconds=after_training_s(outlook, speed),
             peak_bytes=resident_bytes()
             + max(
-                training_bytes(config, rows, context, "adamw") // 3, BASELINE_BYTES * outlook.recipe.evaluate.baselines
+                training_bytes(config, rows, context, "adamw") // 3,
+                baseline_bytes(outlook.recipe, outlook.facts["corpus"]["train_bytes"]),
             ),
         )
     )
