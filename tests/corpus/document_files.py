@@ -12,7 +12,38 @@ from dunwu.corpus.pipeline import build_corpus
 from dunwu.corpus.store import read_documents
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-_WORDS = ["river", "stone", "garden", "winter", "letter", "captain", "silver", "window", "forest", "morning", "evening", "harbour", "lantern", "village", "teacher", "bridge", "market", "father", "mother", "sister", "brother", "journey", "mountain", "shadow", "candle", "paper", "story", "kitchen", "music", "thunder"]
+_WORDS = [
+    "river",
+    "stone",
+    "garden",
+    "winter",
+    "letter",
+    "captain",
+    "silver",
+    "window",
+    "forest",
+    "morning",
+    "evening",
+    "harbour",
+    "lantern",
+    "village",
+    "teacher",
+    "bridge",
+    "market",
+    "father",
+    "mother",
+    "sister",
+    "brother",
+    "journey",
+    "mountain",
+    "shadow",
+    "candle",
+    "paper",
+    "story",
+    "kitchen",
+    "music",
+    "thunder",
+]
 _GLUE = ("the", "of", "and", "to", "in", "that", "was", "with", "had", "for", "his", "her", "a", "by")
 _HAN = "山水风雨春秋天地人家门前路上月光海边树下花开城中老师学生朋友今天明天早晨晚上走过看见听说想起回来出去"
 
