@@ -26,10 +26,10 @@ demo: $(VENV)/.installed
 	@echo "Build one of your own: $(BIN)/dunwu build FOLDER budget=30min"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
