@@ -21,7 +21,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 def peak_rates(section: TrainSection, config: DecoderConfig, *, scale: float = 1.0) -> tuple[float, float]:
     """Peak learning rates of Muon and AdamW: the recipe's, or `scale` times those that suit the width."""
-    lr_muon, lr_adamw = default_lrs(config)
+    lr_muon, lr_adamw = default_lrs(config, section.optimizer)
     return (
         lr_muon * scale if section.lr_muon == "auto" else section.lr_muon,
         lr_adamw * scale if section.lr_adamw == "auto" else section.lr_adamw,

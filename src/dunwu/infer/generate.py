@@ -3,6 +3,7 @@
 Shapes: `B` rows, `T` new columns, `D` model width.
 """
 
+import contextlib
 import random
 from collections.abc import Generator as Steps
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dunwu.core.devices import products_of_few_rows
 from dunwu.core.errors import DataError, ModelError
 from dunwu.core.records import Completion
 from dunwu.infer.sampler import Sampling, sample
@@ -24,6 +26,7 @@ FinishReason = Literal["stop", "length", "context"]
 PREFILL_COLUMNS = 512  # a long prompt is read in parts: the attention mask of a part is columns × context
 CACHE_BYTES = 512 << 20
 MOST_ROWS = 64
+FEW_ROWS = 4  # fewer rows in a product than this: see `products_of_few_rows`
 COMPACT_BELOW = 0.75  # finished rows leave the cache when fewer than this share of the rows are alive
 
 
@@ -177,10 +180,11 @@ class Generator:
         """Read `columns`, [B][T], into the cache and choose the token after them, for each row."""
         ids_BT = torch.tensor(columns, device=self._device)
         hidden_BTD: Tensor | None = None
-        for part_BT in ids_BT.split(PREFILL_COLUMNS, dim=1):
-            hidden_BTD = self.model(part_BT, cache=cache)
-        assert hidden_BTD is not None
-        logits_BV = self.model.logits(hidden_BTD[:, -1])[:, : self.tokenizer.vocab_size]
+        with products_of_few_rows() if ids_BT.numel() < FEW_ROWS else contextlib.nullcontext():
+            for part_BT in ids_BT.split(PREFILL_COLUMNS, dim=1):
+                hidden_BTD = self.model(part_BT, cache=cache)
+            assert hidden_BTD is not None
+            logits_BV = self.model.logits(hidden_BTD[:, -1])[:, : self.tokenizer.vocab_size]
         return sample(logits_BV, sampling, [row.draws.random() for row in rows] if sampling.temperature else ())
 
     @torch.inference_mode()
