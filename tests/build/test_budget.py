@@ -155,3 +155,17 @@ def test_speed_is_interpolated_between_the_probes_and_kept_level_beyond():
     assert rate(shapes[64]) == pytest.approx(1e11)
     assert 1e11 < rate(shapes[192]) < 2e11
     assert rate(shapes[1024]) == pytest.approx(2e11)
+
+
+@pytest.mark.parametrize(
+    "fixed", [{"num_attention_heads": 12}, {"num_key_value_heads": 4}, {"num_attention_heads": 128}]
+)
+def test_a_number_that_some_shapes_cannot_have_leaves_the_others(fixed):
+    left = candidates(ModelSection(**fixed), 4096)
+    assert 0 < len(left) < len(candidates(ModelSection(), 4096))
+    assert all(getattr(config, name) == value for config in left for name, value in fixed.items())
+
+
+def test_a_number_that_no_shape_can_have_is_an_error():
+    with pytest.raises(ModelError, match="head_dim=0"):
+        candidates(ModelSection(num_attention_heads=1000, hidden_size=64), 4096)

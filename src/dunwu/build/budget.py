@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dunwu.build.probe import TrainingSpeed
-from dunwu.core.errors import RecipeError
+from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.recipe import ModelSection, PretrainSection, TrainSection
 from dunwu.core.units import format_bytes, format_duration
 from dunwu.model.config import DecoderConfig
@@ -88,7 +88,7 @@ def decoder_config(
     head_dim = _or(
         section.head_dim, fitting if section.num_attention_heads == "auto" else hidden // section.num_attention_heads
     )
-    heads = _or(section.num_attention_heads, max(1, hidden // head_dim))
+    heads = _or(section.num_attention_heads, max(1, hidden // max(1, head_dim)))
     key_value_heads = _or(section.num_key_value_heads, heads // 2 if heads % 2 == 0 else heads)
     return DecoderConfig(
         architecture=section.architecture,
@@ -166,12 +166,19 @@ def choose(model: ModelSection, pretrain: PretrainSection, vocab_size: int, limi
 
 
 def candidates(section: ModelSection, vocab_size: int) -> list[DecoderConfig]:
-    """Every shape that the recipe leaves open, the smallest first."""
+    """Every shape that the recipe leaves open and that its numbers fit, the smallest first. Raises ModelError if none fits."""
     configs: list[DecoderConfig] = []
+    clash: ModelError | None = None
     for hidden, layers in SHAPES:
-        trial = decoder_config(section, hidden, layers, vocab_size=vocab_size, context_length=256)
+        try:
+            trial = decoder_config(section, hidden, layers, vocab_size=vocab_size, context_length=256)
+        except ModelError as error:  # twelve heads do not divide the smallest width, but a larger one
+            clash = error
+            continue
         context = choose_context_length(section, parameters(trial))
         configs.append(dataclasses.replace(trial, max_position_embeddings=context))
+    if clash is not None and not configs:
+        raise clash
     return list(dict.fromkeys(configs))
 
 
