@@ -252,3 +252,10 @@ def test_a_home_whose_bookkeeping_was_cut_short_says_which_file(documents, home)
     file.write_text(file.read_text()[:50])
     with pytest.raises(DataError, match=r"stage\.json"):
         build(stages, recipe(documents), home)
+
+
+def test_a_reason_with_brackets_is_shown_as_it_is(documents, home):
+    stages = [stage("corpus", runs=[], settings=lambda r: {"prompts": list(r.evaluate.prompts)})]
+    build(stages, recipe(documents), home)
+    said = build(stages, recipe(documents, evaluate={"prompts": ["[/b] [red]"]}), home)
+    assert "'[/b] [red]'" in said.partition("to do:")[0]

@@ -53,7 +53,7 @@ def plan_table(planned: Sequence[PlannedStage], recipe: Recipe, home: Home) -> R
             stage.step.stage.name,
             "done" if done else "run",
             *_cells(figures),
-            "unchanged" if done else stage.step.reason,
+            Text("unchanged" if done else stage.step.reason),  # values of a recipe are no markup
         )
     to_run_s = sum(stage.forecast.predicted.seconds or 0.0 for stage in planned if stage.step.record is None)
     total = f"\nto do: {format_duration(to_run_s)} of the budget of {format_duration(parse_duration(recipe.budget))}"
