@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dunwu.build.costs import corpus_seconds, text_bytes
-from dunwu.build.exam import exam_texts
+from dunwu.build.exam import exam_texts, world_of
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import corpus_inputs
@@ -24,7 +24,9 @@ def _settings(recipe: Recipe) -> Mapping[str, Any]:
     section = recipe.corpus.model_dump(mode="json", exclude={"workers", "decontaminate_files"})
     for source in section["sources"]:
         source.pop("path", None)  # what the files hold counts, not where they lie
-    settings = {"corpus": section, "seed": recipe.seed, "exam_questions": recipe.evaluate.exam_questions}
+    settings: dict[str, Any] = {"corpus": section, "seed": recipe.seed}
+    if recipe.corpus.decontaminate and world_of(recipe) is not None:
+        settings["exam_questions"] = recipe.evaluate.exam_questions  # how many texts must not be learned
     if any(isinstance(source, PythonDocsSource) for source in recipe.corpus.sources):
         settings["python"] = platform.python_version()
     return settings
