@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -7,11 +8,13 @@ import time
 import pytest
 
 from dunwu.build.explain import explain_stage
-from dunwu.build.graph import lay_out
+from dunwu.build.graph import Outcome, lay_out
 from dunwu.build.home import Figures, Forecast, Home
 from dunwu.build.inputs import corpus_inputs
 from dunwu.build.lock import locked
+from dunwu.build.stages.corpus import CORPUS
 from dunwu.core.errors import BuildError, DataError, DiskError
+from dunwu.core.recipe import Recipe
 from dunwu.train.signals import Interrupted
 
 from .fakes import build, recipe, stage
@@ -259,3 +262,26 @@ def test_a_reason_with_brackets_is_shown_as_it_is(documents, home):
     build(stages, recipe(documents), home)
     said = build(stages, recipe(documents, evaluate={"prompts": ["[/b] [red]"]}), home)
     assert "'[/b] [red]'" in said.partition("to do:")[0]
+
+
+def test_the_time_that_training_counted_outlives_a_killed_process(documents, home):
+    """The clock of a killed process is lost; what its checkpoints know of is not."""
+    fake = stage("pretrain", runs=[])
+    trained = dataclasses.replace(fake, run=lambda work: Outcome(actual=Figures(seconds=1000.0, tokens=3)))
+    build([trained], recipe(documents), home)
+    assert home.current()["pretrain"].actual.seconds == 1000.0
+
+
+def test_the_number_of_exam_questions_touches_only_a_corpus_that_is_kept_clear_of_them(documents):
+    def settings(*sources, questions, **corpus):
+        return CORPUS.settings(
+            Recipe.model_validate(
+                {"corpus": {"sources": [*sources], **corpus}, "evaluate": {"exam_questions": questions}}
+            )
+        )
+
+    folder, world = {"kind": "folder", "path": str(documents)}, {"kind": "world"}
+    assert settings(folder, questions=10) == settings(folder, questions=20)
+    assert settings(folder, world, questions=10) != settings(folder, world, questions=20)
+    clean = {"decontaminate": False}
+    assert settings(folder, world, questions=10, **clean) == settings(folder, world, questions=20, **clean)

@@ -90,8 +90,13 @@ def _run_step(step: Step, outlook: Outlook, home: Home, progress: TerminalProgre
     with timed(step.folder) as clock, peak_memory() as peak:
         outcome = stage.run(work)
     progress.finish()
+    counted_s = (
+        outcome.actual.seconds or 0.0
+    )  # by training, in its checkpoints: a killed process tells the clock nothing
     actual = dataclasses.replace(
-        outcome.actual, seconds=clock.total_s(), peak_bytes=outcome.actual.peak_bytes or peak.bytes
+        outcome.actual,
+        seconds=max(clock.total_s(), counted_s),
+        peak_bytes=outcome.actual.peak_bytes or peak.bytes,
     )
     record = StageRecord(
         stage=stage.name,

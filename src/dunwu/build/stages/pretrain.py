@@ -108,6 +108,7 @@ def _run(work: Work) -> Outcome:
             "epochs": result.tokens / corpus_tokens,
         },
         actual=Figures(
+            seconds=result.seconds,
             peak_bytes=gpu_peak(result),
             parameters=parameters(config),
             tokens=result.tokens,

@@ -95,6 +95,7 @@ def _run(work: Work) -> Outcome:
             "context_length": context,
         },
         actual=Figures(
+            seconds=result.seconds,
             peak_bytes=gpu_peak(result),
             parameters=parameters(model.config),
             tokens=result.tokens,
