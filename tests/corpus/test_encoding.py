@@ -79,3 +79,20 @@ def test_hopeless_bytes_become_replacement_characters() -> None:
     text = "".join(decode_blocks([b"good line\n\xff\xfe\xfa\xfb\x81\n", codecs.BOM_UTF8 + b"x"], "utf-8"))
     assert text.startswith("good line\n")
     assert "\ufffd" in text
+
+
+@pytest.mark.parametrize("text", ["这是一段普通的文字，用来写笔记。\n" * 40, "It’s a plain line — with marks.\n" * 40])
+@pytest.mark.parametrize("odd", [b"\xff\n", "一行国标文字放在这里看看如何。\n".encode("gb18030"), b"caf\xe9 au lait\n"])
+def test_a_broken_line_at_the_start_does_not_lose_the_file(text: str, odd: bytes) -> None:
+    data = odd + text.encode()
+    assert detect_encoding(data, complete=True) == "utf-8"
+    read = "".join(decode_blocks([data], "utf-8"))
+    assert read.endswith(text)
+    assert read.startswith(("\ufffd", "一行国标文字", "café"))
+
+
+def test_half_utf8_half_gb18030_keeps_both() -> None:
+    notes, old = "今天天气很好，我们去公园散步。\n" * 20, "明天再去看望老朋友，带一些水果。\n" * 20
+    data = notes.encode() + old.encode("gb18030")
+    assert detect_encoding(data, complete=True) == "utf-8"
+    assert "".join(decode_blocks([data], "utf-8")) == notes + old

@@ -21,6 +21,7 @@ _TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b\x08")
 _CONTROLS = bytes(byte for byte in range(32) if byte not in _TEXT_CONTROLS)
 _MAX_CONTROL_SHARE = 0.003
 _MIN_PLAUSIBLE = 0.85
+_MIN_WHOLE_LINES = 0.2  # of the bytes in lines that are not ASCII
 
 
 def detect_encoding(sample: bytes, *, complete: bool = False) -> str | None:
@@ -38,9 +39,23 @@ def detect_encoding(sample: bytes, *, complete: bool = False) -> str | None:
         return wide
     if len(sample) - len(sample.translate(None, _CONTROLS)) > _MAX_CONTROL_SHARE * len(sample):
         return None
-    if _decodes(sample, "utf-8", complete) is not None:
+    if _decodes(sample, "utf-8", complete) is not None or _mostly_utf8(sample):
         return "utf-8"
     return _legacy(sample, complete)
+
+
+def _mostly_utf8(sample: bytes) -> bool:
+    """UTF-8 with a few broken bytes or lines of another encoding, which `decode_blocks` mends line by line.
+
+    By chance, text of another encoding gives few whole characters of UTF-8, and whole lines only of a word or two.
+    """
+    text = sample.decode("utf-8", "replace")
+    broken = text.count("\ufffd")
+    if sum(char > "\x7f" for char in text) - broken > 4 * broken:
+        return True
+    lines = [line for line in sample.splitlines() if not line.isascii()]
+    whole = sum(len(line) for line in lines if _decodes(line, "utf-8", True) is not None)
+    return whole > _MIN_WHOLE_LINES * sum(map(len, lines))
 
 
 def _decodes(sample: bytes, encoding: str, complete: bool) -> str | None:
