@@ -10,6 +10,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from dunwu.build.home import Home
 from dunwu.cli import run
 from dunwu.core.load import load_recipe
 
@@ -164,6 +165,7 @@ def test_a_base_model_continues_what_it_is_given(place, capsys):
         (["explain", "sft", "my-folder"], "there is no stage 'sft'"),
         (["biuld"], 'Did you mean "build"?'),
         (["generate"], "requires an argument"),
+        (["generate", "my-folder", "hello", "--max-tokens", "0"], "--max-tokens"),
     ],
 )
 def test_a_mistake_ends_in_one_clean_message(place, capsys, arguments, expected):
@@ -172,6 +174,21 @@ def test_a_mistake_ends_in_one_clean_message(place, capsys, arguments, expected)
     said = capsys.readouterr().err
     assert expected in said
     assert "Traceback" not in said
+
+
+def test_documents_that_moved_away_do_not_hide_the_other_builds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        write_documents(tmp_path / name, count=1)
+        home = Home(tmp_path / "builds" / name)
+        home.make()
+        home.recipe_file.write_text(f"corpus: {{sources: [{{path: {tmp_path / name}, kind: folder}}]}}", "utf-8")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert run(["status"]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'one'} does not exist" in said
+    assert "builds/two\n  corpus     to do: never run" in said
 
 
 def test_an_error_of_our_own_leaves_its_trace_in_a_file(place, capsys, monkeypatch):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 
 from dunwu import __version__
 from dunwu.cli.failures import Crash, crash_log
@@ -22,7 +22,7 @@ app = App(
 Model = Annotated[str, Parameter(help="A build's home, its model/ folder, or any Hugging Face folder (Llama, Qwen3).")]
 Temperature = Annotated[float, Parameter(help="0 always takes the likeliest token; 1 follows the model's odds.")]
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same words.")]
-MaxTokens = Annotated[int, Parameter(help="The most tokens of one answer.")]
+MaxTokens = Annotated[int, Parameter(validator=validators.Number(gte=1), help="The most tokens of one answer.")]
 
 
 @app.command

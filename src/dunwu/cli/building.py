@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,7 +17,7 @@ from dunwu.build.run import run_build
 from dunwu.cli.failures import crash_log
 from dunwu.cli.target import BUILDS, resolve
 from dunwu.core.devices import prepare_cpu
-from dunwu.core.errors import BuildError
+from dunwu.core.errors import BuildError, DunwuError
 from dunwu.core.progress import TerminalProgress
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_count, format_duration
@@ -47,13 +48,21 @@ def status(words: Sequence[str]) -> None:
     homes = sorted(folder for folder in BUILDS.glob("*") if Home(folder).exists()) if BUILDS.is_dir() else []
     if not homes:
         raise BuildError(f"there is no build below {BUILDS.absolute()}; begin one with `dunwu build`, or name a home")
-    print("\n\n".join(_status(*resolve([str(folder)])) for folder in homes))
+    print("\n\n".join(_status_or_why_not(folder) for folder in homes))
 
 
 def explain(stage: str, words: Sequence[str]) -> None:
     """Print why a stage would run."""
     recipe, home = resolve(words)
     print(explain_stage(STAGES, stage, recipe, home))
+
+
+def _status_or_why_not(folder: Path) -> str:
+    """One of many: documents that moved away hide neither this home nor the others."""
+    try:
+        return _status(*resolve([str(folder)]))
+    except DunwuError as error:
+        return f"{folder}\n  {error}"
 
 
 def _status(recipe: Recipe, home: Home) -> str:
