@@ -50,6 +50,18 @@ def test_gutenberg_licence_goes() -> None:
     assert set(removed) == {"gutenberg_licence"}
 
 
+def test_each_of_several_gutenberg_books_stays() -> None:
+    books = [english(seed) for seed in range(3)]
+    marked = [
+        f"Header\n*** START OF THE PROJECT GUTENBERG EBOOK {n} ***\n\n{book}\n\n"
+        f"End of the Project Gutenberg EBook of {n}\n\n*** END OF THE PROJECT GUTENBERG EBOOK {n} ***\nLicence\n"
+        for n, book in enumerate(books)
+    ]
+    assert strip_boilerplate("".join(marked))[0] == "\n\n".join(books)
+    middle = marked[0].split("***\n", 1)[1]  # a long file is read in pieces, and one may begin inside a book
+    assert strip_boilerplate(middle + marked[1])[0] == "\n\n".join(books[:2])
+
+
 def test_text_about_gutenberg_stays() -> None:
     text = english(1) + "\n\nI read it on Project Gutenberg, where it is free.\n\n" + english(2)
     assert strip_boilerplate(text) == (text, {})

@@ -69,14 +69,22 @@ def strip_boilerplate(text: str) -> tuple[str, Counter[str]]:
 
 
 def gutenberg_licence(text: str) -> str:
-    """What stands before and after the marks that Project Gutenberg sets around a book."""
+    """What stands before and after the marks that Project Gutenberg sets around a book, or around each of several."""
     if "PROJECT GUTENBERG" not in text and "Project Gutenberg" not in text:
         return text
-    start = _GUTENBERG_START.search(text)
-    if start:
-        text = text[start.end() :]
-    end = _GUTENBERG_END.search(text)
-    return text[: end.start()].strip("\n") if end else text.strip("\n") if start else text
+    starts = [(match.start(), match.end(), True) for match in _GUTENBERG_START.finditer(text)]
+    marks = sorted(starts + [(match.start(), match.end(), False) for match in _GUTENBERG_END.finditer(text)])
+    if not marks:
+        return text
+    kept: list[str] = []
+    opened: int | None = None if marks[0][2] else 0  # without a start the text is the middle of a book
+    for begin, end, starts_book in marks:
+        if opened is not None:
+            kept.append(text[opened:begin])
+        opened = end if starts_book else None
+    if opened is not None:
+        kept.append(text[opened:])
+    return "\n\n".join(part.strip("\n") for part in kept)
 
 
 def page_furniture(text: str) -> str:
