@@ -100,6 +100,21 @@ def test_no_near_duplicate_straddles_the_split(tmp_path: Path, dedup: str, unit:
         assert len(train) + len(heldout) == 30
 
 
+def test_no_passage_of_another_edition_is_held_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    book = english(1, 600)
+    (tmp_path / "in" / "first.txt").write_text(book, "utf-8")
+    (tmp_path / "in" / "second.txt").write_text("\n\n".join((english(2, 133), book, english(3, 133))), "utf-8")
+    (tmp_path / "in" / "other.txt").write_text(english(4, 900), "utf-8")
+    build(tmp_path / "in", tmp_path / "out", heldout_fraction=0.2, quality=False)
+    assert card_of(tmp_path / "out")["split"]["unit"] == "section"
+    train, heldout = split_texts(tmp_path / "out")
+    assert heldout
+    learned = "\n".join(train)
+    assert not [part for text in heldout for part in text.split("\n\n") if part in learned]
+    assert sum(map(len, train)) > 2 * len(book)
+
+
 def test_duplicates_are_dropped_and_sampled_by_rule(tmp_path: Path) -> None:
     write_notes(tmp_path / "in", 30)
     for name, text in {"z1.txt": english(0, 20).upper(), "z2.txt": reworded(english(2, 20), 1)}.items():

@@ -38,6 +38,7 @@ class Decision:
     languages: dict[str, LanguageSplit] = field(default_factory=dict[str, LanguageSplit])
     fixed_heldout: int = 0
     one_copied_document: bool = False
+    all_alike: bool = False  # so much so that units only somewhat alike had to be split
 
     @property
     def unit(self) -> str:
@@ -48,6 +49,11 @@ class Decision:
     def split_card(self, heldout_rows: int) -> dict[str, Any]:
         """The split as the card tells it."""
         notes = ["Near-duplicates of a held-out unit are never in training: the split is by near-duplicate cluster."]
+        if self.all_alike:
+            notes = [
+                "Nearly all documents are alike: only closest likeness was kept on one side of the split, so held-out"
+                " text may have passages in common with training."
+            ]
         if self.fixed_heldout:
             notes.append(
                 f"{self.fixed_heldout:,} held-out pages of the small world were chosen by the world itself; its text is"
@@ -120,19 +126,24 @@ def _document_clusters(pool: Pool, near: _Near, threshold: float, dropped: npt.N
 def _hold_out_free(pool: Pool, decision: Decision, near: _Near, section: CorpusSection, seed: int) -> None:
     """Split each language by itself, so that each is held out in proportion. A cluster has its first document's language.
 
-    Where likeness joins so much that nothing can be held out (forms, templates), the strict threshold is taken.
+    Where likeness joins so much that nothing can be held out (forms, templates, editions of one book), the strict
+    threshold is taken; then sections of documents that are alike may part.
     """
-    for threshold in near.thresholds:
+    lenient, strict = near.thresholds
+    for threshold, whole in ((lenient, True), (strict, True), (strict, False)):
         clusters = _document_clusters(pool, near, threshold, decision.dropped)
-        _hold_out_clusters(pool, decision, clusters, threshold, section, seed)
+        _hold_out_clusters(pool, decision, clusters, (threshold, whole), section, seed)
         if any(part.heldout_units for part in decision.languages.values()):
+            decision.all_alike = threshold != lenient or not whole
             return
 
 
 def _hold_out_clusters(
-    pool: Pool, decision: Decision, clusters: _Places, threshold: float, section: CorpusSection, seed: int
+    pool: Pool, decision: Decision, clusters: _Places, likeness: tuple[float, bool], section: CorpusSection, seed: int
 ) -> None:
+    """`likeness`: from which similarity sections belong together, and whether all of documents that are alike do."""
     documents = pool.documents
+    threshold, whole = likeness
     kept = (documents["fixed"] == AUTO) & (decision.dropped == 0)
     language_of = documents["language"][clusters]
     for number, name in enumerate(pool.languages):
@@ -148,21 +159,40 @@ def _hold_out_clusters(
         if unit == "document":
             keys = clusters[pool.sections["document"][places]]
         else:
-            keys = _section_clusters(pool, places, threshold)
+            keys = _section_clusters(pool, places, threshold, clusters if whole else None)
         held = hold_out(keys, pool.sections["bytes"][places], section.heldout_fraction, (seed, number))
         decision.held[places[held]] = True
         decision.languages[name] = _language_split(unit, why, keys, held, pool.sections["bytes"][places])
 
 
-def _section_clusters(pool: Pool, places: _Places, threshold: float) -> _Places:
-    """Cluster of each of these sections: near-duplicates belong together."""
+def _section_clusters(pool: Pool, places: _Places, threshold: float, alike: _Places | None) -> _Places:
+    """Cluster of each of these sections: near-duplicates belong together.
+
+    `alike`, `[documents]`: where several documents share a cluster, all their sections belong together; the cuts of one
+    edition fall elsewhere than those of another, so sections that overlap by half would not be found to be alike.
+    """
     eligible = np.zeros(len(pool.sections), bool)
     eligible[places] = True
     clusters = Clusters.singles(len(pool.sections))
     for pairs, _ in similar_pairs(pool.section_sketches, eligible, threshold):
         for left, right in pairs:
             clusters.join(int(left), int(right))
+    if alike is not None:
+        _join_alike(pool, places, alike, clusters)
     return clusters.names()[places]
+
+
+def _join_alike(pool: Pool, places: _Places, alike: _Places, clusters: Clusters) -> None:
+    """Make one cluster of the sections of documents that are alike; parts of one document alone are not."""
+    documents = pool.sections["document"][places]
+    names, groups = alike[documents], pool.documents["group"][documents]
+    firsts: dict[int, tuple[int, int]] = {}
+    for place, name, group in zip(places.tolist(), names.tolist(), groups.tolist(), strict=True):
+        firsts.setdefault(name, (place, group))
+    shared = {name for name, group in zip(names.tolist(), groups.tolist(), strict=True) if firsts[name][1] != group}
+    for place, name in zip(places.tolist(), names.tolist(), strict=True):
+        if name in shared:
+            clusters.join(place, firsts[name][0])
 
 
 def _language_split(
