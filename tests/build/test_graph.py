@@ -9,7 +9,7 @@ import pytest
 
 from dunwu.build.explain import explain_stage
 from dunwu.build.graph import Outcome, lay_out
-from dunwu.build.home import Figures, Forecast, Home
+from dunwu.build.home import INPUTS_FILE, Figures, Forecast, Home
 from dunwu.build.inputs import corpus_inputs
 from dunwu.build.lock import locked
 from dunwu.build.stages.corpus import CORPUS
@@ -285,3 +285,26 @@ def test_the_number_of_exam_questions_touches_only_a_corpus_that_is_kept_clear_o
     assert settings(folder, world, questions=10) != settings(folder, world, questions=20)
     clean = {"decontaminate": False}
     assert settings(folder, world, questions=10, **clean) == settings(folder, world, questions=20, **clean)
+
+
+def test_documents_whose_names_are_not_utf8_are_read_and_told_apart(documents, home):
+    for name in ("你", "我"):
+        place = os.fsencode(documents) + b"/" + name.encode("gb18030") + b".txt"
+        try:
+            with open(place, "w", encoding="utf-8") as file:
+                file.write(name)
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+    runs = []
+    build(three(runs), recipe(documents), home)
+    build(three(runs), recipe(documents), home)
+    assert runs == ["corpus", "pretrain", "sft"]
+    assert len(home_inputs(home)["corpus.sources.0"]) == 4
+    with open(place, "w", encoding="utf-8") as file:
+        file.write("changed")
+    build(three(runs), recipe(documents), home)
+    assert runs == ["corpus", "pretrain", "sft"] * 2
+
+
+def home_inputs(home):
+    return json.loads((home.folder_of(home.current()["corpus"]) / INPUTS_FILE).read_text("utf-8"))

@@ -72,8 +72,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Write `value` as indented JSON, atomically. Names of files that are not UTF-8 come back as Python has them."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))  # a lone surrogate as JSON's own escape of it
 
 
 def read_json(path: Path) -> Any:

@@ -110,7 +110,7 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
     if not root.exists():
         raise DataError(f"{root} does not exist; give the path of a folder of documents, or of one file")
     if root.is_file():
-        return [SourceFile(root, root.name)]
+        return [SourceFile(root, _shown(root.name))]
     found: list[SourceFile] = []
     seen: set[tuple[int, int]] = set()
     for folder, names, files in os.walk(root, followlinks=True):
@@ -122,10 +122,15 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder) / name
-            source = path.relative_to(root).as_posix().encode("utf-8", "replace").decode()
+            source = _shown(path.relative_to(root).as_posix())
             if not name.startswith(".") and _matches(source, include) and not _matches(source, exclude):
                 found.append(SourceFile(path, source))
     return sorted(found, key=lambda file: file.source)
+
+
+def _shown(name: str) -> str:
+    """`name` with bytes that are not UTF-8 (old Chinese archives have them) spelled out, so that names stay distinct."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _matches(source: str, patterns: tuple[str, ...]) -> bool:
