@@ -13,7 +13,10 @@ from dunwu.corpus.redact import redact, valid_card, valid_chinese_id
 PRIVATE = [
     ("email", "写信到 zhang.san+work@mail.example.com.cn，谢谢。", "写信到 [EMAIL]，谢谢。"),
     ("email", "<jane@example.org>, bob_1@x-y.io.", "<[EMAIL]>, [EMAIL]."),
+    ("email", "_jane@example.org_ -bob@example.org", "_[EMAIL]_ -[EMAIL]"),
     ("phone", "电话13800138000，", "电话[PHONE]，"),
+    ("phone", "Tel.13800138000", "Tel.[PHONE]"),
+    ("phone", "座机 (010) 62345678，（0755）1234567。", "座机 [PHONE]，[PHONE]。"),
     ("phone", "手机：138-0013-8000 或 +86 139 1234 5678。", "手机：[PHONE] 或 [PHONE]。"),
     ("phone", "座机 010-62345678。", "座机 [PHONE]。"),
     ("phone", "call (555) 234-5678 or 555-234-5678 now", "call [PHONE] or [PHONE] now"),
@@ -36,7 +39,22 @@ PRIVATE = [
         "a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\nb",
         "a\n[PRIVATE_KEY]\nb",
     ),
+    (
+        "private_key",
+        "'-----BEGIN PRIVATE KEY-----\\n" + "MIIEvQIBADANBgkq+/kw=" * 3 + "\\n-----END PRIVATE KEY-----\\n'",
+        "'[PRIVATE_KEY]\\n'",
+    ),
+    (
+        "private_key",
+        "-----BEGIN EC PRIVATE KEY-----\n" + ("MIIEvQIBADANBgkq+/kw=" * 3 + "\n") * 4 + "\nCut (short), alas.",
+        "[PRIVATE_KEY]\n\nCut (short), alas.",
+    ),
 ]
+
+
+def test_a_text_that_speaks_of_private_keys_stays() -> None:
+    rest = " opens the file (as we saw), in every format.\n\n后面的正文（很长）都要保留。" * 3
+    assert redact("The line -----BEGIN PRIVATE KEY-----" + rest)[0] == "The line [PRIVATE_KEY]" + rest
 
 
 @pytest.mark.parametrize(("kind", "text", "clean"), PRIVATE, ids=range(len(PRIVATE)))

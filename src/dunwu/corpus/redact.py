@@ -54,7 +54,12 @@ TAGS = {
     "phone": "[PHONE]",
 }
 
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
+# A key to its end; without an end only what looks like one, as a text may also speak of the mark.
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----(?:"
+    r"[A-Za-z0-9+/=\s\\:,.\"'>#*|\-]{0,20000}?-----END [A-Z ]{0,20}PRIVATE KEY-----"
+    r"|(?:(?:\s|\\[nr]|[>#*|\"']){0,8}[A-Za-z0-9+/=]{16,})*)"
+)
 _SECRET = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"sk-(?:proj-|ant-|live-|test-)?(?=[A-Za-z0-9_\-]*[0-9])[A-Za-z0-9_\-]{20,}"
@@ -76,7 +81,7 @@ _SECRET_NAME = re.compile(
     r"[\"']?\s{0,3}$"
 )
 _EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+\-])(?!git@)[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@"
+    r"(?<![A-Za-z0-9])(?!git@)[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
 _FEWEST_DIGITS = 7
@@ -93,8 +98,9 @@ _NUMBERS = (
     Pattern(
         "phone",
         re.compile(
-            r"(?<![A-Za-z\d.,_\-+])(?:(?:\+|00)86[ \-]?)?1[3-9]\d(?:[ \-]?\d{4}){2}(?![A-Za-z\d_\-]|[.,]\d)"  # Chinese mobile
+            r"(?<![A-Za-z\d_\-+])(?<!\d[.,])(?:(?:\+|00)86[ \-]?)?1[3-9]\d(?:[ \-]?\d{4}){2}(?![A-Za-z\d_\-]|[.,]\d)"  # Chinese mobile
             r"|(?<![A-Za-z\d.,_\-])0\d{2,3}-\d{7,8}(?![A-Za-z\d_\-])"  # Chinese landline
+            r"|(?<!\d)[(\uff08]0\d{2,3}[)\uff09] ?\d{7,8}(?![A-Za-z\d_\-]|[.,]\d)"
             r"|(?<![A-Za-z\d_+)])\+[1-9]\d{0,2}[ \-.]?(?:\(\d{1,4}\)[ \-.]?)?\d{1,4}(?:[ \-.]?\d{2,4}){2,4}(?![A-Za-z\d_])"  # E.164
             r"|(?<![\d.,\-])\(\d{3}\) ?\d{3}-\d{4}(?![\d\-])"  # North American
             r"|(?<![\d.,\-])[2-9]\d{2}-[2-9]\d{2}-\d{4}(?![\d\-])"
