@@ -176,6 +176,16 @@ def test_a_mistake_ends_in_one_clean_message(place, capsys, arguments, expected)
     assert "Traceback" not in said
 
 
+def test_escapes_in_a_name_are_shown_and_not_obeyed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "a\x1b[31mb"
+    folder.mkdir()
+    assert run(["plan", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "a␛[31mb holds no files" in said
+    assert "\x1b" not in said
+
+
 def test_documents_that_moved_away_do_not_hide_the_other_builds(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

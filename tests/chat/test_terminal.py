@@ -3,9 +3,10 @@ from collections.abc import Iterator
 import pytest
 
 from dunwu.chat.scripted import ScriptedChat
-from dunwu.chat.terminal import BASE_NOTE, converse, harmless
+from dunwu.chat.terminal import BASE_NOTE, converse
 from dunwu.core.errors import DataError
 from dunwu.core.records import Message
+from dunwu.core.screen import harmless
 
 
 def play(chat, *lines: str | type[BaseException], **settings) -> str:

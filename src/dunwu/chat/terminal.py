@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from dunwu.chat.protocol import Chat
 from dunwu.core.errors import DataError
 from dunwu.core.records import Message
+from dunwu.core.screen import harmless
 
 HELP = """\
 /reset          forget the conversation
@@ -15,10 +16,6 @@ HELP = """\
 /exit           leave (also Ctrl-D)
 Ctrl-C          stop an answer"""
 BASE_NOTE = "This model was not trained to chat: it only continues what you write. For instance: Once upon a time"
-
-_C0 = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"}
-_OTHERS = (0x7F, *range(0x80, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-_VISIBLE = _C0 | dict.fromkeys(_OTHERS, "\ufffd")  # C1 controls, and marks that turn the direction of writing
 
 
 @runtime_checkable
@@ -35,11 +32,6 @@ class Continues(Protocol):
     instruction_tuned: bool | None
 
     def continue_text(self, text: str, *, max_tokens: int, temperature: float, seed: int | None) -> Iterator[str]: ...
-
-
-def harmless(text: str) -> str:
-    """`text` with every control character but newline and tab made visible, and direction marks replaced."""
-    return text.translate(_VISIBLE)
 
 
 class Conversation:

@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from dunwu import __version__
 from dunwu.cli.failures import Crash, crash_log
 from dunwu.core.errors import DunwuError
+from dunwu.core.screen import harmless
 from dunwu.train.signals import Interrupted
 
 app = App(
@@ -144,5 +145,5 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _end(message: str, code: int) -> int:
-    print(f"dunwu: {message}", file=sys.stderr)
+    print(f"dunwu: {harmless(message)}", file=sys.stderr)  # it may quote a document, or the name of one
     return code

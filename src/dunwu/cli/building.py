@@ -20,6 +20,7 @@ from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import BuildError, DunwuError
 from dunwu.core.progress import TerminalProgress
 from dunwu.core.recipe import Recipe
+from dunwu.core.screen import harmless
 from dunwu.core.units import format_count, format_duration
 
 
@@ -54,7 +55,7 @@ def status(words: Sequence[str]) -> None:
 def explain(stage: str, words: Sequence[str]) -> None:
     """Print why a stage would run."""
     recipe, home = resolve(words)
-    print(explain_stage(STAGES, stage, recipe, home))
+    print(harmless(explain_stage(STAGES, stage, recipe, home)))
 
 
 def _status_or_why_not(folder: Path) -> str:
@@ -62,7 +63,7 @@ def _status_or_why_not(folder: Path) -> str:
     try:
         return _status(*resolve([str(folder)]))
     except DunwuError as error:
-        return f"{folder}\n  {error}"
+        return harmless(f"{folder}\n  {error}")
 
 
 def _status(recipe: Recipe, home: Home) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from dunwu.build.home import Home
 from dunwu.chat.local import LocalChat
-from dunwu.chat.terminal import converse, harmless
+from dunwu.chat.terminal import converse
 from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import ModelError
 from dunwu.core.records import Message
+from dunwu.core.screen import harmless
 
 
 def chat(model: str, *, system: str | None, temperature: float, seed: int | None, max_tokens: int) -> None:

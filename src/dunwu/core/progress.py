@@ -17,6 +17,8 @@ from rich.progress import (
     Progress as RichProgress,
 )
 
+from dunwu.core.screen import harmless
+
 LINE_EVERY_S = 10.0  # plain output: at most one line of progress in this time
 
 
@@ -119,7 +121,7 @@ class TerminalProgress:
 
     def note(self, text: str) -> None:
         """Print `text` on a line of its own, above the bar."""
-        self._console.print(text, markup=False)
+        self._console.print(harmless(text), markup=False)
 
     def show(self, renderable: RenderableType) -> None:
         """Print a table or another thing that rich can draw."""
