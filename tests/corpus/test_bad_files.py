@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from document_files import build, english, epub, texts, write_notes
 from dunwu.core.errors import DataError, MissingExtraError
 from dunwu.core.records import Document
 from dunwu.corpus import readers
+from dunwu.corpus.pipeline import _batches
 from dunwu.corpus.readers import Problem, SourceFile, read_file
 from dunwu.corpus.readers.files import MAX_RATIO, RATIO_FROM_BYTES
 
@@ -210,3 +212,32 @@ def test_a_line_too_long_for_a_row_is_named(tmp_path: Path, monkeypatch: pytest.
     found = list(read_file(SourceFile(path, "rows.jsonl")))
     assert [part.text for part in found if isinstance(part, Document)] == ["first", "last"]
     assert [part.source for part in found if isinstance(part, Problem)] == ["rows.jsonl:2"]
+
+
+def test_an_endless_line_of_a_table_is_refused_before_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers.tables, "MAX_ROW_CHARS", 1 << 20)
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"text,n\n" + b"word " * (4 << 20))
+    tracemalloc.start()
+    reason = only_problem(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "has a line longer than 1,048,576 characters" in reason
+    assert peak < 12 << 20
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_number_of_thousands_of_digits_is_a_problem(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('{"text": "a", "n": ' + "7" * 5000 + "}\n")
+    assert "not valid JSON: Exceeds the limit" in only_problem(path)
+
+
+def test_bad_rows_without_number_are_handled_in_bounded_batches(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"body_of_text": 1}\n' * 20_000)
+    batches = list(_batches(read_file(SourceFile(path, path.name)), 0, 1))
+    assert sum(len(batch.documents) for batch in batches) == 20_000
+    assert max(len(batch.documents) for batch in batches) <= 5_000

@@ -143,6 +143,15 @@ def test_a_bad_line_7_is_named_and_the_rest_kept_or_refused(tmp_path):
         read(path, "refuse")
 
 
+def test_a_number_of_thousands_of_digits_is_a_bad_row(tmp_path):
+    endless = '{"instruction": "Add", "output": ' + "7" * 5000 + "}"
+    reader = InstructionReader(SftFileSource(path=str(write_lines(tmp_path / "a.jsonl", [ALPACA, endless, ALPACA]))))
+    assert [example.source for example in reader] == ["a.jsonl#1", "a.jsonl#3"]
+    assert "line 2: is not valid JSON: Exceeds the limit" in reader.problems[0]
+    with pytest.raises(DataError, match="row 2: is not valid JSON: Exceeds the limit"):
+        read(write_lines(tmp_path / "a.json", [f"[{json.dumps(ALPACA)}, {endless}]"]))
+
+
 def turns(*roles_and_texts: tuple[str, str]) -> dict[str, object]:
     return {"messages": [{"role": role, "content": text} for role, text in roles_and_texts]}
 

@@ -107,6 +107,8 @@ def _parse(line: str) -> Any:
         return BadRow("is not valid JSON", f"{error.msg} at column {error.colno}")
     except RecursionError:
         return BadRow("is not valid JSON", "nested too deeply")
+    except ValueError as error:  # a number of thousands of digits
+        return BadRow("is not valid JSON", str(error))
 
 
 def _list_rows(file: io.TextIOWrapper, path: Path) -> Iterator[JsonRow]:
@@ -129,6 +131,8 @@ def _list_rows(file: io.TextIOWrapper, path: Path) -> Iterator[JsonRow]:
             chunk = file.read(max(CHUNK_CHARACTERS, len(window) - at))
             window, at, complete = window[at:] + chunk, 0, not chunk
             continue
+        except ValueError as error:  # a number of thousands of digits
+            raise _broken_list(path, number + 1, str(error)) from error
         number += 1
         yield JsonRow(value if is_unicode(window[at:end]) else BadRow("is not UTF-8"), number, f"row {number}")
         at = _skip_space(window, end)

@@ -29,6 +29,7 @@ from dunwu.corpus.work import Cleaned, Result, Settings, Task, run_task, utf8_le
 from dunwu.corpus.world import world_documents
 
 _BATCH_CHARS = 1_000_000
+_ROW_CHARS = 200  # what a row costs beside its text, so that millions of empty or bad ones are no single batch
 _BATCH_FILES = 64
 _WORKER_FILE_BYTES = 4 << 20  # a larger file of a streaming format is read here, and its pieces go to all workers
 _BYTES_WORTH_WORKERS = 12 << 20  # below this, starting workers takes longer than the work
@@ -211,7 +212,7 @@ def _batches(documents: Iterable[Document | Problem], origin: int, packed: int) 
     chars = 0
     for document in documents:
         batch.append(document)
-        chars += len(document.text) if isinstance(document, Document) else 0
+        chars += _ROW_CHARS + (len(document.text) if isinstance(document, Document) else 0)
         if chars >= _BATCH_CHARS:
             yield Task(origin=origin, documents=tuple(batch))
             batch, chars = [], 0

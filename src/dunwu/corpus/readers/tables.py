@@ -34,7 +34,7 @@ def read_jsonl(file: SourceFile, text_key: str) -> Read:
 def _json_row(line: str, where: str, source: str, text_key: str) -> Read:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         yield Problem(where, f"not valid JSON: {error}")
         return
     yield from _row_document(row, where, source, text_key)
@@ -91,7 +91,7 @@ def read_json(file: SourceFile, text_key: str) -> Read:
         raise BadFileError("holds binary data, not JSON")
     try:
         value = json.loads("".join(decode_blocks([data], encoding)))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadFileError(f"is not valid JSON: {error}; if it has one object a line, name it .jsonl") from error
     rows = _rows_in(value, text_key)
     for number, row in enumerate(rows, 1):
@@ -143,6 +143,8 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         *lines, rest = (rest + text).split("\n")
         yield from (line + "\n" for line in lines)
+        if len(rest) > MAX_ROW_CHARS:
+            raise BadFileError(f"has a line longer than {MAX_ROW_CHARS:,} characters; split it, or name it .txt")
     if rest:
         yield rest
 
