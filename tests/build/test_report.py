@@ -20,14 +20,23 @@ from dunwu.core.files import write_json, write_text
 from dunwu.core.lineage import stable_hash
 from dunwu.core.progress import SilentProgress
 from dunwu.core.recipe import CorpusSection, FolderSource
-from dunwu.core.records import Document
+from dunwu.core.records import Document, Score
 from dunwu.corpus.pipeline import build_corpus
 from dunwu.corpus.store import read_documents
 from dunwu.evaluate.baselines import run_baselines
 from dunwu.evaluate.exam import ExamRow
 from dunwu.evaluate.heldout import ChosenText, choose_text
 from dunwu.evaluate.likelihood import score_text
-from dunwu.evaluate.results import Evaluation, ExamAnswers, gather, read_evaluation, write_evaluation
+from dunwu.evaluate.results import (
+    BaselineScore,
+    Comparison,
+    Evaluation,
+    ExamAnswers,
+    ModelScores,
+    gather,
+    read_evaluation,
+    write_evaluation,
+)
 from dunwu.evaluate.samples import Sample
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import new_decoder
@@ -321,6 +330,32 @@ def test_says_that_an_untrained_model_is_worse_than_the_baselines(home, html):
     text = "".join(Parsed(html).text)
     assert "worse than xz -9 compresses it" in text
     assert "not yet worth its cost" in text
+
+
+def score(value, n=20):
+    return Score(name="bits_per_byte", value=value, low=value - 0.01, high=value + 0.01, n=n, unit="bits/byte")
+
+
+def test_the_verdict_says_which_stage_it_speaks_of_and_how_much_text_a_baseline_was_given():
+    """A compressor or an n-gram that saw a part of the text, and a fine-tuning that forgot, must not look otherwise."""
+    ngram = BaselineScore(key="ngram_bytes", score=score(2.5), train_bytes=24_000_000, train_bytes_total=90_000_000)
+    change = {"figure": "bits_per_byte", "before": "pretrain", "after": "sft", "n": 20, "unit": "bits/byte"}
+    evaluation = Evaluation(
+        models=tuple(ModelScores(stage=s, bits_per_byte=score(v)) for s, v in (("pretrain", 2.0), ("sft", 2.7))),
+        baselines=(ngram,),
+        comparisons=(Comparison(**change, value=0.7, low=0.6, high=0.8, p_value=0.0),),
+    )
+    beaten, forgotten = findings(evaluation)
+    assert (beaten.outcome, forgotten.outcome) == ("good", "bad")
+    assert "trained on 24.0 MB of the same text" in beaten.text
+    assert (
+        "That was after pre-training. After fine-tuning it predicts the same text worse: 2.000 → 2.700"
+        in forgotten.text
+    )
+    [whole] = findings(
+        replace(evaluation, models=evaluation.models[:1], baselines=(replace(ngram, train_bytes=90_000_000),))
+    )
+    assert "trained on the same text" in whole.text
 
 
 def test_every_label_is_there_in_both_languages(html):

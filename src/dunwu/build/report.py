@@ -18,7 +18,7 @@ from dunwu.build.report_records import (
     predicted_section,
     settings_section,
 )
-from dunwu.build.report_verdict import findings
+from dunwu.build.report_verdict import STAGES, findings
 from dunwu.core.files import write_text
 from dunwu.core.units import format_bytes, format_count, format_duration
 
@@ -165,10 +165,13 @@ def _model_tiles(data: ReportData) -> list[tuple[Html, str, Html]]:
 
 def _score_tiles(data: ReportData) -> list[tuple[Html, str, Html]]:
     tiles: list[tuple[Html, str, Html]] = []
-    measured = next((m.bits_per_byte for m in data.evaluation.models if m.bits_per_byte is not None), None)
-    if measured is not None:
+    first = next((m for m in data.evaluation.models if m.bits_per_byte is not None), None)
+    if first is not None and (measured := first.bits_per_byte) is not None:
+        stage, stage_zh = STAGES.get(first.stage, (first.stage, first.stage))
         limits = f"{figure(measured.low, 2)} – {figure(measured.high, 2)}, "
-        note = both(f"{limits}{measured.n:,} documents", f"{limits}{measured.n:,} 篇文档")
+        note = both(
+            f"{limits}{measured.n:,} documents, after {stage}", f"{limits}{measured.n:,} 篇文档，{stage_zh}之后"
+        )
         tiles.append((both("Bits per byte", "每字节比特"), figure(measured.value), note))
     exam = next((m.exam for m in reversed(data.evaluation.models) if m.exam), ())
     if exam:

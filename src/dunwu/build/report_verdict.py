@@ -74,6 +74,7 @@ def findings(evaluation: Evaluation) -> list[Finding]:
     found: list[Finding] = []
     if measured:
         found += _heldout_findings(measured[0], evaluation)
+        found += [_finding_after(measured[0], model, evaluation.comparisons) for model in measured[1:]]
     if examined:
         found += _exam_findings(examined[-1], evaluation.comparisons)
     return found
@@ -103,7 +104,8 @@ def _heldout_findings(model: ModelScores, evaluation: Evaluation) -> list[Findin
     found = [_finding_xz(own, values["xz"], outcomes["xz"])] if "xz" in values else []
     ngrams = sorted((key for key in values if key.startswith("ngram")), key=lambda key: values[key])
     if ngrams:
-        found.append(_finding_ngram(own, ngrams[0], values[ngrams[0]], outcomes[ngrams[0]]))
+        best = next(b for b in evaluation.baselines if b.key == ngrams[0])
+        found.append(_finding_ngram(own, best, outcomes[best.key]))
     return found or [_finding_alone(own, evaluation)]
 
 
@@ -128,18 +130,45 @@ def _finding_xz(own: Score, value: float, outcome: Outcome) -> Finding:
     return Finding(outcome=outcome, text=both(en[outcome], zh[outcome]))
 
 
-def _finding_ngram(own: Score, key: str, value: float, outcome: Outcome) -> Finding:
-    name, name_zh = BASELINES.get(key, (key, key))
+def _finding_ngram(own: Score, baseline: BaselineScore, outcome: Outcome) -> Finding:
+    value = baseline.score.value
+    name, name_zh = BASELINES.get(baseline.key, (baseline.key, baseline.key))
     gap = f"{100 * abs(own.value / value - 1):.1f}%"
+    part = "" if baseline.train_bytes == baseline.train_bytes_total else format_bytes(baseline.train_bytes)
+    text, text_zh = (f"{part} of the same text", f"同样文本中的 {part} ") if part else ("the same text", "同样文本")
     en = {
-        "good": f"It beats the {name} model, trained on the same text, by {gap} ({figure(value)} bits per byte).",
-        "bad": f"The {name} model, trained on the same text, is better by {gap} ({figure(value)} bits per byte): this model is not yet worth its cost. Train longer, or on more text.",
+        "good": f"It beats the {name} model, trained on {text}, by {gap} ({figure(value)} bits per byte).",
+        "bad": f"The {name} model, trained on {text}, is better by {gap} ({figure(value)} bits per byte): this model is not yet worth its cost. Train longer, or on more text.",
         "open": f"Against the {name} model ({figure(value)} bits per byte) {own.n} documents do not decide.",
     }
     zh = {
-        "good": f"它优于用同样文本训练的{name_zh}（每字节 {figure(value)} 比特），幅度 {gap}。",
-        "bad": f"用同样文本训练的{name_zh}更好（每字节 {figure(value)} 比特），幅度 {gap}：这个模型还不值其代价。请延长训练或增加文本。",
+        "good": f"它优于用{text_zh}训练的{name_zh}（每字节 {figure(value)} 比特），幅度 {gap}。",
+        "bad": f"用{text_zh}训练的{name_zh}更好（每字节 {figure(value)} 比特），幅度 {gap}：这个模型还不值其代价。请延长训练或增加文本。",
         "open": f"与{name_zh}（每字节 {figure(value)} 比特）相比，{own.n} 篇文档不足以判定。",
+    }
+    return Finding(outcome=outcome, text=both(en[outcome], zh[outcome]))
+
+
+def _finding_after(first: ModelScores, model: ModelScores, comparisons: Sequence[Comparison]) -> Finding:
+    """What a later stage did to the held-out text that the findings before speak of: the finished model is that stage's."""
+    before, own = first.bits_per_byte, model.bits_per_byte
+    assert before is not None
+    assert own is not None
+    change = next(
+        (c for c in comparisons if (c.figure, c.before, c.after) == ("bits_per_byte", first.stage, model.stage)), None
+    )
+    outcome: Outcome = "open" if change is None else "good" if change.high < 0 else "bad" if change.low > 0 else "open"
+    (earlier, earlier_zh), (stage, stage_zh) = (STAGES.get(m.stage, (m.stage,) * 2) for m in (first, model))
+    to = f"{figure(before.value)} → {figure(own.value)}"
+    en = {
+        "good": f"That was after {earlier}. After {stage} it predicts the same text better: {to} bits per byte.",
+        "bad": f"That was after {earlier}. After {stage} it predicts the same text worse: {to} bits per byte.",
+        "open": f"That was after {earlier}. After {stage} no difference can be told: {to} bits per byte.",
+    }
+    zh = {
+        "good": f"以上为{earlier_zh}之后。{stage_zh}之后，它对同样文本的预测变好：每字节 {to} 比特。",
+        "bad": f"以上为{earlier_zh}之后。{stage_zh}之后，它对同样文本的预测变差：每字节 {to} 比特。",
+        "open": f"以上为{earlier_zh}之后。{stage_zh}之后看不出差别：每字节 {to} 比特。",
     }
     return Finding(outcome=outcome, text=both(en[outcome], zh[outcome]))
 
