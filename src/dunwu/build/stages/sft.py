@@ -1,11 +1,13 @@
 """Supervised fine-tuning on conversations, from the pre-trained weights: a Hugging Face directory that answers.
 
-Facts: those of `TrainResult`, and `conversations`, `epochs`, `learned_tokens` (in one pass over the conversations).
+Facts: those of `TrainResult`, and `conversations`, `epochs`, `learned_tokens` (in one pass over the conversations),
+`bad_rows` (rows of the files that were left out, by reason) and `first_bad_rows` (the first of them, by file and line).
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,8 +20,10 @@ from dunwu.build.learn import copy_tokenizer, gpu_peak, learn, peak_rates
 from dunwu.build.meters import resident_bytes
 from dunwu.build.training import exact_speed, expected_sft_tokens, sft_limit
 from dunwu.core.devices import pick_device
-from dunwu.core.recipe import Recipe
+from dunwu.core.progress import Progress
+from dunwu.core.recipe import Recipe, SftFileSource
 from dunwu.core.records import Example, Message, Tokens
+from dunwu.corpus.instructions import PROBLEMS_KEPT, InstructionReader
 from dunwu.corpus.stream import SftStream
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters, train_flops_per_token, training_bytes
@@ -77,7 +81,9 @@ def _run(work: Work) -> Outcome:
     model = load_model(work.needs["pretrain"], device=pick_device())
     model.config = dataclasses.replace(model.config, eos_token_id=(tokenizer.im_end_id, tokenizer.eos_id))
     context = model.config.max_position_embeddings
-    conversations = list(_conversations(work.recipe, tokenizer))
+    readers: list[InstructionReader] = []
+    conversations = list(_conversations(work.recipe, tokenizer, readers))
+    bad_rows = _bad_rows(readers, work.progress)
     stream = SftStream(conversations, context_length=context, seed=work.recipe.seed)
     one_epoch = stream.rows_per_epoch * context
     tokens = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
@@ -87,6 +93,7 @@ def _run(work: Work) -> Outcome:
     return Outcome(
         facts={
             **asdict(result),
+            **bad_rows,
             "conversations": stream.conversations,
             "epochs": result.tokens / one_epoch,
             "learned_tokens": int(sum(tokens.learned.sum() for tokens in conversations)),
@@ -104,14 +111,32 @@ def _run(work: Work) -> Outcome:
     )
 
 
-def _conversations(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[Tokens]:
-    """The conversations of all sources as often as their weights say, each through the chat template."""
+def _conversations(recipe: Recipe, tokenizer: Tokenizer, readers: list[InstructionReader]) -> Iterator[Tokens]:
+    """The conversations of all sources as often as their weights say, each through the chat template.
+
+    `readers` receives the reader of each file, which knows what it left out.
+    """
     system = (Message(role="system", content=recipe.sft.system_prompt),) if recipe.sft.system_prompt else ()
     for source in recipe.sft.sources:
-        for example in repeated(costs.sft_examples(source), source.weight):
+        if isinstance(source, SftFileSource):
+            readers.append(InstructionReader(source))
+            examples = iter(readers[-1])
+        else:
+            examples = costs.sft_examples(source)
+        for example in repeated(examples, source.weight):
             begins_with_system = example.messages[0].role == "system"
             messages = example.messages if begins_with_system else (*system, *example.messages)
             yield encode_chat(tokenizer, messages)
+
+
+def _bad_rows(readers: Sequence[InstructionReader], progress: Progress) -> dict[str, Any]:
+    """What the readers left out, for the record; said aloud where there is any."""
+    dropped: Counter[str] = sum((reader.dropped for reader in readers), Counter())
+    first = [problem for reader in readers for problem in reader.problems][:PROBLEMS_KEPT]
+    if dropped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common(3))
+        progress.note(f"{dropped.total():,} rows left out ({reasons}); first: {first[0]}")
+    return {"bad_rows": dict(dropped), "first_bad_rows": first}
 
 
 def repeated(examples: Iterator[Example], weight: float) -> Iterator[Example]:
