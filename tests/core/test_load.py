@@ -83,6 +83,8 @@ def test_nothing_near_means_no_suggestion():
         ("pretrain: {weight_decay: .nan}", "pretrain.weight_decay=nan: must be a finite number"),
         ("pretrain: {tokens: 1.5}", "pretrain.tokens=1.5: must be a whole number or 'auto'"),
         ("pretrain: {tensorboard: yes}", "pretrain.tensorboard='yes': must be true or false"),
+        ("pretrain: {lr_adamw: -1e-3}", "pretrain.lr_adamw=-0.001: must be greater than 0.0 or 'auto'"),
+        ("pretrain: {betas: [0.9, 1.0]}", "pretrain.betas.1=1.0: must be less than 1.0"),
         ("seed: true", "seed=True: must be a whole number"),
         ("budget: 5", "budget=5: must be text"),
         ("budget: 5 parsecs", "budget: '5 parsecs' is not a duration"),

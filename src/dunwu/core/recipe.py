@@ -34,6 +34,8 @@ def _quantity(parse: Callable[[str], float], *, auto: bool = False) -> AfterVali
 Auto = Literal["auto"]
 Language = Literal["en", "zh"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Duration = Annotated[str, _quantity(parse_duration)]
 Bytes = Annotated[str, _quantity(parse_bytes, auto=True)]
@@ -117,10 +119,10 @@ class TrainSection(Section):
     """What pre-training and fine-tuning share: durations in tokens, learning rates at their peak."""
 
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: matrices by Muon, everything else by AdamW
-    lr_adamw: float | Auto = "auto"
-    lr_muon: float | Auto = "auto"
+    lr_adamw: Rate | Auto = "auto"
+    lr_muon: Rate | Auto = "auto"
     weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
     warmup_fraction: Fraction = 0.02
     decay_fraction: Fraction = 0.5
