@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from dunwu.chat.scripted import ScriptedChat
 from dunwu.core.errors import DataError
 from dunwu.core.records import Completion, Document
 from dunwu.evaluate import results, stats
@@ -160,4 +161,7 @@ def test_samples_record_what_was_asked_and_written():
     assert (sample.temperature, sample.seed, sample.kind) == (0.5, 7, "continuation")
     [answer] = answer_prompts(Echo(), ["hello"], stage="sft")
     assert (answer.text, answer.finish_reason, answer.stage) == ("HELLO", "stop", "sft")
+    chat = ScriptedChat(["yes"])
+    answer_prompts(chat, ["hello"], stage="sft", system="Be brief.")
+    assert [(m.role, m.content) for m in chat.asked[0]] == [("system", "Be brief."), ("user", "hello")]
     assert continue_openings(Echo(), Echo(), [], stage="pretrain") == []

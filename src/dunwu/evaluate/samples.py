@@ -107,18 +107,23 @@ def answer_prompts(
     prompts: Sequence[str],
     *,
     stage: str,
+    system: str = "",
     max_tokens: int = 200,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Sample]:
-    """What the model of `stage` answers to each prompt, as the first turn of a conversation."""
+    """What the model of `stage` answers to each prompt, as the first turn of a conversation under the system prompt, if any."""
+    instructions = [Message(role="system", content=system)] if system else []
     return [
         _sample(
             "answer",
             stage,
             prompt,
             chat.reply(
-                [Message(role="user", content=prompt)], max_tokens=max_tokens, temperature=temperature, seed=seed
+                [*instructions, Message(role="user", content=prompt)],
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed,
             ),
             temperature,
             seed,

@@ -106,7 +106,7 @@ def _samples(stage: str, folder: Path, text: ChosenText, questions: Sequence[Que
         return []
     if stage == "sft":
         prompts = section.prompts or _first_of_each_kind(questions)[: section.samples]
-        return answer_prompts(LocalChat.load(folder), prompts, stage=stage)
+        return answer_prompts(LocalChat.load(folder), prompts, stage=stage, system=recipe.sft.system_prompt)
     tokenizer = Tokenizer.load(folder)
     generator = Generator(load_model(folder, device=pick_device()), tokenizer)
     openings = section.prompts or choose_openings(text, section.samples)
