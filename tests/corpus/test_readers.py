@@ -99,6 +99,22 @@ def test_word_document_keeps_order_of_text_and_tables(tmp_path: Path) -> None:
     assert read(tmp_path / "plan.docx") == ["## 计划\n\nBefore the table.\n\n甲\t乙\n\nAfter the table."]
 
 
+def test_docx_insertions_and_content_controls_are_read(tmp_path: Path) -> None:
+    docx = pytest.importorskip("docx")
+    from docx.oxml import parse_xml
+    from docx.oxml.ns import nsdecls
+
+    names = nsdecls("w")
+    document = docx.Document()
+    paragraph = document.add_paragraph("We meet on ")
+    paragraph._p.append(parse_xml(f"<w:del {names}><w:r><w:delText>Monday</w:delText></w:r></w:del>"))
+    paragraph._p.append(parse_xml(f"<w:ins {names}><w:r><w:t>Tuesday</w:t></w:r></w:ins>"))
+    box = f"<w:sdt {names}><w:sdtContent><w:p><w:r><w:t>姓名：李明</w:t></w:r></w:p></w:sdtContent></w:sdt>"
+    document.element.body.insert(1, parse_xml(box))
+    document.save(str(tmp_path / "form.docx"))
+    assert read(tmp_path / "form.docx") == ["We meet on Tuesday\n\n姓名：李明"]
+
+
 def test_epub_follows_its_spine(tmp_path: Path) -> None:
     pytest.importorskip("lxml")
     (tmp_path / "book.epub").write_bytes(epub([ENGLISH, CHINESE]))

@@ -96,10 +96,10 @@ def _part(container: zipfile.ZipFile, name: str) -> bytes:
 
 
 def read_docx(file: SourceFile) -> Iterator[Document]:
-    """Paragraphs and tables in their order; headings as Markdown ones; cells of a row between tabs."""
+    """Paragraphs and tables in their order; headings as Markdown ones; cells of a row between tabs. Tracked changes are
+    read as accepted; what stands in content controls (forms, templates) is read too, text boxes are not."""
     try:
         import docx
-        from docx.table import Table
     except ImportError as error:
         raise MissingExtraError("python-docx", "data", f"reading {file.source}") from error
     data = file.whole()
@@ -108,21 +108,50 @@ def read_docx(file: SourceFile) -> Iterator[Document]:
         if part.filename.endswith((".xml", ".rels")):
             _part(container, part.filename)  # python-docx trusts the index
     try:
-        content = docx.Document(io.BytesIO(data)).iter_inner_content()
-        blocks = [_table(block) if isinstance(block, Table) else _paragraph(block) for block in content]
+        document = docx.Document(io.BytesIO(data))
+        blocks = list(_blocks(document.element.body, document))
     except Exception as error:  # python-docx lets KeyError, ValueError and lxml's errors through
         raise BadFileError(f"is not a readable Word document: {error}") from error
     yield from pieces(["\n\n".join(block for block in blocks if block.strip())], file.source)
 
 
+def _blocks(element: Any, parent: Any) -> Iterator[str]:
+    """The text of paragraphs and tables below `element`; python-docx itself stops at content controls."""
+    from docx.table import Table
+    from docx.text.paragraph import Paragraph
+
+    for child in element.iterchildren("{*}p", "{*}tbl", "{*}sdt", "{*}sdtContent", "{*}ins", "{*}customXml"):
+        kind = child.tag.rpartition("}")[2]
+        if kind == "p":
+            yield _paragraph(Paragraph(child, parent))
+        elif kind == "tbl":
+            yield _table(Table(child, parent))
+        elif not _is_contents(child):
+            yield from _blocks(child, parent)
+
+
+def _is_contents(element: Any) -> bool:
+    """Whether this is the control that Word makes around a table of contents."""
+    gallery = element.find("{*}sdtPr/{*}docPartObj/{*}docPartGallery")
+    return gallery is not None and "Table of Contents" in gallery.values()
+
+
 def _paragraph(paragraph: Any) -> str:
     style = (paragraph.style.name or "") if paragraph.style is not None else ""
     level = style.removeprefix("Heading ")
-    if style.startswith("Heading ") and level.isdigit() and paragraph.text.strip():
-        return "#" * int(level) + " " + paragraph.text
-    if style.startswith("List") and paragraph.text.strip():
-        return "- " + paragraph.text
-    return paragraph.text
+    text = _runs(paragraph._p)
+    if style.startswith("Heading ") and level.isdigit() and text.strip():
+        return "#" * int(level) + " " + text
+    if style.startswith("List") and text.strip():
+        return "- " + text
+    return text
+
+
+def _runs(element: Any) -> str:
+    """The text of a paragraph's runs, those in links, insertions and controls too; not of deletions and text boxes."""
+    depth = len(element.xpath("ancestor-or-self::w:p"))
+    runs = element.xpath(f".//w:r[not(ancestor::w:del or ancestor::w:moveFrom) and count(ancestor::w:p) = {depth}]")
+    return "".join(run.text for run in runs)
 
 
 def _table(table: Any) -> str:
@@ -133,7 +162,7 @@ def _table(table: Any) -> str:
         for cell in row.cells:  # a merged cell is listed once for each place that it covers
             if id(cell._tc) not in seen:
                 seen.add(id(cell._tc))
-                cells.append(cell.text.replace("\n", " "))
+                cells.append(" ".join(_blocks(cell._tc, cell)).replace("\n", " "))
         rows.append("\t".join(cells))
     return "\n".join(rows)
 
