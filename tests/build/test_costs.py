@@ -4,8 +4,9 @@ import json
 import pytest
 
 from dunwu.build import costs
-from dunwu.build.stages.sft import repeated
+from dunwu.build.stages.sft import repeated, within_budget
 from dunwu.build.stages.tokenizer import sample
+from dunwu.core.progress import RecordedProgress
 from dunwu.core.recipe import Recipe
 from dunwu.core.records import Document
 
@@ -48,3 +49,11 @@ def test_the_text_for_the_vocabulary_is_spread_over_the_whole_corpus():
     assert 90 <= len(taken) <= 110
     assert max(b - a for a, b in itertools.pairwise(taken)) <= 12
     assert len(list(sample(documents, 10**9, 100_000))) == 1000
+
+
+def test_fine_tuning_that_the_budget_cuts_is_told():
+    progress = RecordedProgress()
+    assert within_budget(200, None, 100, progress) == within_budget(200, 300, 100, progress) == 200
+    assert progress.notes == []
+    assert within_budget(200, 25, 100, progress) == 25
+    assert "0.25 of 2.00 passes" in progress.notes[0]

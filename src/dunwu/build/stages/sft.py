@@ -86,8 +86,8 @@ def _run(work: Work) -> Outcome:
     bad_rows = _bad_rows(readers, work.progress)
     stream = SftStream(conversations, context_length=context, seed=work.recipe.seed)
     one_epoch = stream.rows_per_epoch * context
-    tokens = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
-    tokens = min(tokens, work.resolved["most_tokens"] or tokens)
+    wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
+    tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
     result = learn(work, model, stream, section, total_tokens=tokens)
     copy_tokenizer(work.needs["tokenizer"], work.folder)
     return Outcome(
@@ -137,6 +137,17 @@ def _bad_rows(readers: Sequence[InstructionReader], progress: Progress) -> dict[
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common(3))
         progress.note(f"{dropped.total():,} rows left out ({reasons}); first: {first[0]}")
     return {"bad_rows": dict(dropped), "first_bad_rows": first}
+
+
+def within_budget(wanted: int, most: int | None, one_epoch: int, progress: Progress) -> int:
+    """The tokens to train on, of those wanted; says so where the budget cuts them."""
+    if most is None or most >= wanted:
+        return wanted
+    progress.note(
+        f"the budget leaves time for {most / one_epoch:.2f} of {wanted / one_epoch:.2f} passes over the conversations; "
+        "a larger budget, a smaller pretrain.tokens or fixed sft.tokens give fine-tuning more"
+    )
+    return most
 
 
 def repeated(examples: Iterator[Example], weight: float) -> Iterator[Example]:
