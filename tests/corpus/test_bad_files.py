@@ -91,6 +91,24 @@ def test_unreadable_file(tmp_path: Path) -> None:
     assert "cannot be opened: Permission denied" in only_problem(path)
 
 
+def test_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text("A note.")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:  # permissions do not bind the superuser, who may run this test
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"closed cannot be listed \(Permission denied\).*exclude=closed/\*"):
+        readers.list_files(tmp_path, ("**/*",), ())
+    (left,) = readers.list_files(tmp_path, ("**/*",), ("closed/*",))
+    assert left.source == "open/note.txt"
+
+
 def test_file_that_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
     assert "is not a regular file" in only_problem(tmp_path / "folder.txt")

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -105,7 +106,8 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
     """The files below `root` (or `root` itself, if a file), sorted by name; hidden ones are left out.
 
     Links are followed, each real folder once, so that a circle of links ends. Patterns are those of `fnmatch` on the
-    path relative to `root`; `**/` also matches no folder. Raises DataError when `root` does not exist.
+    path relative to `root`; `**/` also matches no folder. Raises DataError when `root` does not exist, and when a folder
+    that is not excluded cannot be listed: what it holds would be lost without a word.
     """
     if not root.exists():
         raise DataError(f"{root} does not exist; give the path of a folder of documents, or of one file")
@@ -113,7 +115,7 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
         return [SourceFile(root, _shown(root.name))]
     found: list[SourceFile] = []
     seen: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(root, followlinks=True):
+    for folder, names, files in os.walk(root, followlinks=True, onerror=partial(_refuse_folder, root, exclude)):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             names.clear()
@@ -126,6 +128,15 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
             if not name.startswith(".") and _matches(source, include) and not _matches(source, exclude):
                 found.append(SourceFile(path, source))
     return sorted(found, key=lambda file: file.source)
+
+
+def _refuse_folder(root: Path, exclude: tuple[str, ...], error: OSError) -> None:
+    folder = Path(error.filename or root)
+    name = _shown(folder.relative_to(root).as_posix())
+    if not _matches(f"{name}/", exclude):
+        raise DataError(
+            f"{folder} cannot be listed ({error.strerror}); give permission to read it, or leave it out: exclude={name}/*"
+        ) from error
 
 
 def _shown(name: str) -> str:
