@@ -1,6 +1,7 @@
 """What is broken, hostile or missing is named, costs bounded memory, and does not stop the rest."""
 
 import gzip
+import io
 import json
 import os
 import resource
@@ -259,3 +260,17 @@ def test_bad_rows_without_number_are_handled_in_bounded_batches(tmp_path: Path) 
     batches = list(_batches(read_file(SourceFile(path, path.name)), 0, 1))
     assert sum(len(batch.documents) for batch in batches) == 20_000
     assert max(len(batch.documents) for batch in batches) <= 5_000
+
+
+def test_a_damaged_chapter_does_not_lose_the_book(tmp_path: Path) -> None:
+    data = epub(["First chapter.", "Second chapter.", "Third chapter."])
+    path = tmp_path / "book.epub"
+    with zipfile.ZipFile(io.BytesIO(data)) as whole, zipfile.ZipFile(path, "w") as cut:
+        for part in whole.infolist():
+            cut.writestr(part.filename, b"" if part.filename.endswith("c1.xhtml") else whole.read(part))
+    problem, book = read_file(SourceFile(path, path.name))
+    assert isinstance(problem, Problem)
+    assert problem.source == "book.epub:OEBPS/c1.xhtml"
+    assert isinstance(book, Document)
+    assert "First chapter." in book.text
+    assert "Third chapter." in book.text

@@ -12,6 +12,7 @@ from dunwu.core.errors import MissingExtraError
 from dunwu.core.records import Document
 from dunwu.corpus.readers.files import MAX_RATIO, MAX_WHOLE_BYTES, RATIO_FROM_BYTES, BadFileError, SourceFile
 from dunwu.corpus.readers.html import visible_text
+from dunwu.corpus.readers.problems import Problem
 from dunwu.corpus.readers.text import pieces
 
 _MAX_PARTS = 20_000
@@ -167,14 +168,22 @@ def _table(table: Any) -> str:
     return "\n".join(rows)
 
 
-def read_epub(file: SourceFile) -> Iterator[Document]:
-    """The chapters in reading order, as the package's spine gives it."""
+def read_epub(file: SourceFile) -> Iterator[Document | Problem]:
+    """The chapters in reading order, as the package's spine gives it; one that cannot be read is a Problem, the others stay."""
     container = _open_zip(file.whole())
     texts: list[str] = []
+    bad: list[Problem] = []
     for name in _spine(container):
-        text = visible_text(_part(container, name))
+        try:
+            text = visible_text(_part(container, name))
+        except BadFileError as error:
+            bad.append(Problem(f"{file.source}:{name}", str(error)))
+            continue
         if text:
             texts.append(text)
+    if not texts and bad:
+        raise BadFileError(bad[0].reason)
+    yield from bad
     if not texts:
         raise BadFileError("has no readable chapter (locked, or only pictures)")
     yield from pieces(["\n\n".join(texts)], file.source)
