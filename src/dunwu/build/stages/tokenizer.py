@@ -93,13 +93,14 @@ def _run(work: Work) -> Outcome:
 
 
 def sample(documents: Iterable[Document], wanted_bytes: int, total_bytes: int) -> Iterator[Document]:
-    """About `wanted_bytes` of the documents, spread evenly over all of them; all where they are no more than that."""
+    """About `wanted_bytes` of the documents, spread evenly over all of them, and one at least; all where they
+    are no more than that."""
     share = min(1.0, wanted_bytes / max(1, total_bytes))
     seen = taken = 0
     for document in documents:
         size = len(document.text.encode("utf-8"))
         seen += size
-        if share == 1.0 or taken + size / 2 <= share * seen:
+        if share == 1.0 or not taken or taken + size / 2 <= share * seen:
             taken += size
             yield document
 
