@@ -308,3 +308,20 @@ def test_documents_whose_names_are_not_utf8_are_read_and_told_apart(documents, h
 
 def home_inputs(home):
     return json.loads((home.folder_of(home.current()["corpus"]) / INPUTS_FILE).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", ["stage.json", "plan.json"])
+def test_bookkeeping_of_another_version_is_named(documents, home, name):
+    build(three([]), recipe(documents), home)
+    folder = home.folder_of(home.current()["corpus"])
+    if name == "plan.json":
+        (folder / "stage.json").unlink()
+    (folder / name).write_text('{"format": 7}')
+    with pytest.raises(DataError, match=f"{name} was written by another version"):
+        build(three([]), recipe(documents), home)
+
+
+def test_changed_files_are_told_once(documents, home):
+    build(three([]), recipe(documents), home)
+    (documents / "three.txt").write_text("drei")
+    assert lay_out(three([]), recipe(documents), home)[0].reason == "changed: the files of corpus.sources.0"

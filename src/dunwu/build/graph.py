@@ -123,7 +123,8 @@ def _state(folder: Path, stage: Stage, home: Home, identity: Mapping[str, Any]) 
     if not before:
         return None, "never run"
     changes = differences(before[-1].identity, identity)
-    return None, "changed: " + ", ".join(_change_in_short(*change) for change in changes[:3])
+    told = list(dict.fromkeys(_change_in_short(*change) for change in changes))
+    return None, "changed: " + ", ".join(told[:3])
 
 
 def _change_in_short(key: str, before: Any, after: Any) -> str:
@@ -131,5 +132,5 @@ def _change_in_short(key: str, before: Any, after: Any) -> str:
     if kind == "needs":
         return f"the stage {rest} before it"
     if kind == "inputs":
-        return f"the files of {rest.rpartition('.')[0]}"
+        return f"the files of {rest.rpartition('.')[0]}" if rest else "which files are read"
     return f"{rest or key} from {before!r} to {after!r}"

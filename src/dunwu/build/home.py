@@ -14,14 +14,16 @@ builds/NAME/
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from dunwu.core.errors import BuildError
+from dunwu.core.errors import BuildError, DataError
 from dunwu.core.files import disk_errors, read_json, sha256_file, write_json
 from dunwu.core.lineage import HASH_LENGTH
+
+T = TypeVar("T")
 
 STAGE_FILE = "stage.json"
 PLAN_FILE = "plan.json"
@@ -124,7 +126,7 @@ class Home:
     def record(self, folder: Path) -> StageRecord | None:
         """The record of a stage folder, or None where the stage is not done."""
         file = folder / STAGE_FILE
-        return _record_from(read_json(file)) if file.is_file() else None
+        return _understood(file, _record_from) if file.is_file() else None
 
     def done(self, stage: str) -> list[StageRecord]:
         """Records of all done folders of `stage`, the newest last."""
@@ -160,8 +162,7 @@ def read_forecast(folder: Path) -> Forecast | None:
     file = folder / PLAN_FILE
     if not file.is_file():
         return None
-    data = read_json(file)
-    return Forecast(**{**data, "predicted": Figures(**data["predicted"])})
+    return _understood(file, lambda data: Forecast(**{**data, "predicted": Figures(**data["predicted"])}))
 
 
 def describe_files(folder: Path, files: list[Path]) -> dict[str, FileFacts]:
@@ -187,6 +188,17 @@ def damage(folder: Path, record: StageRecord) -> str | None:
         if suspect and sha256_file(file) != known.sha256:
             return f"{name} was changed"
     return None
+
+
+def _understood(file: Path, make: Callable[[dict[str, Any]], T]) -> T:
+    """What a file of a stage's bookkeeping says. Raises DataError naming it when it is damaged or not of this version."""
+    try:
+        return make(read_json(file))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file} was written by another version of dunwu ({error}); use that version, or remove {file.parent} to run "
+            "the stage again"
+        ) from error
 
 
 def _record_from(data: dict[str, Any]) -> StageRecord:
