@@ -112,6 +112,7 @@ def test_all_faults_of_a_recipe_come_at_once_and_parents_of_faults_are_not_blame
         ("just words", "holds str"),
         ("", "holds NoneType"),
         ("name: x\n", "corpus is missing"),
+        ("corpus: &a\n  sources: *a\n", "refers to itself"),
     ],
 )
 def test_what_is_no_recipe_is_refused_with_the_place(recipe_file, text, expected):

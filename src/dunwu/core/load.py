@@ -66,7 +66,10 @@ def _read_mapping(file: Path) -> dict[str, Any]:
         raise RecipeError(f"{file} is not valid YAML: {_problem(error)}; mend that line") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{file} holds {type(data).__name__}, not keys with values; begin with `corpus:`")
-    return _text_keys(data)
+    try:
+        return _text_keys(data)
+    except RecursionError as error:
+        raise RecipeError(f"{file} refers to itself (&name inside which *name stands); write that part out") from error
 
 
 def _text_keys(value: Any) -> Any:
