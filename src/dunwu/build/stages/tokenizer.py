@@ -97,12 +97,15 @@ def sample(documents: Iterable[Document], wanted_bytes: int, total_bytes: int) -
     are no more than that."""
     share = min(1.0, wanted_bytes / max(1, total_bytes))
     seen = taken = 0
+    document = None
     for document in documents:
         size = len(document.text.encode("utf-8"))
         seen += size
-        if share == 1.0 or not taken or taken + size / 2 <= share * seen:
+        if share == 1.0 or taken + size / 2 <= share * seen:
             taken += size
             yield document
+    if not taken and document is not None:
+        yield document
 
 
 def _heldout_bytes_per_token(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str, float]:
