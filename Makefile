@@ -16,7 +16,7 @@ DEMO := builds/demo
 demo: $(VENV)/.installed
 	$(BIN)/dunwu build
 	@echo
-	@for question in "How many legs has the comet?" "Does the candle fit into the cupboard?" "凯特有11个苹果，送走9个，还剩几个苹果？"; do \
+	@for question in "How many legs has the comet?" "Does the clock fit into the cupboard?" "凯特有11个苹果，送走9个，还剩几个苹果？"; do \
 		echo "> $$question"; \
 		$(BIN)/dunwu generate $(DEMO) "$$question" --temperature 0 || exit 1; \
 	done
