@@ -16,13 +16,13 @@ DEMO := builds/demo
 demo: $(VENV)/.installed
 	$(BIN)/dunwu build
 	@echo
-	@for question in "How many legs has the comet?" "Does the clock fit into the cupboard?" "凯特有11个苹果，送走9个，还剩几个苹果？"; do \
+	@for question in "How many legs has the comet?" "Does the candle fit into the cupboard?" "凯特有11个苹果，送走9个，还剩几个苹果？"; do \
 		echo "> $$question"; \
 		$(BIN)/dunwu generate $(DEMO) "$$question" --temperature 0 || exit 1; \
 	done
 	@echo
 	@echo "Talk to it:            $(BIN)/dunwu chat $(DEMO)"
-	@echo "Read how it came about: $(DEMO)/report.html"
+	@echo "How it came about, and how often it is right: $(DEMO)/report.html"
 	@echo "Build one of your own: $(BIN)/dunwu build FOLDER budget=30min"
 
 test: $(VENV)/.installed-dev
