@@ -23,6 +23,7 @@ from dunwu.corpus.stream import Batch
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters
 from dunwu.model.decoder import new_decoder
+from dunwu.model.families import config_to_hf
 from dunwu.train.objectives import causal_lm
 from dunwu.train.optim import build_optimizer
 
@@ -82,7 +83,7 @@ def peer_step(size: str, peer: str) -> Step:
     config, rows, _ = shape(size)
     model: Any
     if peer == "llama":
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config.to_hf()))
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config_to_hf(config)))
     else:
         gpt2 = transformers.GPT2Config(
             vocab_size=config.vocab_size, n_positions=TIME, n_embd=config.hidden_size, n_layer=config.num_hidden_layers,

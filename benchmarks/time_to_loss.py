@@ -79,7 +79,7 @@ def run_ours(path: Path, threads: int | None) -> dict[str, Any]:
     devices.prepare_cpu(threads)
     split = read_split(path)
     config = DecoderConfig(
-        architecture="qwen3", vocab_size=split.vocab_size, hidden_size=128, intermediate_size=344, num_hidden_layers=4,
+        architecture="qwen3", qk_norm="head", vocab_size=split.vocab_size, hidden_size=128, intermediate_size=344, num_hidden_layers=4,
         num_attention_heads=4, num_key_value_heads=4, head_dim=32, max_position_embeddings=BLOCK,
     )  # fmt: skip
     steps, rows = 230, 16

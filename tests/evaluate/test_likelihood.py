@@ -28,6 +28,7 @@ class Bytes:
 def _model(context_length: int = 64) -> Decoder:
     config = DecoderConfig(
         architecture="qwen3",
+        qk_norm="head",
         vocab_size=VOCABULARY,
         hidden_size=32,
         num_hidden_layers=2,

@@ -7,6 +7,7 @@ from torch import nn
 
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder, new_decoder
+from dunwu.model.families import config_to_hf
 
 TINY = DecoderConfig(
     architecture="llama",
@@ -37,7 +38,7 @@ def transformers_twin(model: Decoder) -> Any:
     """transformers' own network with the same weights."""
     import transformers
 
-    values = model.config.to_hf()
+    values = config_to_hf(model.config)
     name = values["architectures"][0]
     hf_config = getattr(transformers, name.replace("ForCausalLM", "Config"))(**values)
     twin: nn.Module = getattr(transformers, name)(hf_config).eval()

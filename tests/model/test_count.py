@@ -19,7 +19,7 @@ from .helpers import TINY
     [
         TINY,
         replace(TINY, tie_word_embeddings=True),
-        replace(TINY, architecture="qwen3", num_key_value_heads=2, head_dim=8),
+        replace(TINY, architecture="qwen3", qk_norm="head", num_key_value_heads=2, head_dim=8),
     ],
 )
 def test_parameters_and_flops_are_those_of_the_module(config: DecoderConfig) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dunwu.model import decoder
+from dunwu.model.blocks import mlp, norms, reading, rotary
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import initialise, new_decoder
@@ -19,9 +19,9 @@ VARIANTS = {
     "llama grouped": replace(TINY, num_key_value_heads=2),
     "llama one key head, wide heads": replace(TINY, num_key_value_heads=1, head_dim=10),
     "llama other theta and epsilon": replace(TINY, rope_theta=500.0, rms_norm_eps=1e-2),
-    "qwen3": replace(TINY, architecture="qwen3"),
+    "qwen3": replace(TINY, architecture="qwen3", qk_norm="head"),
     "qwen3 tied, grouped, wide heads": replace(
-        TINY, architecture="qwen3", tie_word_embeddings=True, num_key_value_heads=2, head_dim=8
+        TINY, architecture="qwen3", qk_norm="head", tie_word_embeddings=True, num_key_value_heads=2, head_dim=8
     ),
 }
 
@@ -133,7 +133,8 @@ def test_the_plain_formulas_equal_the_kernels(
     hidden, gradients = [], []
     for plain in (False, True):
         if plain:
-            monkeypatch.setattr(decoder, "by_hand", lambda x: False)
+            for module in (norms, rotary, reading, mlp):
+                monkeypatch.setattr(module, "by_hand", lambda x: False)
         model = lively(config)
         hidden.append(model(some_ids(config, 2, 11), document_BT=document_BT))
         hidden[-1].square().mean().backward()

@@ -55,8 +55,10 @@ def test_attention(time: int, packed: bool) -> None:
     )
     allowed = allowed.tril()
     bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill_(~allowed, -torch.inf)
-    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None] if packed else allowed).transpose(1, 2)
-    assert_same(kernels.attention(q, k, v, bias), plain, (q, k, v))
+    plain = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=allowed[:, None] if packed else allowed, scale=0.3
+    ).transpose(1, 2)
+    assert_same(kernels.attention(q, k, v, bias, 0.3), plain, (q, k, v))
 
 
 def test_a_single_packed_row_is_not_taken_for_a_causal_one() -> None:
@@ -64,5 +66,5 @@ def test_a_single_packed_row_is_not_taken_for_a_causal_one() -> None:
     document_T = torch.arange(150) // 10
     allowed = (document_T[:, None] == document_T[None]).tril()[None]
     bias = torch.zeros(1, 150, 150, dtype=torch.float64).masked_fill_(~allowed, -torch.inf)
-    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None]).transpose(1, 2)
-    torch.testing.assert_close(kernels.attention(q, k, v, bias), plain)
+    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None], scale=0.3).transpose(1, 2)
+    torch.testing.assert_close(kernels.attention(q, k, v, bias, 0.3), plain)

@@ -92,3 +92,18 @@ def test_without_gradients_only_the_loss_is_made() -> None:
         loss = linear_cross_entropy(hidden, weight, torch.tensor([1, 2, 3, 4]))
     assert not loss.requires_grad
     torch.testing.assert_close(loss, plain(hidden, weight, torch.tensor([1, 2, 3, 4]), 1.0).detach())
+
+
+def test_capped_logits_are_capped_before_the_softmax_and_in_the_gradient() -> None:
+    generator = torch.Generator().manual_seed(5)
+    hidden, weight = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (9, 11))
+    hidden.requires_grad_(), weight.requires_grad_()
+    targets = torch.tensor([3, -100, 0, 10, 5, 5, -100, 1, 2])
+    ours = linear_cross_entropy(hidden, weight, targets, softcap=1.5, chunk_rows=4)
+    capped = 1.5 * torch.tanh(hidden @ weight.T / 1.5)
+    theirs = torch.nn.functional.cross_entropy(capped, targets, reduction="sum")
+    torch.testing.assert_close(ours, theirs)
+    for mine, other in zip(
+        torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(theirs, (hidden, weight)), strict=True
+    ):
+        torch.testing.assert_close(mine, other)

@@ -92,6 +92,7 @@ def decoder_config(
     key_value_heads = _or(section.num_key_value_heads, heads // 2 if heads % 2 == 0 else heads)
     return DecoderConfig(
         architecture=section.architecture,
+        qk_norm="head" if section.architecture == "qwen3" else "none",
         vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=_or(section.intermediate_size, round(hidden * 8 / 3 / 32) * 32),

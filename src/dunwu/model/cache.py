@@ -1,6 +1,7 @@
 """Keys and values of the tokens already read, so that each new token costs one row of work.
 
 Shapes: `B` batch, `K` key/value heads, `S` source time (columns of the cache), `T` new time, `C` head channels.
+With latent attention the two parts kept are the latent vector and the channels of its position (`DecoderConfig.cache_shape`).
 """
 
 import torch
@@ -20,9 +21,10 @@ class KeyValueCache:
     def __init__(
         self, config: DecoderConfig, batch: int, max_length: int, device: torch.device | str, dtype: torch.dtype
     ) -> None:
-        shape = (batch, config.num_key_value_heads, max_length, config.head_dim)
-        self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_hidden_layers)]
-        self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_hidden_layers)]
+        heads, first, second = config.cache_shape
+        layers = range(config.num_hidden_layers)
+        self.keys = [torch.empty(batch, heads, max_length, first, device=device, dtype=dtype) for _ in layers]
+        self.values = [torch.empty(batch, heads, max_length, second, device=device, dtype=dtype) for _ in layers]
         self.max_length = max_length
         self.length = 0
         self.starts_B: Tensor | None = None
@@ -53,12 +55,19 @@ class KeyValueCache:
             return columns_1T
         return (columns_1T - self.starts_B[:, None]).clamp_(min=0)
 
-    def mask(self, new: int, device: torch.device) -> Tensor | None:
-        """What the next `new` columns may look at, `[B or 1, 1, new, S]`, or None when that is everything."""
-        if new == 1 and self.starts_B is None:
+    def mask(self, new: int, device: torch.device, window: int | None = None) -> Tensor | None:
+        """What the next `new` columns may look at, `[B or 1, 1, new, S]`, or None when that is everything.
+
+        With a `window` a column sees itself and the `window - 1` before it.
+        """
+        if window is not None and window >= self.length + new:
+            window = None
+        if new == 1 and self.starts_B is None and window is None:
             return None
         source_S = torch.arange(self.length + new, device=device)
         allowed_TS = source_S[None, :] <= source_S[self.length :, None]
+        if window is not None:
+            allowed_TS &= source_S[None, :] > source_S[self.length :, None] - window
         if self.starts_B is None:
             return allowed_TS[None, None]
         # A padding column sees itself, so that no row of the softmax is empty.

@@ -1,9 +1,13 @@
 """What a decoder costs, counted from its structure: parameters, floating-point operations and bytes."""
 
+import functools
 from typing import Literal
+
+import torch
 
 from dunwu.model import kernels
 from dunwu.model.config import DecoderConfig
+from dunwu.model.decoder import Decoder
 
 RUNTIME_BYTES = 90_000_000
 """What the first step touches whatever the model: pages of torch's libraries, generated kernels, scratch of the products."""
@@ -13,25 +17,42 @@ LOGITS_CHUNK_BYTES = 4 << 20
 """Logits that exist at a time (`train/objectives.py`)."""
 
 
+@functools.cache
+def _structure(config: DecoderConfig) -> tuple[int, int, int]:
+    """All parameters, those of the blocks' matrices, and of the latter those that one token passes through."""
+    with torch.device("meta"):
+        model = Decoder(config)
+    matrices = active = 0
+    for parameter in model.model.layers.parameters():
+        if parameter.ndim < 2:
+            continue
+        matrices += parameter.numel()
+        # A stack of experts is [E, rows, columns]; a token passes through a few of them.
+        share = config.experts.per_token / config.experts.count if config.experts and parameter.ndim == 3 else 1.0
+        active += round(share * parameter.numel())
+    return sum(parameter.numel() for parameter in model.parameters()), matrices, active
+
+
 def parameters(config: DecoderConfig) -> int:
     """All parameters; a tied head is counted once."""
-    embedding = config.vocab_size * config.hidden_size
-    norms = config.hidden_size * (2 * config.num_hidden_layers + 1)
-    qk_norms = 2 * config.head_dim * config.num_hidden_layers if config.qk_norm else 0
-    heads = 1 if config.tie_word_embeddings else 2
-    return heads * embedding + config.num_hidden_layers * block_matrix_parameters(config) + norms + qk_norms
+    return _structure(config)[0]
 
 
-def block_matrix_parameters(config: DecoderConfig) -> int:
-    """The matrices of one block: queries, keys, values, output, gate, up and down."""
-    attention = config.hidden_size * (2 * config.query_size + 2 * config.key_value_size)
-    return attention + 3 * config.hidden_size * config.intermediate_size
+def active_parameters(config: DecoderConfig) -> int:
+    """Those that one token passes through: all but the experts that it is not sent to."""
+    count, matrices, active = _structure(config)
+    return count - matrices + active
+
+
+def matrix_parameters(config: DecoderConfig) -> int:
+    """The matrices of all blocks."""
+    return _structure(config)[1]
 
 
 def forward_flops_per_token(config: DecoderConfig, context_length: int) -> float:
     """Two a weight and token, the head included and the embedding look-up not, and causal attention over half the context."""
-    matrices = config.num_hidden_layers * block_matrix_parameters(config) + config.vocab_size * config.hidden_size
-    attention = config.num_hidden_layers * 2 * context_length * config.query_size
+    matrices = _structure(config)[2] + config.vocab_size * config.hidden_size
+    attention = config.num_hidden_layers * 2 * context_length * config.num_attention_heads * _score_channels(config)
     return 2.0 * matrices + attention
 
 
@@ -42,7 +63,15 @@ def train_flops_per_token(config: DecoderConfig, context_length: int) -> float:
 
 def kv_bytes_per_token(config: DecoderConfig, dtype_bytes: int = 4) -> int:
     """Bytes that one token takes in the key/value cache."""
-    return 2 * config.num_hidden_layers * config.key_value_size * dtype_bytes
+    heads, first, second = config.cache_shape
+    return config.num_hidden_layers * heads * (first + second) * dtype_bytes
+
+
+def _score_channels(config: DecoderConfig) -> float:
+    """Channels of a head that attention multiplies: the mean of keys and values."""
+    if config.latent is None:
+        return config.head_dim
+    return (config.latent.nope_dim + config.latent.rope_dim + config.latent.value_dim) / 2
 
 
 def training_bytes(
@@ -50,7 +79,7 @@ def training_bytes(
 ) -> int:
     """Predicted peak bytes of training in float32 on a CPU, above what the process holds before the model is made."""
     count = parameters(config)
-    matrices = config.num_hidden_layers * block_matrix_parameters(config)
+    matrices = matrix_parameters(config)
     state = 2 * count if optimizer == "adamw" else 2 * (count - matrices) + matrices
     # Muon's update at its widest: gradient, Gram matrices and two iterates of the largest stack of matrices.
     update = 0 if optimizer == "adamw" else 4 * config.num_hidden_layers * config.hidden_size * config.intermediate_size
@@ -65,6 +94,6 @@ def _kept_per_token(config: DecoderConfig, context_length: int) -> float:
     """Numbers that one block keeps for its backward pass, a token."""
     query_chunk = min(context_length, kernels.QUERY_CHUNK)
     probabilities = (context_length + query_chunk) / 2 if context_length <= kernels.MAX_KEPT_TIME else 0
-    qk_norm = config.query_size + config.key_value_size if config.qk_norm else 0
+    qk_norm = config.query_size + config.key_value_size if config.qk_norm != "none" else 0
     stream = 4 * config.hidden_size + 4 * config.query_size + qk_norm
     return stream + 3 * config.intermediate_size + config.num_attention_heads * probabilities

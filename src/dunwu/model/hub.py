@@ -13,6 +13,7 @@ from dunwu.core.errors import DataError, ModelError
 from dunwu.core.files import atomic_write, read_json, write_json
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
+from dunwu.model.families import config_from_hf, config_to_hf
 
 _DTYPE_NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -62,15 +63,16 @@ def save_model(model: Decoder, folder: Path) -> None:
     config = model.config
     write_tensors(folder / "model.safetensors", model_state(model))
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    write_json(folder / "config.json", config.to_hf() | {"dtype": dtype})
-    tokens = {key: config.to_hf()[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    values = config_to_hf(config)
+    write_json(folder / "config.json", values | {"dtype": dtype})
+    tokens = {key: values[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", {"_from_model_config": True, **tokens})
 
 
 def load_config(folder: Path) -> DecoderConfig:
     """Read `config.json`. Raises ModelError when it is missing, damaged or of an architecture that we do not have."""
     try:
-        return DecoderConfig.from_hf(read_json(folder / "config.json"))
+        return config_from_hf(read_json(folder / "config.json"))
     except DataError as error:
         raise ModelError(f"{folder} is not a model: {error}") from error
 

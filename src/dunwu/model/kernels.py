@@ -89,9 +89,9 @@ def rotate_to_heads(x_BTHC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor) -> Tenso
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_BTT: Tensor) -> Tensor:
+    def forward(ctx: Any, q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_BTT: Tensor, scale: float) -> Tensor:
         batch, heads, time, channels = q_BHTC.shape
-        q, k, v = (x.reshape(batch * heads, time, channels) for x in (q_BHTC * channels**-0.5, k_BHTC, v_BHTC))
+        q, k, v = (x.reshape(batch * heads, time, channels) for x in (q_BHTC * scale, k_BHTC, v_BHTC))
         out_BTHC = q.new_empty(batch, time, heads, channels)
         kept = []
         for start in range(0, time, QUERY_CHUNK):
@@ -102,11 +102,11 @@ class _Attention(torch.autograd.Function):
             out_BTHC[:, start:end] = torch.bmm(scores, v[:, :end]).view(batch, heads, -1, channels).transpose(1, 2)
             kept.append(scores)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.shape = q_BHTC.shape
+        ctx.shape, ctx.scale = q_BHTC.shape, scale
         return out_BTHC
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, *kept = ctx.saved_tensors
         batch, heads, time, channels = ctx.shape
         grad_out = grads[0].transpose(1, 2).reshape(batch * heads, time, channels)
@@ -121,8 +121,8 @@ class _Attention(torch.autograd.Function):
             )
             grad_q[:, start:end] = torch.bmm(grad_scores, k[:, :end])
             grad_k[:, :end].baddbmm_(grad_scores.mT, q[:, start:end])
-        grad_q.mul_(channels**-0.5)
-        return grad_q.view(ctx.shape), grad_k.view(ctx.shape), grad_v.view(ctx.shape), None
+        grad_q.mul_(ctx.scale)
+        return grad_q.view(ctx.shape), grad_k.view(ctx.shape), grad_v.view(ctx.shape), None, None
 
 
 def _add_bias(scores_BHTS: Tensor, bias_BTT: Tensor, start: int, end: int) -> None:
@@ -133,10 +133,10 @@ def _add_bias(scores_BHTS: Tensor, bias_BTT: Tensor, start: int, end: int) -> No
         scores_BHTS += bias_BTT[:, None, start:end, :end]
 
 
-def attention(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_BTT: Tensor) -> Tensor:
-    """`softmax(q kᵀ / sqrt(C) + bias) v`, as `[B, T, H, C]`.
+def attention(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_BTT: Tensor, scale: float) -> Tensor:
+    """`softmax(scale * q kᵀ + bias) v`, as `[B, T, H, C]`.
 
     `bias_BTT` is 0 where a token may look and -inf where not, and never allows a later token; `[T, T]` stands for the
     plain causal one of all rows. Work above the diagonal is skipped in chunks of queries.
     """
-    return cast("Tensor", _Attention.apply(q_BHTC, k_BHTC, v_BHTC, bias_BTT))
+    return cast("Tensor", _Attention.apply(q_BHTC, k_BHTC, v_BHTC, bias_BTT, scale))

@@ -23,15 +23,27 @@ def causal_lm(model: Decoder, batch: Batch, *, total_learned: int) -> tuple[Tens
     """
     hidden_BTD = model(ids_BT=batch.ids_BT, positions_BT=batch.positions_BT, document_BT=batch.document_BT)
     loss = linear_cross_entropy(
-        hidden_BTD.flatten(0, 1), model.head_weight, batch.targets_BT.flatten(), scale=1.0 / total_learned
+        hidden_BTD.flatten(0, 1),
+        model.head_weight,
+        batch.targets_BT.flatten(),
+        scale=1.0 / total_learned,
+        softcap=model.config.logits_softcap,
     )
     return loss, {"loss_sum": loss.detach() * total_learned}
 
 
 def linear_cross_entropy(
-    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, scale: float = 1.0, chunk_rows: int | None = None
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    chunk_rows: int | None = None,
 ) -> Tensor:
     """`scale` times the summed cross-entropy (nats) of `softmax(hidden @ weight.T)` against the targets; -100 is ignored.
+
+    `softcap` c puts the logits through `c tanh(logits / c)` first.
 
     The logits exist only `chunk_rows` rows at a time; where gradients are wanted, those of hidden and weight are made from
     the same chunk, while it is in the cache, and the backward pass only hands them out (after Liger, arXiv:2410.10989).
@@ -39,13 +51,20 @@ def linear_cross_entropy(
     chunk_bytes = LOGITS_CHUNK_BYTES if hidden_ND.is_cpu else _GPU_CHUNK_BYTES
     rows = chunk_rows or max(16, chunk_bytes // (weight_VD.shape[0] * 4))
     wanted = torch.is_grad_enabled()
-    return cast("Tensor", _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale, rows, wanted))
+    return cast("Tensor", _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale, softcap, rows, wanted))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float, rows: int, wanted: bool
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        scale: float,
+        softcap: float | None,
+        rows: int,
+        wanted: bool,
     ) -> Tensor:
         kind = hidden_ND.device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
@@ -60,7 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 chunk_ND = hidden_ND[start : start + rows].to(low)
                 logits_NV = (chunk_ND @ head_VD.T).to(_high(low))
                 targets_chunk_N = targets_N[start : start + rows]
-                total += _cross_entropy_and_its_gradient(logits_NV, targets_chunk_N, scale)
+                total += _cross_entropy_and_its_gradient(logits_NV, targets_chunk_N, scale, softcap)
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[start : start + rows] = logits_NV.to(low) @ head_VD
                 if grad_weight_VD is not None:
@@ -72,7 +91,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         scaled = [None if grad is None else grad * grads[0].to(grad.dtype) for grad in ctx.saved_tensors]
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
 
 
 def _high(dtype: torch.dtype) -> torch.dtype:
@@ -86,8 +105,15 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += a @ b
 
 
-def _cross_entropy_and_its_gradient(logits_NV: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+def _cross_entropy_and_its_gradient(
+    logits_NV: Tensor, targets_N: Tensor, scale: float, softcap: float | None
+) -> Tensor:
     """The summed cross-entropy, nats; `logits_NV` is turned into `scale` times its gradient in place."""
+    slope_NV = None
+    if softcap is not None:
+        logits_NV.div_(softcap).tanh_()
+        slope_NV = 1.0 - logits_NV.square()
+        logits_NV *= softcap
     learned_N = targets_N != IGNORED
     index_N1 = targets_N.clamp(min=0)[:, None]
     logits_NV -= logits_NV.amax(dim=-1, keepdim=True)
@@ -96,4 +122,6 @@ def _cross_entropy_and_its_gradient(logits_NV: Tensor, targets_N: Tensor, scale:
     factor_N1 = (learned_N * scale).to(logits_NV.dtype)[:, None]
     logits_NV *= factor_N1 / sums_N1
     logits_NV.scatter_add_(1, index_N1, -factor_N1)
+    if slope_NV is not None:
+        logits_NV *= slope_NV
     return ((sums_N1.log_() - target_logits_N1)[:, 0] * learned_N).sum()

@@ -1,0 +1,139 @@
+"""What all layers share while one batch is read: rotary tables, who may look at whom, and the cache.
+
+Shapes: `B` batch, `T` time, `S` source time, `H` query heads, `K` key/value heads, `C` head channels, `D` model width.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dunwu.model import kernels
+from dunwu.model.blocks.norms import by_hand
+from dunwu.model.blocks.rotary import rotary_tables, rotate
+from dunwu.model.cache import KeyValueCache
+from dunwu.model.config import DecoderConfig
+
+
+class Reading:
+    """One pass over one batch. Tables and masks are made once for each kind of layer that asks for them."""
+
+    def __init__(
+        self,
+        x_BTD: Tensor,
+        config: DecoderConfig,
+        positions_BT: Tensor | None,
+        document_BT: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> None:
+        time, device = x_BTD.shape[1], x_BTD.device
+        self.config, self.cache, self.document_BT = config, cache, document_BT
+        self.time, self.dtype, self.device = time, x_BTD.dtype, device
+        if positions_BT is None:
+            positions_BT = torch.arange(time, device=device)[None] if cache is None else cache.positions(time, device)
+        self.positions_BT = positions_BT
+        self._kept_by_hand = cache is None and by_hand(x_BTD) and time <= kernels.MAX_KEPT_TIME
+        self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
+        self._masks: dict[int | None, Tensor | None] = {}
+
+    def rotate(self, x_BTHC: Tensor, layer: int) -> Tensor:
+        """Queries or keys turned by their positions as this layer does it; gives `[B, H, T, C]`."""
+        if self.config.positions != "rotary" or layer in self.config.nope_layers:
+            return x_BTHC.transpose(1, 2)
+        local = layer in self.config.sliding_layers and self.config.local_rope_theta is not None
+        if local not in self._tables:
+            self._tables[local] = rotary_tables(self.config, self.positions_BT, local=local, dtype=self.dtype)
+        return rotate(x_BTHC, *self._tables[local], interleaved=self.config.rope_interleaved)
+
+    def remember(self, layer: int, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a layer's new columns into the cache, if there is one; returns those of all columns."""
+        return (first, second) if self.cache is None else self.cache.append(layer, first, second)
+
+    def attend(
+        self, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, layer: int, sinks_H: Tensor | None = None
+    ) -> Tensor:
+        """Attention over what each token may see in this layer; gives `[B, T, H, C]`."""
+        groups = q_BHTC.shape[1] // k_BKSC.shape[1]
+        mask = self._mask(self.config.window(layer))
+        if sinks_H is not None or self.config.attention_softcap is not None:
+            return self._attend_plainly(q_BHTC, k_BKSC, v_BKSC, mask, groups, sinks_H)
+        if self._kept_by_hand and mask is not None and q_BHTC.shape[-1] == v_BKSC.shape[-1]:
+            if groups > 1:
+                k_BKSC, v_BKSC = k_BKSC.repeat_interleave(groups, dim=1), v_BKSC.repeat_interleave(groups, dim=1)
+            return kernels.attention(q_BHTC, k_BKSC, v_BKSC, mask, self.config.score_scale)
+        if mask is not None and mask.ndim == 3:
+            mask = mask[:, None]
+        return F.scaled_dot_product_attention(
+            q_BHTC,
+            k_BKSC,
+            v_BKSC,
+            attn_mask=mask,
+            is_causal=self.cache is None and mask is None,
+            enable_gqa=groups > 1,
+            scale=self.config.score_scale,
+        ).transpose(1, 2)
+
+    def _attend_plainly(
+        self, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, mask: Tensor | None, groups: int, sinks_H: Tensor | None
+    ) -> Tensor:
+        """Scores made whole: for a soft cap (arXiv:2408.00118) or sinks (arXiv:2309.17453, learned by each head)."""
+        k_BHSC, v_BHSC = k_BKSC.repeat_interleave(groups, dim=1), v_BKSC.repeat_interleave(groups, dim=1)
+        scores_BHTS = q_BHTC @ k_BHSC.mT * self.config.score_scale
+        if (cap := self.config.attention_softcap) is not None:
+            scores_BHTS = cap * torch.tanh(scores_BHTS / cap)
+        if mask is None and self.time > 1:
+            mask = attention_bias(self.time, None, None, self.dtype, self.device)
+        if mask is not None:
+            mask = mask[:, None] if mask.ndim == 3 else mask
+            scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
+        if sinks_H is not None:
+            sinks_BHT1 = sinks_H[:, None, None].to(scores_BHTS.dtype).expand(*scores_BHTS.shape[:3], 1)
+            weights_BHTS = torch.softmax(torch.cat((scores_BHTS, sinks_BHT1), dim=-1), dim=-1)[..., :-1]
+        else:
+            weights_BHTS = torch.softmax(scores_BHTS, dim=-1)
+        return (weights_BHTS @ v_BHSC).transpose(1, 2)
+
+    def _mask(self, window: int | None) -> Tensor | None:
+        """Who may look at whom: booleans `[B, 1, T, S]`, or what is added to scores, `[T, T]` or `[B, T, T]`; None is causal."""
+        if window not in self._masks:
+            self._masks[window] = self._new_mask(window)
+        return self._masks[window]
+
+    def _new_mask(self, window: int | None) -> Tensor | None:
+        if self.cache is not None:
+            return self.cache.mask(self.time, self.device, window)
+        if window is not None and window >= self.time:
+            return self._mask(None)
+        if self._kept_by_hand:
+            return attention_bias(self.time, self.document_BT, window, self.dtype, self.device)
+        if self.document_BT is not None:
+            return document_mask(self.document_BT, window)
+        return None if window is None else causal_mask(self.time, window, self.device)[None, None]
+
+
+def causal_mask(time: int, window: int | None, device: torch.device | None = None) -> Tensor:
+    """What each token may look at, `[T, S]`: itself and the `window - 1` before it, or all."""
+    allowed_TS = torch.ones(time, time, dtype=torch.bool, device=device).tril_()
+    return allowed_TS if window is None else allowed_TS.triu_(1 - window)
+
+
+def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
+    """What each token may look at, `[B, 1, T, S]`: itself and what came before it in its own document."""
+    same_BTS = document_BT[:, :, None] == document_BT[:, None, :]
+    same_BTS.tril_()
+    return (same_BTS if window is None else same_BTS.triu_(1 - window))[:, None]
+
+
+def attention_bias(
+    time: int,
+    document_BT: Tensor | None,
+    window: int | None,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> Tensor:
+    """0 where a token may look and -inf where not: `[T, T]` for plain causal rows, `[B, T, T]` for packed or sliding ones."""
+    if document_BT is None and window is None:
+        return torch.full((time, time), -torch.inf, dtype=dtype, device=device).triu_(1)
+    allowed = (
+        causal_mask(time, window, device)[None] if document_BT is None else document_mask(document_BT, window)[:, 0]
+    )
+    return torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf)
