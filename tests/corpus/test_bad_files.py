@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from document_files import build, english, epub, texts, write_notes
+from document_files import build, english, epub, pdf, texts, write_notes
 
 from dunwu.core.errors import DataError, MissingExtraError
 from dunwu.core.records import Document
@@ -274,3 +274,21 @@ def test_a_damaged_chapter_does_not_lose_the_book(tmp_path: Path) -> None:
     assert isinstance(book, Document)
     assert "First chapter." in book.text
     assert "Third chapter." in book.text
+
+
+def test_a_pdf_with_a_page_that_cannot_be_read_keeps_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "book.pdf"
+    whole = pdf([["the first page"], ["the second"], ["the third"]])
+    path.write_bytes(whole.replace(b"7 0 obj\n<< /Type /Page ", b"7 0 obj\n<< /Type /Pagx "))
+    problem, document = read_file(SourceFile(path, path.name))
+    assert isinstance(problem, Problem)
+    assert isinstance(document, Document)
+    assert (problem.source, document.text.split("\f")) == ("book.pdf:page 2", ["the first page", "", "the third"])
+
+
+def test_a_bad_row_of_a_table_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('text,n\n"two\nlines",1\nfine,2\nbroken,3,4\n')
+    assert [part.source for part in read_file(SourceFile(path, path.name)) if isinstance(part, Problem)] == [
+        "rows.csv:5"
+    ]

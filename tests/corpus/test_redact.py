@@ -34,6 +34,12 @@ PRIVATE = [
     ),
     ("secret", 'password = "hunter2hunter2"', 'password = "[SECRET]"'),
     ("secret", '{"api_key": "0f9e8d7c6b5a"}', '{"api_key": "[SECRET]"}'),
+    ("secret", "密码：hunter2hunter2。", "密码：[SECRET]。"),
+    ("secret", "the password: correct4horse.", "the password: [SECRET]."),
+    ("secret", "PASSWORD=hunter2x9\nnext", "PASSWORD=[SECRET]\nnext"),
+    ("phone", "电话１３８００１３８０００，", "电话[PHONE]，"),
+    ("email", "写信到 zhang３@example．com，", "写信到 [EMAIL]，"),
+    ("chinese_id", "身份证号码：110105491231002，", "身份证号码：[ID]，"),
     (
         "private_key",
         "a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\nb",
@@ -93,6 +99,9 @@ def test_place_in_a_long_text_does_not_matter(head: str, tail: str) -> None:
         'password = "${DB_PASSWORD}" and token = "<your token>"',
         "A_VERY_LONG_CONSTANT_NAME_IN_A_PROGRAM = some_function_with_a_long_name()",
         "一三八零零一三八零零零",
+        "password: required, pwd=None, password=get_password1(), password = argv[1]",
+        "订单号 110105491231002 已发货；身份证复印件 2 份",
+        "密码：见附件二",
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:

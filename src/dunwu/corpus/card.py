@@ -145,7 +145,28 @@ def rule_table() -> list[dict[str, str]]:
     rows += [
         {"name": rule.name, "source": rule.source, "threshold": "the lines are removed"} for rule in boilerplate.RULES
     ]
-    return rows
+    return [*rows, *_OTHER_RULES]
+
+
+# What drops a document for another reason than its own quality.
+_OTHER_RULES = [
+    {
+        "name": "duplicate",
+        "source": "SHA-256 of the normalised text",
+        "threshold": "the same text as an earlier document",
+    },
+    {
+        "name": "near_duplicate",
+        "source": "MinHash and LSH, Broder 1997",
+        "threshold": "as similar to an earlier document as corpus.near_threshold says",
+    },
+    {
+        "name": "decontaminated",
+        "source": "13-gram overlap, GPT-3 appendix C",
+        "threshold": "holds questions or answers of an evaluation set",
+    },
+    {"name": "language_filter", "source": "corpus.language_filter", "threshold": "in none of the languages asked for"},
+]
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:

@@ -99,12 +99,13 @@ _UNSEEN_RANGES = (
 
 @cache
 def _mark_table() -> npt.NDArray[np.uint8]:
-    """TOKEN: a letter, digit, hyphen or underscore of ASCII; NUMERAL: 0 to 9; ASSIGNS: `:` or `=`; UNSEEN: controls,
+    """TOKEN: a letter, digit, hyphen or underscore of ASCII; NUMERAL: 0 to 9; ASSIGNS: `:` or `=`, of either width; UNSEEN: controls,
     zero-width and direction marks, lone surrogates."""
     table = np.zeros(_LIMIT + 1, np.uint8)
     for code in range(128):
         char = chr(code)
         table[code] = TOKEN * (char.isalnum() or char in "_-") + NUMERAL * char.isdigit() + ASSIGNS * (char in ":=")
+    table[[0xFF1A, 0xFF1D]] = ASSIGNS
     for first, last in _UNSEEN_RANGES:
         table[first : last + 1] = UNSEEN
     return table

@@ -27,6 +27,11 @@ def valid_chinese_id(digits: str) -> bool:
     return _ID_CHECKS[total % 11] == digits[17].upper()
 
 
+def valid_old_chinese_id(digits: str) -> bool:
+    """The 15 digits of before 1999: region, a plausible birth date with a two-digit year, and a serial number."""
+    return 1 <= int(digits[8:10]) <= 12 and 1 <= int(digits[10:12]) <= 31
+
+
 def valid_card(number: str) -> bool:
     """ISO/IEC 7812: 15 to 19 digits of a known issuer's range with a right Luhn check digit."""
     digits = [int(char) for char in number if char.isdigit()]
@@ -75,15 +80,24 @@ _SECRET = re.compile(
     r"|eyJ[A-Za-z0-9_\-]{17,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"
     r")(?![A-Za-z0-9])"
 )
-_ASSIGNED_VALUE = re.compile(r"[:=]\s{0,2}[\"']([^\s\"']{8,200})[\"']")
+# A value in quotes; or without them if it has a letter and a digit, as words of prose have not, and is no piece of a program.
+_ASSIGNED_VALUE = re.compile(
+    r"[:=：＝]\s{0,2}(?:[\"']([^\s\"']{8,200})[\"']"
+    r"|(?=[^\s]{0,40}\d)(?=[^\s]{0,40}[A-Za-z])([A-Za-z0-9!#%&*+\-./?@^_~=]{6,200})(?![A-Za-z0-9(\[{$<'\"]))"
+)
 _SECRET_NAME = re.compile(
-    r"(?i)(?:api[_-]?key|secret[_-]?key|access[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd|pwd)"
-    r"[\"']?\s{0,3}$"
+    r"(?i)(?:api[_-]?key|secret[_-]?key|access[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd|pwd"
+    r"|密码|口令|密钥)[\"']?(?:是|为)?\s{0,3}$"
 )
 _EMAIL = re.compile(
     r"(?<![A-Za-z0-9])(?!git@)[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
+_FULL_WIDTH = re.compile("[０-９＠]")
+_HALF_WIDTH = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
+_HALF_WIDTH |= {ord(char): ord(char) - 0xFEE0 for char in "＠．－＋（）＿"}
+# Those issued before 1999 have no check digit: only where the text says what they are.
+_OLD_CHINESE_ID = re.compile(r"身份证[^\d\n]{0,8}?([1-9]\d{14})(?!\d)")
 _FEWEST_DIGITS = 7
 _NUMBER_REACH = 24  # characters to each side of seven close digits that may belong to the number
 _NUMBERS = (
@@ -113,13 +127,15 @@ Found = tuple[int, int, str]  # start, end, kind
 
 def redact(text: str) -> tuple[str, Counter[str]]:
     """The text with personal data and secrets replaced, and how many of each kind there were."""
-    seen = marks(text)
+    looked_at = text.translate(_HALF_WIDTH) if _FULL_WIDTH.search(text) else text  # of the same length
+    seen = marks(looked_at)
     found = [
-        *_private_keys(text),
-        *_secrets(text, seen),
-        *_assigned(text, seen),
-        *_emails(text),
-        *_numbers(text, seen),
+        *_private_keys(looked_at),
+        *_secrets(looked_at, seen),
+        *_assigned(looked_at, seen),
+        *_emails(looked_at),
+        *_old_ids(looked_at),
+        *_numbers(looked_at, seen),
     ]
     counts: Counter[str] = Counter()
     parts: list[str] = []
@@ -161,9 +177,10 @@ def _assigned(text: str, seen: npt.NDArray[np.uint8]) -> Iterator[Found]:
         match = _ASSIGNED_VALUE.match(text, place)
         if match is None or not _SECRET_NAME.search(text[max(0, place - 24) : place]):
             continue
-        value = match.group(1)
+        group = 1 if match.group(1) else 2
+        value = match.group(group).rstrip(".!?") if group == 2 else match.group(1)
         if not value.startswith(("[", "<", "{", "$", "%")) and len(set(value)) >= 5:
-            yield match.start(1), match.end(1), "secret"
+            yield match.start(group), match.start(group) + len(value), "secret"
 
 
 def _emails(text: str) -> Iterator[Found]:
@@ -173,6 +190,13 @@ def _emails(text: str) -> Iterator[Found]:
             if match.start() < place < match.end():
                 yield match.start(), match.end(), "email"
         place = text.find("@", place + 1)
+
+
+def _old_ids(text: str) -> Iterator[Found]:
+    if "身份证" in text:
+        for match in _OLD_CHINESE_ID.finditer(text):
+            if valid_old_chinese_id(match.group(1)):
+                yield match.start(1), match.end(1), "chinese_id"
 
 
 def _numbers(text: str, seen: npt.NDArray[np.uint8]) -> Iterator[Found]:

@@ -18,8 +18,9 @@ from dunwu.corpus.readers.text import pieces
 _MAX_PARTS = 20_000
 
 
-def read_pdf(file: SourceFile) -> Iterator[Document]:
-    """The text layer, a form feed between pages so that repeated headers can be told from text."""
+def read_pdf(file: SourceFile) -> Iterator[Document | Problem]:
+    """The text layer, a form feed between pages so that repeated headers can be told from text; pages that cannot be read
+    are named."""
     try:
         import pypdfium2
     except ImportError as error:
@@ -29,12 +30,14 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
         pdf = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         raise BadFileError(f"is not a readable PDF (broken, or locked with a password): {error}") from error
+    unread: list[Problem] = []
     try:
-        pages = list(_bounded(_pdf_pages(pdf)))
-    except pypdfium2.PdfiumError as error:
-        raise BadFileError(f"has a page that cannot be read: {error}") from error
+        pages = list(_bounded(_pdf_pages(pdf, file.source, unread)))
     finally:
         pdf.close()
+    yield from unread
+    if len(unread) == len(pages) and unread:
+        raise BadFileError("has no page that can be read")
     if not any(page.strip() for page in pages):
         raise BadFileError(
             f"has no text layer on its {len(pages)} pages (a scan?); run character recognition on it first"
@@ -42,14 +45,23 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
     yield from pieces(["\f".join(pages)], file.source)
 
 
-def _pdf_pages(pdf: Any) -> Iterator[str]:
+def _pdf_pages(pdf: Any, source: str, unread: list[Problem]) -> Iterator[str]:
     for index in range(len(pdf)):
-        page = pdf[index]
-        text_page = page.get_textpage()
-        # PDFium marks a hyphen at the end of a line with U+FFFE.
-        yield text_page.get_text_range().replace("\r\n", "\n").replace("\ufffe\n", "").replace("\ufffe", "")
-        text_page.close()
-        page.close()
+        try:
+            yield _page_text(pdf, index)
+        except RuntimeError as error:  # what PDFium's errors are
+            unread.append(Problem(f"{source}:page {index + 1}", f"cannot be read: {error}"))
+            yield ""
+
+
+def _page_text(pdf: Any, index: int) -> str:
+    page = pdf[index]
+    text_page = page.get_textpage()
+    text = text_page.get_text_range()
+    text_page.close()
+    page.close()
+    # PDFium marks a hyphen at the end of a line with U+FFFE.
+    return text.replace("\r\n", "\n").replace("\ufffe\n", "").replace("\ufffe", "")
 
 
 def _bounded(pages: Iterator[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Rows with a text among their values: `.jsonl .json .csv .parquet`."""
 
 import csv
+import itertools
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -119,12 +120,11 @@ def read_csv(file: SourceFile, text_key: str) -> Read:
     rows = csv.reader(_chained(head, lines), delimiter=delimiter)
     try:
         header = next(rows)
-        waiting = [row for _, row in zip(range(20), rows, strict=False)]
-        column = _text_column(header, waiting, text_key)
-        number = 2
-        for row in _chain_rows(waiting, rows):
-            yield from _csv_row(row, column, header, f"{file.source}:{number}", f"{file.source}#{number}")
-            number += 1
+        waiting = [(row, rows.line_num) for _, row in zip(range(20), rows, strict=False)]
+        column = _text_column(header, [row for row, _ in waiting], text_key)
+        numbered = ((row, rows.line_num) for row in rows)  # the line on which a row ends
+        for row, line in itertools.chain(waiting, numbered):
+            yield from _csv_row(row, column, header, f"{file.source}:{line}", f"{file.source}#{line}")
     except csv.Error as error:
         raise BadFileError(f"is not a readable table: {error}") from error
 
@@ -152,11 +152,6 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
 def _chained(head: str, lines: Iterator[str]) -> Iterator[str]:
     yield from io.StringIO(head, newline="")
     yield from lines
-
-
-def _chain_rows(first: list[list[str]], rest: Iterator[list[str]]) -> Iterator[list[str]]:
-    yield from first
-    yield from rest
 
 
 def _text_column(header: list[str], rows: list[list[str]], text_key: str) -> int:
