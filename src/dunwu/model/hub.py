@@ -1,24 +1,31 @@
-"""A decoder to and from a Hugging Face directory: `config.json`, `generation_config.json` and `model.safetensors`."""
+"""A decoder to and from a Hugging Face directory: `config.json`, `generation_config.json` and safetensors.
 
-import json
-import struct
-from collections.abc import Mapping
+Tensors have the names and the layout of the model's family on disk, and ours in memory; `families/` say what lies where. Both
+ways go tensor by tensor, so that there is never more in memory than the model and one tensor.
+"""
+
+import collections
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dunwu.core.errors import DataError, ModelError
-from dunwu.core.files import atomic_write, read_json, write_json
+from dunwu.core.errors import ModelError
+from dunwu.core.files import write_json
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
-from dunwu.model.families import config_from_hf, config_to_hf
+from dunwu.model.families import StoredTensor, config_from_hf, config_to_hf, family_of
+from dunwu.model.folder import INDEX, WEIGHTS, config_values, weight_files
+from dunwu.model.safetensors_file import Entry, Outgoing, SafetensorsFile, write_file
 
-_DTYPE_NAMES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+_OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+MOST_LAYERS = 10_000
+_WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_DERIVED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+"""Ends of names of tensors that older checkpoints hold and that follow from the configuration: never read."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -26,94 +33,269 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
 
     Raises DiskError when the disk is full or may not be written.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    with atomic_write(path) as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
-        for tensor in tensors.values():
-            flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+    outgoing = {
+        name: Outgoing(dtype=tensor.dtype, shape=tuple(tensor.shape), values=(tensor,))
+        for name, tensor in tensors.items()
+    }
+    write_file(path, outgoing, metadata)
 
 
 def read_tensors(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Read a safetensors file. Raises ModelError naming the file when it is missing, cut short or damaged."""
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist; give the folder of a finished model") from error
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} cannot be read as safetensors ({error}); it may have been cut short: fetch it again"
-        ) from error
+    """Read a safetensors file; on a CPU without a copy (see `SafetensorsFile`).
+
+    Raises ModelError naming the file when it is missing, cut short or damaged.
+    """
+    file = SafetensorsFile(path)
+    return {name: file.view(name).to(device) for name in file.entries}
 
 
 def model_state(model: Decoder) -> dict[str, Tensor]:
-    """The weights under Hugging Face's names; a tied head is not repeated."""
+    """The weights under our own names; a tied head is not repeated."""
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}
-
-
-def save_model(model: Decoder, folder: Path) -> None:
-    """Write the model so that `transformers` loads the folder as it is; each file appears whole or not at all."""
-    config = model.config
-    write_tensors(folder / "model.safetensors", model_state(model))
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    values = config_to_hf(config)
-    write_json(folder / "config.json", values | {"dtype": dtype})
-    tokens = {key: values[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    write_json(folder / "generation_config.json", {"_from_model_config": True, **tokens})
 
 
 def load_config(folder: Path) -> DecoderConfig:
     """Read `config.json`. Raises ModelError when it is missing, damaged or of an architecture that we do not have."""
+    values = config_values(folder)
     try:
-        return config_from_hf(read_json(folder / "config.json"))
-    except DataError as error:
-        raise ModelError(f"{folder} is not a model: {error}") from error
+        layers = values.get("num_hidden_layers", values.get("n_layer", 1))
+        if int(layers) > MOST_LAYERS:
+            raise ModelError(f"num_hidden_layers={layers} is more than {MOST_LAYERS}, the most that dunwu reads")
+        return config_from_hf(values)
+    except ModelError as error:
+        raise ModelError(f"{folder / 'config.json'}: {error}") from error
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        raise ModelError(
+            f"{folder / 'config.json'} has a value that cannot be read ({error}); take the file from the model's own folder"
+        ) from error
 
 
-def load_model(folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Decoder:
-    """Read a model, in one file or sharded. `dtype` None keeps the stored one.
+def load_model(
+    folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, mapped: bool = True
+) -> Decoder:
+    """Read a model, in one file or sharded. `dtype` None keeps the stored one, where there are several that of most weights.
 
-    Raises ModelError when a file is missing or damaged, or when names or shapes are not those of the configuration.
+    On a CPU, weights that lie on disk as we hold them are not copied but mapped (see `SafetensorsFile`): training them in
+    place is safe and never reaches the file, and so is replacing the file, but a file that is overwritten or truncated in
+    place takes the model with it. `mapped` False copies everything, for who cannot trust the folder to be left alone.
+
+    Raises ModelError when a file is missing or damaged; when names, shapes or dtypes are not those of the configuration; and
+    when a weight is not a finite number.
     """
     config = load_config(folder)
+    checkpoint = Checkpoint(folder, config)
     with torch.device("meta"):
         model = Decoder(config)
-    tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        tensors |= read_tensors(path, device=device)
-    if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    _check_names_and_shapes(model, tensors, folder)
-    model.load_state_dict(tensors, assign=True)
-    model.requires_grad_(True)
-    return model.to(device=device, dtype=dtype)
+    state = checkpoint.state(
+        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
+        torch.device(device),
+        dtype or checkpoint.dtype,
+        mapped=mapped,
+    )
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(True)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return sorted({folder / name for name in read_json(index)["weight_map"].values()})
-    return [folder / "model.safetensors"]
+@dataclass(frozen=True)
+class _Source:
+    """Where one of the family's tensors lies."""
+
+    file: SafetensorsFile
+    name: str
+    tensor: StoredTensor
+
+    @property
+    def entry(self) -> Entry:
+        return self.file.entries[self.name]
 
 
-def _check_names_and_shapes(model: Decoder, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing, unknown = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
-    if missing or unknown:
-        raise ModelError(
-            f"the weights in {folder} do not fit its config.json: missing {missing[:3]}, unknown {unknown[:3]} "
-            f"({len(missing)} and {len(unknown)} in all); take both files from the same model"
-        )
-    for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != shape:
+class Checkpoint:
+    """The weights of a folder, their headers read and compared with the configuration, their bytes not yet touched."""
+
+    def __init__(self, folder: Path, config: DecoderConfig) -> None:
+        self.folder = folder
+        self._files = _open(folder)
+        self._sources = self._match(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of most weights."""
+        sizes: collections.Counter[torch.dtype] = collections.Counter()
+        for source in self._sources:
+            sizes[source.entry.dtype] += source.entry.end - source.entry.start
+        return sizes.most_common(1)[0][0]
+
+    def state(
+        self, shapes: Mapping[str, tuple[int, ...]], device: torch.device, dtype: torch.dtype, *, mapped: bool
+    ) -> dict[str, Tensor]:
+        """All our tensors, by name and shape, filled from the files one stored tensor after another."""
+        state: dict[str, Tensor] = {}
+        for source in self._sources:
+            stored = source.file.view(source.name)
+            self._require_finite(source, stored)
+            copied = True
+            for piece in source.tensor.pieces:
+                theirs = piece.theirs(stored)
+                if mapped and device.type == "cpu" and _is_ours(theirs, shapes[piece.ours], dtype):
+                    state[piece.ours] = theirs
+                    copied = False
+                    continue
+                if piece.ours not in state:
+                    state[piece.ours] = torch.empty(shapes[piece.ours], device=device, dtype=dtype)
+                ours = state[piece.ours] if piece.index is None else state[piece.ours][piece.index]
+                ours.copy_(theirs)
+            if copied:
+                source.file.forget(source.name)
+        assert set(state) == set(shapes), "a family maps every one of our tensors"
+        return state
+
+    def _match(self, config: DecoderConfig) -> list[_Source]:
+        """Each tensor of the family with its place; names, shapes and dtypes as they should be."""
+        places = {name: file for file in self._files for name in file.entries}
+        if config.tie_word_embeddings:
+            places.pop("lm_head.weight", None)  # some repeat the embedding
+        wanted = list(family_of(config.architecture).stored(config))
+        names = _names_on_disk(wanted, places)
+        missing = [tensor.name for tensor in wanted if names[tensor.name] not in places]
+        unknown = sorted(name for name in set(places) - set(names.values()) if not name.endswith(_DERIVED))
+        if missing or unknown:
             raise ModelError(
-                f"{name} in {folder} has shape {tuple(tensors[name].shape)}, its config.json says {shape}; "
+                f"the weights in {self.folder} do not fit its config.json: missing {missing[:3]}, unknown {unknown[:3]} "
+                f"({len(missing)} and {len(unknown)} in all){_quantised(unknown)}; take both files from the same model"
+            )
+        sources = [_Source(places[names[tensor.name]], names[tensor.name], tensor) for tensor in wanted]
+        for source in sources:
+            self._require_shape_and_dtype(source)
+        return sources
+
+    def _require_shape_and_dtype(self, source: _Source) -> None:
+        entry, tensor = source.entry, source.tensor
+        if entry.shape != tensor.shape:
+            raise ModelError(
+                f"{source.name} in {self.folder} has shape {entry.shape}, its config.json says {tensor.shape}; "
                 "take both files from the same model"
             )
+        if entry.dtype not in _WEIGHT_DTYPES:
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _WEIGHT_DTYPES)
+            raise ModelError(
+                f"{source.name} in {source.file.path} is {str(entry.dtype).removeprefix('torch.')}, and weights are one of "
+                f"{names}; take the model in one of these, not quantised"
+            )
+
+    def _require_finite(self, source: _Source, stored: Tensor) -> None:
+        if not all_finite(stored):
+            count = sum(int((~part.isfinite()).sum()) for part in stored.flatten().split(1 << 20))
+            raise ModelError(
+                f"{source.name} in {source.file.path} has {count} values that are NaN or infinite, of {stored.numel()}; "
+                "weights are finite: fetch the file again, or train from an earlier checkpoint"
+            )
+
+
+def _open(folder: Path) -> list[SafetensorsFile]:
+    files: list[SafetensorsFile] = []
+    for path, listed in weight_files(folder).items():
+        file = SafetensorsFile(path)
+        for name in sorted(listed or ()):
+            if name not in file.entries:
+                raise ModelError(
+                    f"{path} lacks {name!r}, which {INDEX} puts there; take both files from the same model"
+                )
+        files.append(file)
+    return files
+
+
+def _names_on_disk(wanted: list[StoredTensor], places: Mapping[str, object]) -> dict[str, str]:
+    """Names of the family to names of the files. Those of a bare backbone, as GPT-2's own page has it, lack the first part."""
+    names: dict[str, str] = {}
+    for tensor in wanted:
+        bare = tensor.name.partition(".")[2]
+        names[tensor.name] = bare if tensor.name not in places and bare in places else tensor.name
+    return names
+
+
+def _quantised(unknown: list[str]) -> str:
+    ends = ("scale_inv", "scales", "blocks", "qweight", "qzeros", "absmax", "quant_map", "weight_scale")
+    if any(name.endswith(ends) for name in unknown):
+        return "; they look quantised: dunwu reads float32, float16 and bfloat16"
+    return ""
+
+
+def _is_ours(theirs: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether a view of the file can be our parameter as it is."""
+    return tuple(theirs.shape) == shape and theirs.dtype == dtype and theirs.is_contiguous()
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity. A sum shows both, and is several times cheaper than looking at each."""
+    if values.numel() == 0:
+        return True
+    total = values.sum() if values.dtype in (torch.float32, torch.bfloat16) else values.sum(dtype=torch.float64)
+    if bool(total.isfinite()):
+        return True
+    return all(bool(part.isfinite().all()) for part in values.flatten().split(1 << 20))  # the sum may have overflowed
+
+
+def save_model(model: Decoder, folder: Path, *, shard_bytes: float = 5e9) -> None:
+    """Write the model so that `transformers` loads the folder as it is; each file appears whole or not at all.
+
+    More than `shard_bytes` of weights become several files with an index. Weights of an earlier save are removed last.
+    Raises DiskError when the disk is full or may not be written.
+    """
+    values = config_to_hf(model.config)
+    shards = _shards(model, shard_bytes)
+    files = {_shard_name(number, len(shards)): shard for number, shard in enumerate(shards, 1)}
+    if any((folder / name).exists() for name in files if name != WEIGHTS):
+        (folder / INDEX).unlink(missing_ok=True)  # killed from here on, this leaves no model rather than a mixed one
+    for name, tensors in files.items():
+        write_file(folder / name, tensors)
+    if len(files) > 1:
+        total = sum(tensor.bytes for shard in shards for tensor in shard.values())
+        places = {name: file for file, shard in files.items() for name in shard}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    write_json(folder / "config.json", values | {"dtype": dtype})
+    tokens = {key: values[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    write_json(folder / "generation_config.json", {"_from_model_config": True, **tokens})
+    kept = {*files, INDEX} if len(files) > 1 else set(files)
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name) and path.name not in kept:
+            path.unlink()
+
+
+def _shard_name(number: int, count: int) -> str:
+    return WEIGHTS if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
+
+
+def _shards(model: Decoder, shard_bytes: float) -> list[dict[str, Outgoing]]:
+    """All tensors under their family's names, in files of at most `shard_bytes`, or of one tensor that is larger."""
+    state = model_state(model)
+    shards: list[dict[str, Outgoing]] = [{}]
+    held = 0
+    for tensor in family_of(model.config.architecture).stored(model.config):
+        outgoing = Outgoing(
+            dtype=state[tensor.pieces[0].ours].dtype, shape=tensor.shape, values=_stored_values(tensor, state)
+        )
+        if shards[-1] and held + outgoing.bytes > shard_bytes:
+            shards.append({})
+            held = 0
+        shards[-1][tensor.name] = outgoing
+        held += outgoing.bytes
+    return shards
+
+
+def _stored_values(tensor: StoredTensor, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """The tensor in its family's layout, made when it is asked for; ours itself where the layouts agree."""
+    first = tensor.pieces[0]
+    ours = _piece_of_ours(state, first.ours, first.index)
+    probe = first.theirs(torch.empty(tensor.shape, dtype=ours.dtype, device="meta"))
+    if len(tensor.pieces) == 1 and probe.is_contiguous() and probe.numel() == ours.numel():
+        yield ours
+        return
+    stored = torch.empty(tensor.shape, dtype=ours.dtype)
+    for piece in tensor.pieces:
+        piece.theirs(stored).copy_(_piece_of_ours(state, piece.ours, piece.index))
+    yield stored
+
+
+def _piece_of_ours(state: Mapping[str, Tensor], name: str, index: int | None) -> Tensor:
+    return state[name] if index is None else state[name][index]
