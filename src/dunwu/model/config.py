@@ -43,7 +43,10 @@ class Experts:
     `scores`: how the router's logits become weights: "softmax" over all and then the best ("softmax_after": over the chosen
     only), or "sigmoid" of each. `normalise`: the chosen weights sum to one. Of `groups` only the best `groups_per_token`
     stand for choice, where a group counts by its best score or by the sum of its best two (`group_score`). `correction`: a
-    learned offset to the scores that counts for the choice alone (arXiv:2408.15664).
+    learned offset to the scores that counts for the choice alone (arXiv:2408.15664). `router_float32`: the router works in
+    float32 whatever the model's dtype. `shared_gate`: what all tokens share is weighted by a sigmoid of its own.
+
+    Raises ModelError when the numbers do not fit together.
     """
 
     count: int
@@ -58,7 +61,36 @@ class Experts:
     group_score: Literal["best", "best_two"] = "best"
     correction: bool = False
     router_bias: bool = False
+    router_float32: bool = False
     bias: bool = False
+    shared_gate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("count", "per_token", "intermediate_size", "groups", "groups_per_token"):
+            _require_count(f"experts.{name}", getattr(self, name))
+        if self.per_token > self.count:
+            raise ModelError(
+                f"model.experts.per_token={self.per_token} must lie between 1 and the {self.count} experts"
+            )
+        if self.count % self.groups:
+            raise ModelError(
+                f"model.experts.count={self.count} is not divisible by model.experts.groups={self.groups}; "
+                "groups must be of one size"
+            )
+        if self.groups_per_token > self.groups:
+            raise ModelError(
+                f"model.experts.groups_per_token={self.groups_per_token} is more than the {self.groups} groups; use 1 to {self.groups}"
+            )
+        if self.per_token > self.groups_per_token * (self.count // self.groups):
+            raise ModelError(
+                f"model.experts.per_token={self.per_token} is more than the experts of {self.groups_per_token} groups; "
+                "let more groups stand for choice, or fewer experts serve a token"
+            )
+        if self.group_score == "best_two" and self.groups > 1 and self.count // self.groups < 2:
+            raise ModelError(
+                f"model.experts.groups={self.groups} leave one expert a group, and group_score='best_two' adds up two; "
+                "use fewer groups"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +184,6 @@ class DecoderConfig:
             )
         if self.sliding_layers and not self.sliding_window:
             raise ModelError("model.sliding_layers are given without model.sliding_window; give how far they see")
-        if self.experts is not None and not 1 <= self.experts.per_token <= self.experts.count:
-            raise ModelError(
-                f"model.experts.per_token={self.experts.per_token} must lie between 1 and the {self.experts.count} experts"
-            )
 
     @property
     def query_size(self) -> int:
