@@ -1,0 +1,163 @@
+"""A model's folder to one GGUF file, a tensor at a time."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dunwu.core.errors import ModelError
+from dunwu.model.config import DecoderConfig, differing_knobs
+from dunwu.model.families import StoredTensor, config_from_hf, family_of
+from dunwu.model.folder import config_values as hf_values
+from dunwu.model.folder import weight_files
+from dunwu.model.gguf import metadata, quantise, vocabulary
+from dunwu.model.gguf.container import BLOCK_TYPE, BlockType, TensorEntry, Value, write_container
+from dunwu.model.gguf.names import Slot, slots
+from dunwu.model.safetensors_file import SafetensorsFile
+
+# What no reader of GGUF expects in anything else than float32; as in llama.cpp's own converter.
+_ALWAYS_F32 = ("_norm.weight", ".ffn_gate_inp.weight", "position_embd.weight", ".bias", "rope_freqs.weight")
+_ENDS = ("token_embd.weight", "output.weight")
+_NOT_KNOBS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_position_embeddings",
+    "sliding_window",
+    "sliding_layers",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written: bytes of the file, and how many numbers are in each type."""
+
+    size: int
+    numbers: Mapping[str, int]
+
+
+def export_gguf(
+    folder: Path, out: Path, *, dtype: str = "f16", rules: Mapping[str, str] | None = None, name: str | None = None
+) -> Exported:
+    """Write the model of `folder` to the GGUF file `out`, with its tokenizer and chat template.
+
+    `dtype` is the type of the matrices: norms, biases and routers stay in F32, rows that a type's blocks do not divide go to
+    F16, and with the 4- and 5-bit types the embedding and the head are Q8_0. `rules`: names of llama.cpp's for cutting rules
+    beyond those that `patterns.py` knows.
+    Raises ModelError or TokenizerError for a model that llama.cpp would not run as it is, MissingExtraError where quantising
+    needs the `gguf` package, DiskError.
+    """
+    wanted = quantise.written_type(dtype)
+    if wanted.name not in quantise.FLOATS:
+        quantise.require_package()
+    values = hf_values(folder)
+    config = config_from_hf(values)
+    stored = {tensor.name: tensor for tensor in family_of(config.architecture).stored(config)}
+    plan = slots(config, stored)
+    files = vocabulary.TokenizerFiles.read(folder)
+    header = (
+        {"general.architecture": Value("str", metadata.GGUF_NAME[config.architecture])}
+        | _about(folder, values, wanted, name)
+        | metadata.key_values(config)
+        | vocabulary.key_values(files, config.vocab_size, rules=rules or {})
+    )
+    _require_nothing_lost(config, header, plan)
+    source = _Source(folder, stored)
+    factors = metadata.rope_factors(config)
+    slot_of = {file: (slot, place) for slot in plan for place, file in enumerate(slot.files)}
+    entries = [
+        *(TensorEntry(file, values.shape, BLOCK_TYPE["F32"]) for file, values in factors.items()),
+        *(entry for slot in plan for entry in _entries(slot, stored, config, wanted)),
+    ]
+
+    def data(entry: TensorEntry) -> Iterator[npt.NDArray[Any]]:
+        if entry.name in factors:
+            yield factors[entry.name]
+            return
+        slot, place = slot_of[entry.name]
+        packed = slot.layout.pack([source.tensor(theirs) for theirs in slot.theirs], config)[place]
+        yield from _parts(packed, entry)
+
+    size = write_container(out, header, entries, data)
+    numbers: dict[str, int] = {}
+    for entry in entries:
+        numbers[entry.type.name] = numbers.get(entry.type.name, 0) + int(np.prod(entry.shape))
+    return Exported(size=size, numbers=numbers)
+
+
+def _about(folder: Path, values: Mapping[str, Any], block: BlockType, name: str | None) -> dict[str, Value]:
+    keys = {
+        "general.type": Value("str", "model"),
+        "general.name": Value("str", name or folder.resolve().name),
+        "general.file_type": Value("u32", quantise.FILE_TYPE[block.name]),
+        "general.quantization_version": Value("u32", 2),
+    }
+    licence = values.get("license")
+    return keys | ({"general.license": Value("str", licence)} if isinstance(licence, str) else {})
+
+
+def _require_nothing_lost(config: DecoderConfig, header: Mapping[str, Value], plan: list[Slot]) -> None:
+    """Read the header back as a reader of GGUF would, and compare: a knob that it cannot express would be lost in silence."""
+    plain = {key: value.value for key, value in header.items()}
+    names = dict.fromkeys(file for slot in plan for file in slot.files)
+    factors = metadata.rope_factors(config).get("rope_freqs.weight", np.empty(0))
+    back = config_from_hf(metadata.config_values(plain, names, factors.tolist()) | {"model_type": config.architecture})
+    lost = [knob for knob in differing_knobs(config, back) if knob not in _NOT_KNOBS]
+    if lost:
+        raise ModelError(
+            f"a GGUF file of {config.architecture!r} cannot say that {lost[0]}={getattr(config, lost[0])!r} (it would be read as "
+            f"{getattr(back, lost[0])!r}); export to Hugging Face instead: --to hf"
+        )
+
+
+def _entries(
+    slot: Slot, stored: Mapping[str, StoredTensor], config: DecoderConfig, wanted: BlockType
+) -> Iterator[TensorEntry]:
+    shapes = [torch.empty(stored[theirs].shape, device="meta") for theirs in slot.theirs]
+    for file, packed in zip(slot.files, slot.layout.pack(shapes, config), strict=True):
+        yield TensorEntry(file, tuple(packed.shape), _type_for(file, tuple(packed.shape), wanted))
+
+
+def _type_for(file: str, shape: tuple[int, ...], wanted: BlockType) -> BlockType:
+    if len(shape) < 2 or file.endswith(_ALWAYS_F32):
+        return BLOCK_TYPE["F32"]
+    if file in _ENDS and wanted.name.startswith(("Q4", "Q5")):
+        wanted = BLOCK_TYPE["Q8_0"]
+    return wanted if shape[-1] % wanted.length == 0 else BLOCK_TYPE["F16"]
+
+
+def _parts(values: Tensor, entry: TensorEntry) -> Iterator[npt.NDArray[Any]]:
+    rows = values.reshape(-1, entry.shape[-1])
+    step = max(1, quantise.CHUNK // entry.shape[-1])
+    for start in range(0, len(rows), step):
+        try:
+            yield quantise.to_blocks(rows[start : start + step], entry.type)
+        except ModelError as error:
+            raise ModelError(f"{entry.name}: {error}; the export was not written") from error
+
+
+class _Source:
+    """The checkpoint's tensors by name, mapped from its files. Raises ModelError where one is missing or of another shape."""
+
+    def __init__(self, folder: Path, stored: Mapping[str, StoredTensor]) -> None:
+        self._folder, self._stored = folder, stored
+        self._file_of: dict[str, SafetensorsFile] = {}
+        for path in weight_files(folder):
+            file = SafetensorsFile(path)
+            self._file_of |= dict.fromkeys(file.entries, file)
+        for name, tensor in stored.items():
+            if name not in self._file_of:
+                raise ModelError(f"{name} is missing from the weights in {folder}; take all files from the same model")
+            shape = self._file_of[name].entries[name].shape
+            if shape != tensor.shape:
+                raise ModelError(
+                    f"{name} in {folder} has shape {shape}, its config.json says {tensor.shape}; take both from the same model"
+                )
+
+    def tensor(self, name: str) -> Tensor:
+        return self._file_of[name].view(name)
