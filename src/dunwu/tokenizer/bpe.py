@@ -3,29 +3,27 @@
 Ids: the special tokens first (0, 1, 2), then the 256 bytes, then merges in the order in which they were learned.
 """
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tiktoken
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from dunwu.core.errors import TokenizerError
 from dunwu.core.files import read_json, write_json, write_text
+from dunwu.tokenizer.like import Ids
 from dunwu.tokenizer.pattern import PATTERN, safe_pieces
+from dunwu.tokenizer.spelling import byte_of_character, well_formed
 from dunwu.tokenizer.template import CHAT_TEMPLATE
 
 END_OF_TEXT, TURN_START, TURN_END = SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 MAX_TOKEN_BYTES = 32  # keeps a small corpus from learning whole sentences by heart
 PIECE_CHARACTERS = 1 << 19
-
-Ids = npt.NDArray[np.int32]
 
 
 class Tokenizer:
@@ -42,6 +40,23 @@ class Tokenizer:
         self._names = {number: name for name, number in special.items()}
         self._encoding = tiktoken.Encoding("dunwu", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         self._may_cut = pattern == PATTERN
+
+    spells_bytes = True
+    unused_ids: tuple[int, ...] = ()
+    chat_template = CHAT_TEMPLATE
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """In pre-training the end of a document opens the next."""
+        return (self.eos_id,)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return (self.eos_id, self.im_end_id)
+
+    @property
+    def rows_needed(self) -> int:
+        return self.vocab_size
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Tokenizer.load, (self.folder,))
@@ -70,7 +85,7 @@ class Tokenizer:
 
     def encode_array(self, text: str) -> Ids:
         """The ids of `text`, [T] int32. A long text is encoded piecewise, with the same ids, to bound memory."""
-        text = _well_formed(text)
+        text = well_formed(text)
         if len(text) <= PIECE_CHARACTERS or not self._may_cut:
             return self._encode_piece(text)
         return np.concatenate([self._encode_piece(piece) for piece in safe_pieces(text, PIECE_CHARACTERS)])
@@ -101,7 +116,7 @@ class Tokenizer:
         """UTF-8 bytes of `texts` divided by their tokens; 0.0 for no tokens."""
         size = count = 0
         for text in texts:
-            size += len(_well_formed(text).encode())
+            size += len(well_formed(text).encode())
             count += len(self.encode_array(text))
         return size / count if count else 0.0
 
@@ -134,7 +149,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, out: Path) -> Toke
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         max_token_length=MAX_TOKEN_BYTES,
     )
-    pieces = (piece for text in texts for piece in safe_pieces(_well_formed(text), PIECE_CHARACTERS))
+    pieces = (piece for text in texts for piece in safe_pieces(well_formed(text), PIECE_CHARACTERS))
     trained.train_from_iterator(pieces, trainer=trainer)
     return _save(trained, out)
 
@@ -196,22 +211,3 @@ def _read_pattern(spec: dict[str, Any], path: Path) -> str:
             raise TokenizerError(
                 f"{path} does not cut text by one pattern and then into bytes; dunwu reads no other kind"
             )
-
-
-@functools.cache
-def byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte: visible Latin-1 stands for itself, the others for U+0100 and on."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [number for number in range(256) if number not in visible]
-    table = {chr(number): number for number in visible}
-    return table | {chr(0x100 + place): number for place, number in enumerate(hidden)}
-
-
-def _well_formed(text: str) -> str:
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -1,4 +1,6 @@
-"""One chat template, ChatML: it makes the training mask, the engine's prompt and the file that we export.
+"""The chat template of the models that we grow, ChatML: it makes the training mask, the engine's prompt and the exported file.
+
+`encode_chat` and `render_chat` serve open models with templates of their own too, by way of `open_chat`.
 
 The Jinja text below is exported as it is. minijinja, which renders it here under a fuel limit, does not know Hugging Face's
 `{% generation %}` markers; they become private-use characters, from which the loss mask is read.
@@ -7,16 +9,16 @@ The Jinja text below is exported as it is. minijinja, which renders it here unde
 import functools
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import minijinja
 import numpy as np
 
 from dunwu.core.errors import DataError, TokenizerError
 from dunwu.core.records import Message, Tokens
-
-if TYPE_CHECKING:
-    from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.like import TokenizerLike
+from dunwu.tokenizer.open import OpenTokenizer
+from dunwu.tokenizer.open_chat import encode_open_chat, render_open_chat, verify_open_mask
 
 # Contents are trimmed, so that no token ever spans the border between a turn's header and its content.
 CHAT_TEMPLATE = """\
@@ -67,12 +69,30 @@ def render(messages: Sequence[Message], *, add_generation_prompt: bool = False) 
     return _render_rows(_MARKER.sub("", CHAT_TEMPLATE), rows, add_generation_prompt)
 
 
-def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], *, add_generation_prompt: bool = False) -> Tokens:
+def render_chat(
+    tokenizer: TokenizerLike, messages: Sequence[Message], *, add_generation_prompt: bool = False, **settings: Any
+) -> str:
+    """The conversation as the tokenizer's own template writes it; `settings` go to the template of an open model.
+
+    Raises DataError for roles out of order, or when the template refuses the conversation.
+    """
+    if isinstance(tokenizer, OpenTokenizer):
+        validate_messages(messages)
+        return render_open_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt, **settings)
+    return render(messages, add_generation_prompt=add_generation_prompt)
+
+
+def encode_chat(
+    tokenizer: TokenizerLike, messages: Sequence[Message], *, add_generation_prompt: bool = False, **settings: Any
+) -> Tokens:
     """The ids of a conversation; `learned` is true on what the assistant says and on the end-of-turn token after it.
 
-    Names of special tokens inside a message are encoded as plain text. Raises DataError for roles out of order.
+    Names of special tokens inside a message are encoded as plain text. `settings`, such as `tools` or `enable_thinking`, go
+    to the template of an open model. Raises DataError for roles out of order, or when the template refuses the conversation.
     """
     validate_messages(messages)
+    if isinstance(tokenizer, OpenTokenizer):
+        return encode_open_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt, **settings)
     pieces = _skeleton(tuple(message.role for message in messages), add_generation_prompt)
     contents = iter(messages)
     ids: list[int] = []
@@ -95,19 +115,24 @@ def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], *, add_gene
     return Tokens(ids=np.array(ids, dtype=np.int32), learned=learned)
 
 
-def verify_mask(tokenizer: "Tokenizer") -> None:
+def verify_mask(tokenizer: TokenizerLike) -> None:
     """Check once, before training, that loss and prompt fit the template. Raises TokenizerError unless
 
     - the end-of-turn token that closes each answer, and nothing after it, is inside the loss;
     - the ids are those of the rendered text;
     - a prompt is the beginning of the conversation that answers it.
     """
+    if isinstance(tokenizer, OpenTokenizer):
+        verify_open_mask(tokenizer)
+        return
     conversation = _SAMPLE
     tokens = encode_chat(tokenizer, conversation)
     if tokens.ids.tolist() != _encode_with_special(tokenizer, render(conversation)):
         raise TokenizerError("the ids of a conversation are not those of its rendered text; mend CHAT_TEMPLATE")
     answers = [message.content.strip() for message in conversation if message.role == "assistant"]
-    wanted = [*(number for text in answers for number in (*tokenizer.encode(text), tokenizer.im_end_id))]
+    wanted = [
+        *(number for text in answers for number in (*tokenizer.encode(text), tokenizer.special_ids["<|im_end|>"]))
+    ]
     if tokens.ids[tokens.learned].tolist() != wanted:
         raise TokenizerError(
             "the loss mask does not cover exactly the answers and their <|im_end|>; "
@@ -139,7 +164,7 @@ def _split_special(text: str) -> list[str]:
     return re.split(rf"({_CONTENT}|{_LEARN_FROM}|{_LEARN_TO}|<\|[a-z_]+\|>)", text)
 
 
-def _encode_with_special(tokenizer: "Tokenizer", text: str) -> list[int]:
+def _encode_with_special(tokenizer: TokenizerLike, text: str) -> list[int]:
     ids: list[int] = []
     for piece in _split_special(text):
         number = tokenizer.special_ids.get(piece)
