@@ -1,0 +1,116 @@
+"""A model by name: a folder of this machine, or one of a hub, downloaded once into the hub's own cache.
+
+`huggingface_hub` does the work and reads its own settings: HF_ENDPOINT (a mirror), HF_HUB_OFFLINE=1 (the cache alone),
+HF_HOME (where the cache lies), HF_TOKEN (for models that ask for a licence). A download that was cut off goes on where it
+stopped. Weights come as safetensors only; nothing that could be run is fetched.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from dunwu.core.errors import ModelError
+
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
+    "LICENSE*",
+    "LICENCE*",
+)
+"""What is fetched of a model: what dunwu reads, and what says how the model may be used."""
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name has the form owner/name."""
+    return _HUB_NAME.fullmatch(name) is not None
+
+
+def model_folder(name: str | Path, *, revision: str | None = None) -> Path:
+    """The folder of a model: `name` itself where there is such a folder, else the model `owner/name` of the hub.
+
+    `revision`: a branch, tag or commit; the main branch by default. Downloads what is not in the cache.
+    Raises ModelError where there is neither, or the network does not bring it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ModelError(
+            f"{name} is a file; give the model's folder, or make one of the file with `dunwu import {name}`"
+        )
+    if isinstance(name, Path) or not is_hub_name(name):
+        raise ModelError(f"{name} does not exist; give the folder of a model, or owner/name of one on the hub")
+    return _download(name, revision)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    import huggingface_hub  # only where it is needed: it takes a third of a second
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+    except (
+        Exception
+    ) as error:  # the library's own, its HTTP library's and the system's errors, of which versions differ
+        raise ModelError(_explain(name, revision, error)) from error
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"{name} on the hub has no config.json, so it is not a model that dunwu reads; it may hold GGUF files or an "
+            "adapter: give the model that these were made from"
+        )
+    return folder
+
+
+def _explain(name: str, revision: str | None, error: Exception) -> str:
+    """What went wrong and what to do about it."""
+    from huggingface_hub import constants, errors
+
+    where = constants.ENDPOINT
+    by_hand = (
+        f"or download the files of {where}/{name} by any other way into a folder, and give the folder "
+        "(config.json, *.safetensors, tokenizer*.json)"
+    )
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{name} asks you to accept its licence: do so at {where}/{name}, then set HF_TOKEN to a token of yours that may "
+            "read it, and run the same command again"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{name} has no revision {revision!r}; give a branch, tag or commit that {where}/{name}/tree/main lists"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{name} is neither a folder here nor a model at {where}; check the spelling, or set HF_TOKEN if it is private"
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == 28:
+        return (
+            f"{name} cannot be written to {constants.HF_HUB_CACHE} ({error}); free some space, or set HF_HOME to a folder that "
+            "you may write"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return f"{name} is neither a folder here nor a possible name on the hub; give owner/name"
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"{name} is not whole in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE={os.environ.get('HF_HUB_OFFLINE', 1)} "
+            f"forbids to fetch it; unset that, {by_hand}"
+        )
+    return (
+        f"{name} is no folder here, and could not be fetched from {where} ({_first_line(error)}); check the network and run the "
+        f"same command again: what has come is kept. Where {where} cannot be reached, set HF_ENDPOINT to a mirror's address, "
+        f"{by_hand}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0][:200]}" if lines else type(cause).__name__
