@@ -123,14 +123,14 @@ class ExpertStack(nn.Module):
         tokens, per_token = chosen_NP.shape
         expert_M, order_M = chosen_NP.flatten().sort(stable=True)
         counts_E = torch.bincount(expert_M, minlength=self.gate_proj.shape[0])
-        x_MD = x_ND[order_M // per_token]
+        x_MD = x_ND.index_select(0, order_M // per_token)
         gate_MF = self._product(x_MD, self.gate_proj, self.gate_proj_bias, counts_E, expert_M)
         up_MF = self._product(x_MD, self.up_proj, self.up_proj_bias, counts_E, expert_M)
         middle_MF = self._gated(gate_MF, up_MF)
         out_MD = self._product(middle_MF, self.down_proj, self.down_proj_bias, counts_E, expert_M)
         # Back into the order of tokens: a sum without atomics, the same at every run on every device.
         place_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
-        out_NPD = out_MD[place_M].view(tokens, per_token, -1)
+        out_NPD = out_MD.index_select(0, place_M).view(tokens, per_token, -1)
         return torch.bmm(weights_NP[:, None], out_NPD).squeeze(1)
 
     def _gated(self, gate_MF: Tensor, up_MF: Tensor) -> Tensor:
