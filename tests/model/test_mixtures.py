@@ -1,0 +1,265 @@
+"""Families with experts against transformers: weights through the disk both ways, logits, routing token by token, gradients."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dunwu.core.errors import ModelError
+from dunwu.model import count
+from dunwu.model.blocks.experts import Router
+from dunwu.model.cache import KeyValueCache
+from dunwu.model.config import DecoderConfig, Experts, Latent, RopeScaling
+from dunwu.model.decoder import Decoder
+from dunwu.model.families import config_from_hf, config_to_hf
+from dunwu.model.hub import load_model, save_model
+
+from .helpers import TINY, lively
+
+EXPERTS = Experts(count=8, per_token=3, intermediate_size=20)
+LATENT = Latent(q_rank=10, kv_rank=12, rope_dim=4, nope_dim=6, value_dim=5)
+YARN = RopeScaling(kind="yarn", factor=4.0, original_max_position_embeddings=32, mscale=0.8, mscale_all_dim=0.6)
+DEEPSEEK = replace(
+    TINY, max_position_embeddings=128, latent=LATENT, head_dim=10, rope_interleaved=True, rms_norm_eps=1e-3, dense_layers=(0,)
+)  # fmt: skip
+V2_EXPERTS = replace(EXPERTS, shared_intermediate_size=40, scale=1.7, router_float32=True)
+V3_EXPERTS = replace(
+    V2_EXPERTS, scores="sigmoid", normalise=True, groups=4, groups_per_token=2, group_score="best_two", correction=True
+)
+
+VARIANTS = {
+    "mixtral": replace(
+        TINY,
+        architecture="mixtral",
+        max_position_embeddings=128,
+        num_key_value_heads=2,
+        sliding_window=7,
+        sliding_layers=(0, 1),
+        intermediate_size=20,
+        experts=replace(EXPERTS, scores="softmax_after"),
+    ),
+    "qwen2_moe": replace(
+        TINY,
+        architecture="qwen2_moe",
+        max_position_embeddings=128,
+        num_key_value_heads=2,
+        attention_bias=True,
+        dense_layers=(1,),
+        experts=replace(EXPERTS, shared_intermediate_size=28, shared_gate=True),
+    ),
+    "qwen3_moe": replace(
+        TINY,
+        architecture="qwen3_moe",
+        max_position_embeddings=128,
+        num_key_value_heads=2,
+        head_dim=8,
+        qk_norm="head",
+        attention_bias=True,
+        attention_output_bias=True,
+        dense_layers=(0,),
+        experts=replace(EXPERTS, normalise=True),
+    ),
+    "deepseek_v2": replace(
+        DEEPSEEK,
+        architecture="deepseek_v2",
+        attention_bias=True,
+        attention_output_bias=True,
+        mlp_bias=True,
+        rope_scaling=YARN,
+        attention_scale=10**-0.5 * (0.1 * 0.6 * 1.3862943611198906 + 1.0) ** 2,
+        experts=replace(V2_EXPERTS, groups=4, groups_per_token=2),
+    ),
+    "deepseek_v2 lite": replace(
+        DEEPSEEK, architecture="deepseek_v2", latent=replace(LATENT, q_rank=None), experts=V2_EXPERTS
+    ),
+    "deepseek_v3": replace(
+        DEEPSEEK,
+        architecture="deepseek_v3",
+        attention_bias=True,
+        attention_output_bias=True,
+        rope_scaling=YARN,
+        attention_scale=10**-0.5 * (0.1 * 0.6 * 1.3862943611198906 + 1.0) ** 2,
+        experts=V3_EXPERTS,
+    ),
+    "deepseek_v3 half turns, one group": replace(
+        DEEPSEEK,
+        architecture="deepseek_v3",
+        rope_interleaved=False,
+        experts=replace(V3_EXPERTS, groups=1, groups_per_token=1, normalise=False),
+    ),
+    "gpt_oss": replace(
+        TINY,
+        architecture="gpt_oss",
+        max_position_embeddings=128,
+        num_key_value_heads=2,
+        attention_bias=True,
+        attention_output_bias=True,
+        sinks=True,
+        sliding_window=6,
+        sliding_layers=(1,),
+        activation="clamped_silu",
+        activation_limit=1.5,
+        intermediate_size=20,
+        rope_scaling=RopeScaling(kind="yarn", factor=4.0, original_max_position_embeddings=32, truncate=False),
+        experts=replace(EXPERTS, scores="softmax_after", router_bias=True, bias=True),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Our model and transformers' own that was loaded from what we saved."""
+
+    ours: Decoder
+    theirs: Any
+    folder: Path
+
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS.keys())
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    import transformers
+
+    folder = tmp_path_factory.mktemp("model")
+    model = lively(request.param)
+    save_model(model, folder)
+    theirs, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, attn_implementation="eager"
+    )
+    assert not any(report.values()), report
+    return Pair(model, theirs.eval(), folder)
+
+
+def some_ids(*shape: int) -> Tensor:
+    return torch.randint(0, TINY.vocab_size, shape, generator=torch.Generator().manual_seed(3))
+
+
+class Routes:
+    """Writes down what the routers of a network choose, as weights `[N, E]`, zero for who is not chosen."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.seen: list[Tensor] = []
+        for module in model.modules():
+            if isinstance(module, Router):
+                module.register_forward_hook(lambda _m, _x, out: self._note(*out))
+            elif type(module).__name__.lower().endswith("topkrouter"):
+                module.register_forward_hook(lambda _m, _x, out: self._note(out[2], out[1]))
+
+    def _note(self, chosen_NP: Tensor, weights_NP: Tensor) -> None:
+        zeros_NE = torch.zeros(len(chosen_NP), EXPERTS.count)
+        self.seen.append(zeros_NE.scatter_(1, chosen_NP, weights_NP.detach().float()))
+
+    def take(self) -> Tensor:
+        seen, self.seen = torch.stack(self.seen), []
+        return seen
+
+
+def test_logits_and_routes_equal_transformers_token_by_token(pair: Pair) -> None:
+    ours, theirs = Routes(pair.ours), Routes(pair.theirs)
+    ids_BT = some_ids(3, 17)
+    cache, past = KeyValueCache(pair.ours.config, 3, 40, "cpu", torch.float32), None
+    for part in (ids_BT, some_ids(3, 1), some_ids(3, 1)):  # the later ones alone, as in decoding
+        with torch.no_grad():
+            given = pair.theirs(part, past_key_values=past, use_cache=True)
+            past = given.past_key_values
+            torch.testing.assert_close(
+                pair.ours.logits(pair.ours(part, cache=cache)), given.logits, atol=1e-4, rtol=1e-4
+            )
+        routes, wanted = ours.take(), theirs.take()
+        assert torch.equal(routes != 0, wanted != 0)
+        assert ((routes != 0).sum(-1) == EXPERTS.per_token).all()
+        torch.testing.assert_close(routes, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_equal_transformers(pair: Pair) -> None:
+    ids_BT = some_ids(2, 13)
+    pair.ours.zero_grad()
+    pair.theirs.zero_grad()
+    pair.ours.logits(pair.ours(ids_BT)).square().mean().backward()
+    pair.theirs(ids_BT).logits.square().mean().backward()
+    theirs = {name: parameter.grad for name, parameter in pair.theirs.named_parameters()}
+    compared = 0
+    for name, wanted in _in_our_layout(pair.ours.config, theirs):
+        ours = pair.ours.get_parameter(name).grad
+        torch.testing.assert_close(ours, wanted, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+        compared += 1
+    assert compared == sum(parameter.requires_grad for parameter in pair.ours.parameters())
+
+
+def _in_our_layout(config: DecoderConfig, theirs: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """What transformers holds in memory, where gate and up are fused, by our names."""
+    turned = config.architecture == "gpt_oss"
+    for name, tensor in theirs.items():
+        name = name.replace("mlp.gate.", "mlp.router.").replace("mlp.shared_expert_gate.", "mlp.shared_gate.")
+        name = name.replace("mlp.shared_experts.", "mlp.shared.").replace("mlp.shared_expert.", "mlp.shared.")
+        if "gate_up_proj" not in name:
+            yield name, tensor.mT if turned and name.endswith("experts.down_proj") else tensor
+            continue
+        parts = (tensor[..., ::2], tensor[..., 1::2]) if turned else tensor.chunk(2, dim=1)
+        for ours, part in zip(("gate_proj", "up_proj"), parts, strict=True):
+            yield name.replace("gate_up_proj", ours), part.mT if turned and part.ndim == 3 else part
+
+
+def test_64_greedy_tokens_equal_transformers(pair: Pair) -> None:
+    prompt = some_ids(1, 9)
+    theirs = pair.theirs.generate(prompt, max_new_tokens=64, do_sample=False, pad_token_id=0)[0, 9:]
+    cache = KeyValueCache(pair.ours.config, 1, 80, "cpu", torch.float32)
+    ours, ids = [], prompt
+    with torch.no_grad():
+        for _ in range(64):
+            ids = pair.ours.logits(pair.ours(ids, cache=cache)[:, -1]).argmax(-1, keepdim=True)
+            ours.append(int(ids))
+    assert ours == theirs.tolist()
+    assert len(set(ours)) > 1
+
+
+@pytest.mark.parametrize("pieces", [[17], [1] * 17, [9, 1, 3, 4]])
+def test_reading_in_pieces_with_a_cache_equals_reading_at_once(pair: Pair, pieces: list[int]) -> None:
+    ids_BT = some_ids(2, 17)
+    cache = KeyValueCache(pair.ours.config, 2, 20, "cpu", torch.float32)
+    with torch.no_grad():
+        parts = [pair.ours(part, cache=cache) for part in ids_BT.split(pieces, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), pair.ours(ids_BT), atol=2e-5, rtol=1e-4)
+
+
+def test_left_padded_rows_in_a_cache_equal_each_row_alone(pair: Pair) -> None:
+    rows = [some_ids(1, n) for n in (9, 4, 1)]
+    cache = KeyValueCache(pair.ours.config, 3, 12, "cpu", torch.float32)
+    cache.starts_B = torch.tensor([0, 5, 8])
+    padded = torch.cat([torch.nn.functional.pad(r, (9 - r.shape[1], 0)) for r in rows])
+    with torch.no_grad():
+        pair.ours(padded, cache=cache)
+        last = pair.ours(torch.tensor([[5], [6], [7]]), cache=cache)[:, -1]
+        for row, ids in enumerate(rows):
+            alone = pair.ours(torch.cat([ids, torch.tensor([[5 + row]])], dim=1))[0, -1]
+            torch.testing.assert_close(last[row], alone, atol=2e-5, rtol=1e-4)
+
+
+def test_packed_documents_equal_each_document_alone(pair: Pair) -> None:
+    lengths = [5, 1, 7, 4]
+    documents = [some_ids(1, n) for n in lengths]
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    numbers = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))[None]
+    with torch.no_grad():
+        packed = pair.ours(torch.cat(documents, dim=1), positions_BT=positions, document_BT=numbers)
+        alone = torch.cat([pair.ours(d) for d in documents], dim=1)
+    torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-4)
+
+
+def test_what_transformers_saves_is_read_with_every_weight_the_same(pair: Pair, tmp_path: Path) -> None:
+    pair.theirs.save_pretrained(tmp_path)
+    again = load_model(tmp_path)
+    assert again.config == pair.ours.config
+    for (name, ours), theirs in zip(pair.ours.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_our_own_folder_is_read_back_with_every_weight_the_same(pair: Pair) -> None:
+    again = load_model(pair.folder)
+    assert again.config == pair.ours.config
+    for (name, ours), theirs in zip(pair.ours.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
