@@ -8,6 +8,7 @@ from torch import nn
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder, new_decoder
 from dunwu.model.families import config_to_hf
+from dunwu.model.families.convert import to_stored
 
 TINY = DecoderConfig(
     architecture="llama",
@@ -36,11 +37,18 @@ def lively(config: DecoderConfig, seed: int = 0) -> Decoder:
 
 def transformers_twin(model: Decoder) -> Any:
     """transformers' own network with the same weights."""
+    twin = new_twin(config_to_hf(model.config))
+    missing, unexpected = twin.load_state_dict(dict(to_stored(model.state_dict(), model.config)), strict=False)
+    assert not unexpected
+    assert missing == (["lm_head.weight"] if model.config.tie_word_embeddings else [])
+    return twin
+
+
+def new_twin(values: dict[str, Any]) -> Any:
+    """transformers' own network of that config.json, its weights random; attention by its plain formula."""
     import transformers
 
-    values = config_to_hf(model.config)
-    name = values["architectures"][0]
-    hf_config = getattr(transformers, name.replace("ForCausalLM", "Config"))(**values)
-    twin: nn.Module = getattr(transformers, name)(hf_config).eval()
-    twin.load_state_dict(model.state_dict(), strict=not model.config.tie_word_embeddings)
-    return twin
+    of_class = getattr(transformers, values["architectures"][0])
+    torch.manual_seed(0)
+    twin: nn.Module = of_class(of_class.config_class(**values, attn_implementation="eager"))
+    return twin.eval()

@@ -182,6 +182,10 @@ class DecoderConfig:
             raise ModelError(
                 f"model.head_dim={self.rotated_channels} is odd; rotary positions turn pairs of channels: make it even"
             )
+        if self.rotary_dim == self.head_dim:
+            object.__setattr__(self, "rotary_dim", None)
+        if self.rope_scaling is not None:
+            _require_scaling(self.rope_scaling, self.rotated_channels)
         if self.sliding_layers and not self.sliding_window:
             raise ModelError("model.sliding_layers are given without model.sliding_window; give how far they see")
 
@@ -229,6 +233,27 @@ def _restore(config: DecoderConfig, name: str, kind: type[T]) -> None:
     if isinstance(value, Mapping):
         values = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
         object.__setattr__(config, name, kind(**cast("dict[str, Any]", values)))
+
+
+def _require_scaling(scaling: RopeScaling, channels: int) -> None:
+    if scaling.kind in ("yarn", "llama3", "longrope") and not scaling.original_max_position_embeddings:
+        raise ModelError(
+            f"model.rope_scaling of kind {scaling.kind!r} needs original_max_position_embeddings: the length that the model "
+            "was first trained at"
+        )
+    if scaling.kind == "llama3" and scaling.high_freq_factor <= scaling.low_freq_factor:
+        raise ModelError(
+            f"model.rope_scaling.high_freq_factor={scaling.high_freq_factor} must be above "
+            f"low_freq_factor={scaling.low_freq_factor}"
+        )
+    if scaling.kind == "dynamic" and channels < 4:
+        raise ModelError(f"model.rope_scaling of kind 'dynamic' needs 4 rotated channels or more, here are {channels}")
+    for name in ("short_factor", "long_factor") if scaling.kind == "longrope" else ():
+        if len(getattr(scaling, name)) != channels // 2:
+            raise ModelError(
+                f"model.rope_scaling.{name} has {len(getattr(scaling, name))} numbers; {channels} rotated channels need "
+                f"{channels // 2}"
+            )
 
 
 def _require_count(name: str, value: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dunwu.core.errors import ModelError
 from dunwu.model.blocks.attention import Attention
 from dunwu.model.blocks.experts import SparseMLP
 from dunwu.model.blocks.latent import LatentAttention
@@ -100,12 +101,21 @@ class Decoder(nn.Module):
             x_BTD = x_BTD * torch.tensor(self.config.embedding_scale, dtype=x_BTD.dtype)  # rounded as the weights are
         reading = Reading(x_BTD, self.config, positions_BT, document_BT, cache)
         if self.config.positions == "learned":
+            if positions_BT is None:
+                self._require_positions(ids_BT.shape[1] + (0 if cache is None else cache.length))
             x_BTD = x_BTD + self.model.embed_positions(reading.positions_BT)
         for number, block in enumerate(self.model.layers):
             x_BTD = block(x_BTD, reading, number)
         if cache is not None:
             cache.advance(ids_BT.shape[1])
         return self.model.norm(x_BTD)
+
+    def _require_positions(self, tokens: int) -> None:
+        if tokens > self.config.max_position_embeddings:
+            raise ModelError(
+                f"{tokens} tokens are more than the {self.config.max_position_embeddings} that this model has positions for; "
+                "shorten the text, or choose a model with rotary positions"
+            )
 
 
 def initialise(model: Decoder, *, seed: int) -> Decoder:

@@ -9,8 +9,8 @@ from dunwu.model.config import DecoderConfig
 
 
 def by_hand(x: Tensor) -> bool:
-    """Whether `kernels` serve this tensor: on a CPU, and not while a compiler traces the plain formulas."""
-    return x.is_cpu and not torch.compiler.is_compiling()
+    """Whether `kernels` serve this tensor: on a CPU, not in half precision, and not while a compiler traces the formulas."""
+    return x.is_cpu and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
 
 
 class RMSNorm(nn.Module):
@@ -23,6 +23,10 @@ class RMSNorm(nn.Module):
         self.offset = offset
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.offset and x.dtype in (torch.float16, torch.bfloat16):
+            # The sum would lose most of what the weight says, so Gemma makes it, and the product, in float32.
+            weight = self.weight.float() + self.offset
+            return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
         weight = self.weight + self.offset if self.offset else self.weight
         if by_hand(x):
             return kernels.rms_norm(x, weight, self.eps)

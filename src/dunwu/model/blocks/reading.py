@@ -87,9 +87,9 @@ class Reading:
             scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
         if sinks_H is not None:
             sinks_BHT1 = sinks_H[:, None, None].to(scores_BHTS.dtype).expand(*scores_BHTS.shape[:3], 1)
-            weights_BHTS = torch.softmax(torch.cat((scores_BHTS, sinks_BHT1), dim=-1), dim=-1)[..., :-1]
+            weights_BHTS = _softmax(torch.cat((scores_BHTS, sinks_BHT1), dim=-1))[..., :-1]
         else:
-            weights_BHTS = torch.softmax(scores_BHTS, dim=-1)
+            weights_BHTS = _softmax(scores_BHTS)
         return (weights_BHTS @ v_BHSC).transpose(1, 2)
 
     def _mask(self, window: int | None) -> Tensor | None:
@@ -108,6 +108,12 @@ class Reading:
         if self.document_BT is not None:
             return document_mask(self.document_BT, window)
         return None if window is None else causal_mask(self.time, window, self.device)[None, None]
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Over the last axis, in float32 where the scores have less."""
+    half = scores.dtype in (torch.float16, torch.bfloat16)
+    return torch.softmax(scores, dim=-1, dtype=torch.float32 if half else scores.dtype).to(scores.dtype)
 
 
 def causal_mask(time: int, window: int | None, device: torch.device | None = None) -> Tensor:

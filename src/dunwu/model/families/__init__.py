@@ -7,12 +7,30 @@ from typing import Any
 from dunwu.core.errors import ModelError
 from dunwu.model.config import DecoderConfig, differing_knobs
 from dunwu.model.families.base import Family, Piece, StoredTensor
+from dunwu.model.families.deepseek_v2 import DEEPSEEK_V2
+from dunwu.model.families.deepseek_v3 import DEEPSEEK_V3
+from dunwu.model.families.gemma import GEMMA2, GEMMA3, GEMMA3_TEXT
+from dunwu.model.families.glm import GLM, GLM4
+from dunwu.model.families.gpt2 import GPT2
+from dunwu.model.families.gpt_oss import GPT_OSS
 from dunwu.model.families.llama import LLAMA
+from dunwu.model.families.mistral import MISTRAL
+from dunwu.model.families.mixtral import MIXTRAL
+from dunwu.model.families.olmo2 import OLMO2
+from dunwu.model.families.phi3 import PHI3
+from dunwu.model.families.qwen2 import QWEN2
+from dunwu.model.families.qwen2_moe import QWEN2_MOE
 from dunwu.model.families.qwen3 import QWEN3
+from dunwu.model.families.qwen3_moe import QWEN3_MOE
+from dunwu.model.families.smollm3 import SMOLLM3
 
 __all__ = ["FAMILIES", "Family", "Piece", "StoredTensor", "config_from_hf", "config_to_hf", "family_of"]
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (LLAMA, QWEN3)}
+_ALL = (
+    LLAMA, MISTRAL, QWEN2, QWEN3, GPT2, GEMMA2, GEMMA3, GEMMA3_TEXT, GLM, GLM4, OLMO2, PHI3, SMOLLM3,
+    MIXTRAL, QWEN2_MOE, QWEN3_MOE, DEEPSEEK_V2, DEEPSEEK_V3, GPT_OSS,
+)  # fmt: skip
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in _ALL}
 
 
 def family_of(model_type: object) -> Family:

@@ -4,16 +4,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from dunwu.model.config import DecoderConfig
-from dunwu.model.families.base import Family, llama_tensors, refuse, rope, sizes, written_rope, written_sizes
+from dunwu.model.families.base import (
+    Family,
+    llama_tensors,
+    optional_window,
+    refuse,
+    rope,
+    sizes,
+    written_optional_window,
+    written_rope,
+    written_sizes,
+)
 
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
-    refuse(values, hidden_act="silu", use_sliding_window=False)
+    refuse(values, hidden_act="silu")
     bias = bool(values.get("attention_bias"))
     return DecoderConfig(
         architecture="qwen3",
         **sizes({"head_dim": 128, **values}),
         **rope(values),
+        **optional_window(values),
         qk_norm="head",
         attention_bias=bias,
         attention_output_bias=bias,
@@ -24,10 +35,10 @@ def _write(config: DecoderConfig) -> dict[str, Any]:
     return {
         **written_sizes(config),
         **written_rope(config),
+        **written_optional_window(config),
         "hidden_act": "silu",
         "attention_bias": config.attention_bias,
         "attention_dropout": 0.0,
-        "use_sliding_window": False,
     }
 
 

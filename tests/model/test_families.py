@@ -1,0 +1,299 @@
+"""Every family against transformers: the same weights, the same logits, the same text, and back."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dunwu.model.cache import KeyValueCache
+from dunwu.model.config import DecoderConfig, RopeScaling
+from dunwu.model.decoder import Decoder, new_decoder
+from dunwu.model.families import FAMILIES, config_from_hf, config_to_hf, family_of
+from dunwu.model.families.convert import from_stored, to_stored
+
+from .helpers import new_twin, transformers_twin
+
+BASE: dict[str, Any] = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": (2, 5),
+    "pad_token_id": None,
+}
+LLAMA3 = RopeScaling(kind="llama3", factor=4.0, original_max_position_embeddings=24)
+YARN = RopeScaling(kind="yarn", factor=4.0, original_max_position_embeddings=32)
+LONGROPE = RopeScaling(
+    kind="longrope",
+    factor=5.0,
+    original_max_position_embeddings=100,
+    short_factor=(1.0, 1.1, 1.3),
+    long_factor=(1.5, 2.0, 4.0),
+)
+GEMMA: dict[str, Any] = {
+    "norm_offset": 1.0,
+    "norm_placement": "both",
+    "activation": "gelu_tanh",
+    "embedding_scale": 32**0.5,
+    "attention_scale": 20**-0.5,
+    "sliding_window": 7,
+    "sliding_layers": (0, 1),
+    "tie_word_embeddings": True,
+}
+
+
+def config_of(architecture: str, **knobs: Any) -> DecoderConfig:
+    return DecoderConfig(architecture=architecture, **{**BASE, **knobs})
+
+
+CONFIGS = {
+    "gpt2": config_of(
+        "gpt2",
+        num_key_value_heads=4,
+        head_dim=8,
+        positions="learned",
+        norm="layer",
+        rms_norm_eps=1e-3,
+        attention_bias=True,
+        attention_output_bias=True,
+        attention_scale=1.0,
+        mlp="plain",
+        mlp_bias=True,
+        activation="gelu_tanh",
+        tie_word_embeddings=True,
+    ),
+    "llama": config_of(
+        "llama", rope_scaling=LLAMA3, attention_bias=True, attention_output_bias=True, mlp_bias=True, rms_norm_eps=1e-3
+    ),
+    "mistral": config_of("mistral", sliding_window=9, sliding_layers=(0, 1, 2), rope_theta=1e6),
+    "mistral without a window": config_of("mistral", tie_word_embeddings=True),
+    "qwen2": config_of(
+        "qwen2", attention_bias=True, sliding_window=5, sliding_layers=(1, 2), rope_scaling=YARN, head_dim=8
+    ),
+    "qwen3": config_of(
+        "qwen3",
+        qk_norm="head",
+        attention_bias=True,
+        attention_output_bias=True,
+        sliding_window=5,
+        sliding_layers=(0, 2),
+        tie_word_embeddings=True,
+        rope_scaling=dataclasses.replace(YARN, attention_factor=1.3, beta_fast=3.0, beta_slow=0.5, truncate=False),
+    ),
+    "gemma2": config_of(
+        "gemma2", **GEMMA, attention_softcap=2.0, logits_softcap=3.0, attention_bias=True, attention_output_bias=True
+    ),
+    "gemma3_text": config_of(
+        "gemma3_text",
+        **GEMMA,
+        rope_theta=1e6,
+        local_rope_theta=100.0,
+        rope_scaling=RopeScaling(kind="linear", factor=8.0),
+        qk_norm="head",
+        logits_softcap=3.0,
+    ),
+    "phi3": config_of(
+        "phi3", head_dim=8, rotary_dim=6, rope_scaling=LONGROPE, sliding_window=11, sliding_layers=(0, 1, 2)
+    ),
+    "glm": config_of("glm", rotary_dim=6, rope_interleaved=True, attention_bias=True),
+    "glm4": config_of(
+        "glm4",
+        rotary_dim=8,
+        rope_interleaved=True,
+        norm_placement="both",
+        attention_bias=True,
+        tie_word_embeddings=True,
+    ),
+    "olmo2": config_of(
+        "olmo2",
+        norm_placement="post",
+        qk_norm="all",
+        attention_bias=True,
+        attention_output_bias=True,
+        rms_norm_eps=1e-3,
+    ),
+    "smollm3": config_of(
+        "smollm3",
+        nope_layers=(1,),
+        sliding_window=6,
+        sliding_layers=(1,),
+        attention_bias=True,
+        attention_output_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=True,
+    ),
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def config(request: pytest.FixtureRequest) -> DecoderConfig:
+    return request.param
+
+
+def strong(config: DecoderConfig) -> Decoder:
+    """A decoder whose weights are all different, strong enough that each part of it shows in the logits."""
+    model = new_decoder(config, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim >= 2:
+                parameter.copy_(noise * 1.5 / math.sqrt(parameter.shape[-1]))
+            elif name.endswith("weight"):
+                parameter.add_(0.3 * noise)
+            else:
+                parameter.copy_(0.3 * noise)
+    return model
+
+
+def ids_of(*shape: int) -> Tensor:
+    return torch.randint(0, 100, shape, generator=torch.Generator().manual_seed(3))
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_every_family_is_tested() -> None:
+    read_only = {"gemma3"}
+    in_test_mixtures = {"mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"}
+    assert {config.architecture for config in CONFIGS.values()} == set(FAMILIES) - read_only - in_test_mixtures
+
+
+def test_logits_and_all_gradients_equal_transformers(config: DecoderConfig) -> None:
+    model = strong(config)
+    twin = transformers_twin(model)
+    ids_BT = ids_of(2, 31)
+    ours, theirs = model.logits(model(ids_BT)), twin(ids_BT).logits
+    assert float(ours.detach().std()) > 0.1
+    assert_close(ours, theirs)
+    upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(4)) / ours.numel()
+    ours.backward(upstream)
+    theirs.backward(upstream)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert len(gradients) == len(list(model.parameters()))
+    twins = dict(twin.named_parameters())
+    for name, gradient in to_stored(gradients, config):
+        torch.testing.assert_close(gradient, twins[name].grad, atol=1e-6, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_greedy_text_equals_transformers(config: DecoderConfig) -> None:
+    model = strong(config)
+    prompt = ids_of(1, 9)
+    twin = transformers_twin(model)
+    twin.generation_config.eos_token_id = None  # so that the text goes on
+    theirs = twin.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64, do_sample=False, pad_token_id=0
+    )
+    cache = KeyValueCache(config, 1, 80, "cpu", torch.float32)
+    ours = prompt
+    with torch.no_grad():
+        for _ in range(64):
+            hidden = model(ours[:, cache.length :], cache=cache)
+            ours = torch.cat((ours, model.logits(hidden[:, -1:]).argmax(-1)), dim=1)
+    assert ours.tolist() == theirs.tolist()
+    assert len(set(ours[0].tolist())) > 4
+
+
+@pytest.mark.parametrize("pieces", [[29], [1] * 29, [11, 1, 1, 13, 3]], ids=["at once", "singly", "in chunks"])
+def test_cached_equals_uncached(config: DecoderConfig, pieces: list[int]) -> None:
+    model = strong(config)
+    ids_BT = ids_of(2, 29)
+    cache = KeyValueCache(config, 2, 29, "cpu", torch.float32)
+    with torch.no_grad():
+        parts = [model(part, cache=cache) for part in ids_BT.split(pieces, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(ids_BT), atol=2e-5, rtol=1e-4)
+
+
+def test_packed_equals_one_by_one(config: DecoderConfig) -> None:
+    model = strong(config)
+    lengths = [15, 1, 9, 12]
+    documents = [ids_of(1, 40)[:, start : start + n] for start, n in enumerate(lengths)]
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    numbers = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))[None]
+    with torch.no_grad():
+        packed = model(torch.cat(documents, dim=1), positions_BT=positions, document_BT=numbers)
+        alone = torch.cat([model(d) for d in documents], dim=1)
+    torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-4)
+
+
+def test_their_weights_in_ours_give_their_logits(config: DecoderConfig) -> None:
+    values = config_to_hf(config)
+    twin = new_twin(values)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(
+                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            )
+    model = new_decoder(config_from_hf(twin.config.to_dict()), seed=0)
+    from_stored(twin.state_dict(), model.state_dict(), model.config)
+    ids_BT = ids_of(2, 19)
+    with torch.no_grad():
+        assert_close(model.logits(model(ids_BT)), twin(ids_BT).logits)
+
+
+def test_the_list_of_stored_tensors_is_that_of_transformers(config: DecoderConfig) -> None:
+    theirs = {name: tuple(tensor.shape) for name, tensor in new_twin(config_to_hf(config)).state_dict().items()}
+    if config.tie_word_embeddings:
+        del theirs["lm_head.weight"]
+    listed = list(family_of(config.architecture).stored(config))
+    assert {stored.name: stored.shape for stored in listed} == theirs
+    assert len(listed) == len(theirs)
+
+
+def test_config_json_says_the_same_to_transformers_and_to_us(config: DecoderConfig) -> None:
+    values = config_to_hf(config)
+    assert config_from_hf(values) == config
+    twin = new_twin(values).config
+    assert config_from_hf(twin.to_dict()) == config
+    assert config_from_hf(twin.to_diff_dict()) == config
+
+
+@pytest.mark.parametrize("setting", ["autocast-free bfloat16"])
+def test_bfloat16_stays_near_float32(config: DecoderConfig, setting: str) -> None:
+    model = strong(config)
+    ids_BT = ids_of(1, 12)
+    with torch.no_grad():
+        exact = model.logits(model(ids_BT))
+        rounded = model.bfloat16()
+        rough = rounded.logits(rounded(ids_BT)).float()
+    assert rough.isfinite().all()
+    assert float((rough - exact).std() / exact.std()) < 0.2
+
+
+def old_style(config: DecoderConfig, **replaced: Any) -> dict[str, Any]:
+    """config.json as transformers 4 wrote it: no `rope_parameters`, `layer_types` or `dtype`."""
+    values = config_to_hf(config)
+    for name in ("rope_parameters", "layer_types", "dtype"):
+        values.pop(name, None)
+    return {**values, "torch_dtype": "bfloat16", "transformers_version": "4.49.0", **replaced}
+
+
+def old_and_new() -> Iterator[tuple[str, DecoderConfig, dict[str, Any]]]:
+    for name in ("gpt2", "llama", "mistral", "glm", "glm4", "olmo2", "smollm3", "phi3", "qwen2"):
+        yield name, CONFIGS[name], old_style(CONFIGS[name])
+    gemma2 = dataclasses.replace(CONFIGS["gemma2"], sliding_layers=(0, 2))
+    yield "gemma2 of old", gemma2, old_style(gemma2)
+    gemma3 = dataclasses.replace(CONFIGS["gemma3_text"], num_hidden_layers=5, sliding_layers=(0, 1, 3, 4))
+    yield "gemma3 of old", gemma3, old_style(gemma3, sliding_window_pattern=3)
+    su = {**config_to_hf(CONFIGS["phi3"])["rope_scaling"], "type": "su"}
+    del su["rope_type"], su["original_max_position_embeddings"]
+    yield "phi3 of old", CONFIGS["phi3"], old_style(CONFIGS["phi3"], rope_scaling=su)
+
+
+OLD = list(old_and_new())
+
+
+@pytest.mark.parametrize(("config", "values"), [item[1:] for item in OLD], ids=[item[0] for item in OLD])
+def test_what_transformers_4_wrote_is_read(config: DecoderConfig, values: dict[str, Any]) -> None:
+    assert config_from_hf(values) == config
