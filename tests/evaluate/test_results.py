@@ -124,6 +124,7 @@ class Echo:
     """Writes its prompt's ids back; an id is a character's code point."""
 
     eos_id = 0
+    start_ids = (0,)
 
     def encode(self, text):
         return [ord(letter) for letter in text]

@@ -13,7 +13,7 @@ from dunwu.core.files import read_json
 from dunwu.core.records import Completion, Message
 from dunwu.infer.generate import FinishReason, Generator
 from dunwu.model.hub import load_model
-from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.stream import StreamDecoder
 from dunwu.tokenizer.template import encode_chat
 
@@ -25,8 +25,8 @@ class LocalChat:
 
     A conversation that outgrows the context loses its oldest question and answer, again and again, until it fits; the system
     message and the last question always stay. `forgotten` says how many messages that costs.
-    `instruction_tuned`: what `dunwu.json` says of the model, None where it says nothing. A base model can be asked too, but
-    only continues text: see `continue_text`.
+    `instruction_tuned`: what `dunwu.json` says of the model; where it says nothing, False for a model without a chat template
+    and otherwise None. A base model only continues text: see `continue_text`.
     """
 
     def __init__(
@@ -45,13 +45,14 @@ class LocalChat:
 
     @classmethod
     def load(cls, folder: Path | str, *, device: torch.device | None = None) -> "LocalChat":
-        """Read a model home, or any folder of ours with weights and tokenizer. Raises ModelError or TokenizerError."""
+        """Read a model home, or the folder of any model that we read, with weights and tokenizer. Raises ModelError or TokenizerError."""
         folder = Path(folder)
         model = load_model(folder, device=device or pick_device()).requires_grad_(False).eval()
+        tokenizer = load_tokenizer(folder)
         facts: dict[str, Any] = read_json(folder / "dunwu.json") if (folder / "dunwu.json").exists() else {}
         return cls(
-            Generator(model, Tokenizer.load(folder)),
-            instruction_tuned=facts.get("instruction_tuned"),
+            Generator(model, tokenizer),
+            instruction_tuned=facts.get("instruction_tuned") if tokenizer.chat_template else False,
             system_prompt=facts.get("system_prompt", ""),
             name=facts.get("name", folder.name),
         )
@@ -71,7 +72,7 @@ class LocalChat:
         """
         prompt, _ = self._prompt(messages, max_tokens)
         self._require_room(prompt)
-        return (yield from self._text(prompt, max_tokens, temperature, seed, None))
+        return (yield from self._text(prompt, max_tokens, temperature, seed))
 
     def reply_batch(
         self,
@@ -92,9 +93,9 @@ class LocalChat:
 
         Raises DataError when `text` alone fills the context.
         """
-        prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(text)]  # in pre-training it opens each document
+        prompt = [*self.tokenizer.start_ids, *self.tokenizer.encode(text)] or [self.tokenizer.eos_id]
         self._require_room(prompt)
-        return (yield from self._text(prompt, max_tokens, temperature, seed, [self.tokenizer.eos_id]))
+        return (yield from self._text(prompt, max_tokens, temperature, seed))
 
     def forgotten(self, messages: Sequence[Message], *, max_tokens: int = 256) -> int:
         """How many of the oldest messages do not fit the context and are left out of the prompt."""
@@ -117,12 +118,10 @@ class LocalChat:
             raise DataError(f"the text takes {len(prompt)} tokens and this model reads {context}; make it shorter")
 
     def _text(
-        self, prompt: Sequence[int], max_tokens: int, temperature: float, seed: int | None, stop_ids: list[int] | None
+        self, prompt: Sequence[int], max_tokens: int, temperature: float, seed: int | None
     ) -> Steps[str, None, FinishReason]:
         decoder = StreamDecoder(self.tokenizer)
-        steps = self.generator.stream(
-            prompt, max_new_tokens=max_tokens, temperature=temperature, seed=seed, stop_ids=stop_ids
-        )
+        steps = self.generator.stream(prompt, max_new_tokens=max_tokens, temperature=temperature, seed=seed)
         while True:
             try:
                 text = decoder.push(next(steps))

@@ -11,6 +11,8 @@ from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import ModelError
 from dunwu.core.records import Message
 from dunwu.core.screen import harmless
+from dunwu.model import fetch
+from dunwu.model.fetch import is_hub_name
 
 
 def chat(model: str, *, system: str | None, temperature: float, seed: int | None, max_tokens: int) -> None:
@@ -31,6 +33,8 @@ def generate(
         instructions = partner.system_prompt if system is None else system
         pieces = _answer(partner, text, instructions, temperature, seed, max_tokens)
     else:
+        if not raw:
+            print("(This model was not trained to chat: it continues the text.)", file=sys.stderr)
         pieces = partner.continue_text(text, max_tokens=max_tokens, temperature=temperature, seed=seed)
         print(harmless(text), end="")
     for piece in pieces:
@@ -47,18 +51,21 @@ def _answer(
 
 
 def load(model: str) -> LocalChat:
-    """The model of a home, or of a Hugging Face folder. Raises ModelError saying what is missing."""
+    """The model of a home, of a Hugging Face folder, or of a hub. Raises ModelError saying what is missing."""
     prepare_cpu()
-    return LocalChat.load(model_folder(Path(model).expanduser()))
+    return LocalChat.load(model_folder(model))
 
 
-def model_folder(path: Path) -> Path:
-    """Where the weights lie for what a user named."""
+def model_folder(name: str | Path) -> Path:
+    """Where the weights lie for what a user named: a build's home, a model's folder, or owner/name on a hub."""
+    path = Path(name).expanduser()
     home = Home(path)
     if home.exists():
         if not (home.model / "config.json").is_file():
             raise ModelError(f"{path} has no finished model yet; run `dunwu build {path}` until it ends")
         return home.model
-    if not path.is_dir():
-        raise ModelError(f"{path} does not exist; give a build's home (such as builds/NAME) or a model's folder")
-    return path
+    if not path.exists() and (path.parent.is_dir() or not is_hub_name(str(name))):
+        raise ModelError(
+            f"{path} does not exist; give a build's home (such as builds/NAME), a model's folder, or owner/name on a hub"
+        )
+    return fetch.model_folder(name)

@@ -44,6 +44,8 @@ class Encoder(Protocol):
 
     @property
     def eos_id(self) -> int: ...
+    @property
+    def start_ids(self) -> Sequence[int]: ...
     def encode(self, text: str) -> list[int]: ...
 
 
@@ -90,7 +92,7 @@ def continue_openings(
     if not openings:
         return []
     completions = generator.complete_batch(
-        [[tokenizer.eos_id, *tokenizer.encode(opening)] for opening in openings],
+        [[*tokenizer.start_ids, *tokenizer.encode(opening)] for opening in openings],
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,

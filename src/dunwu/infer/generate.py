@@ -4,6 +4,7 @@ Shapes: `B` rows, `T` new columns, `D` model width.
 """
 
 import contextlib
+import math
 import random
 from collections.abc import Generator as Steps
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from dunwu.infer.sampler import Sampling, sample
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.count import kv_bytes_per_token
 from dunwu.model.decoder import Decoder
-from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.like import TokenizerLike
 
 FinishReason = Literal["stop", "length", "context"]
 PREFILL_COLUMNS = 512  # a long prompt is read in parts: the attention mask of a part is columns × context
@@ -56,19 +57,21 @@ class _Row:
 class Generator:
     """Writes on from prompts. The model is only read, so that any number of generators may share it.
 
-    `context_length` None takes the model's own. Ids that pad the model's vocabulary beyond the tokenizer's are never chosen.
-    Raises ModelError when the tokenizer has more ids than the model.
+    `context_length` None takes the model's own. Ids that stand for nothing are never chosen: those that pad the model's
+    vocabulary beyond the tokenizer's, and gaps in the tokenizer's own. Raises ModelError when a text can become ids that the
+    model does not have; control tokens beyond its vocabulary (an image's, in a model of text) do no harm.
     """
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, context_length: int | None = None) -> None:
+    def __init__(self, model: Decoder, tokenizer: TokenizerLike, *, context_length: int | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.context_length = context_length or model.config.max_position_embeddings
-        if model.config.vocab_size < tokenizer.vocab_size:
+        if model.config.vocab_size < tokenizer.rows_needed:
             raise ModelError(
-                f"the model has {model.config.vocab_size} ids and the tokenizer {tokenizer.vocab_size}; "
+                f"the model has {model.config.vocab_size} ids and the tokenizer {tokenizer.rows_needed}; "
                 "take both from the same folder"
             )
+        self._unused = torch.tensor([number for number in tokenizer.unused_ids if number < model.config.vocab_size])
 
     def stream(
         self,
@@ -141,7 +144,7 @@ class Generator:
         return row
 
     def _stops(self, stop_ids: Iterable[int] | None) -> frozenset[int]:
-        return frozenset((self.tokenizer.eos_id, self.tokenizer.im_end_id) if stop_ids is None else stop_ids)
+        return frozenset(self.tokenizer.stop_ids if stop_ids is None else stop_ids)
 
     def _batches(self, rows: Iterable[_Row]) -> Iterator[list[_Row]]:
         """Rows of similar length together, the longest first, as many as the cache may hold."""
@@ -185,6 +188,8 @@ class Generator:
                 hidden_BTD = self.model(part_BT, cache=cache)
             assert hidden_BTD is not None
             logits_BV = self.model.logits(hidden_BTD[:, -1])[:, : self.tokenizer.vocab_size]
+        if self._unused.numel():
+            logits_BV = logits_BV.index_fill(1, self._unused.to(logits_BV.device), -math.inf)
         return sample(logits_BV, sampling, [row.draws.random() for row in rows] if sampling.temperature else ())
 
     @torch.inference_mode()
@@ -217,6 +222,6 @@ def _row_draws(seed: int | Sequence[int] | None, rows: int) -> list[random.Rando
     return [random.Random(str(one)) for one in seed]
 
 
-def _completion(row: _Row, tokenizer: Tokenizer) -> Completion:
+def _completion(row: _Row, tokenizer: TokenizerLike) -> Completion:
     assert row.finish_reason is not None
     return Completion(text=tokenizer.decode(row.ids), ids=tuple(row.ids), finish_reason=row.finish_reason)

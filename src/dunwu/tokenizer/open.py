@@ -186,7 +186,8 @@ class OpenTokenizer:
         if not numbers:
             raise TokenizerError(f"{path} has no vocabulary; fetch it again")
         self.vocab_size = max(numbers) + 1
-        self.rows_needed = 1 + max(numbers - set(self.control_ids.values()), default=-1)
+        names = set(self.control_ids) - {self._named.get("unk_token")}
+        self.rows_needed = 1 + max(numbers - {self.control_ids[name] for name in names}, default=-1)
         self.unused_ids = tuple(sorted(set(range(self.vocab_size)) - numbers))
 
     def _read_eos(self, path: Path) -> int:
