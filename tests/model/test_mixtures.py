@@ -16,7 +16,7 @@ from dunwu.model.blocks.experts import Router
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig, Experts, Latent, RopeScaling
 from dunwu.model.decoder import Decoder
-from dunwu.model.families import config_from_hf, config_to_hf
+from dunwu.model.families import FAMILIES, config_from_hf, config_to_hf
 from dunwu.model.hub import load_model, save_model
 
 from .helpers import TINY, lively
@@ -263,3 +263,168 @@ def test_our_own_folder_is_read_back_with_every_weight_the_same(pair: Pair) -> N
     assert again.config == pair.ours.config
     for (name, ours), theirs in zip(pair.ours.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
+
+
+HUB: dict[str, tuple[dict[str, Any], float, float, bool]] = {
+    # What the models' own pages have in config.json; billions of parameters, all and active, as they publish them, and whether
+    # the embedding is among the active ones.
+    "mistralai/Mixtral-8x7B-v0.1": (
+        {
+            "architectures": ["MixtralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+            "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mixtral",
+            "num_attention_heads": 32, "num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8,
+            "num_local_experts": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "sliding_window": None,
+            "tie_word_embeddings": False, "vocab_size": 32000,
+        },
+        46.7,
+        12.9,
+        True,
+    ),
+    "Qwen/Qwen1.5-MoE-A2.7B": (
+        {
+            "bos_token_id": 151643, "decoder_sparse_step": 1, "eos_token_id": 151643, "hidden_act": "silu",
+            "hidden_size": 2048, "intermediate_size": 5632, "max_position_embeddings": 8192, "max_window_layers": 21,
+            "model_type": "qwen2_moe", "moe_intermediate_size": 1408, "norm_topk_prob": False,
+            "num_attention_heads": 16, "num_experts": 60, "num_experts_per_tok": 4, "num_hidden_layers": 24,
+            "num_key_value_heads": 16, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+            "shared_expert_intermediate_size": 5632, "sliding_window": 32768, "tie_word_embeddings": False,
+            "use_sliding_window": False, "vocab_size": 151936,
+        },
+        14.3,
+        2.7,
+        True,
+    ),
+    "Qwen/Qwen3-30B-A3B": (
+        {
+            "attention_bias": False, "bos_token_id": 151643, "decoder_sparse_step": 1, "eos_token_id": 151645,
+            "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 6144,
+            "max_position_embeddings": 40960, "max_window_layers": 48, "mlp_only_layers": [], "model_type": "qwen3_moe",
+            "moe_intermediate_size": 768, "norm_topk_prob": True, "num_attention_heads": 32, "num_experts": 128,
+            "num_experts_per_tok": 8, "num_hidden_layers": 48, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
+            "rope_scaling": None, "rope_theta": 1000000.0, "sliding_window": None, "tie_word_embeddings": False,
+            "use_sliding_window": False, "vocab_size": 151936,
+        },
+        30.5,
+        3.3,
+        True,
+    ),
+    "deepseek-ai/DeepSeek-V2-Lite": (
+        {
+            "attention_bias": False, "aux_loss_alpha": 0.001, "bos_token_id": 100000, "eos_token_id": 100001,
+            "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 10944,
+            "kv_lora_rank": 512, "max_position_embeddings": 163840, "model_type": "deepseek_v2",
+            "moe_intermediate_size": 1408, "moe_layer_freq": 1, "n_group": 1, "n_routed_experts": 64,
+            "n_shared_experts": 2, "norm_topk_prob": False, "num_attention_heads": 16, "num_experts_per_tok": 6,
+            "num_hidden_layers": 27, "num_key_value_heads": 16, "q_lora_rank": None, "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06,
+            "rope_scaling": {
+                "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.707, "mscale_all_dim": 0.707,
+                "original_max_position_embeddings": 4096, "type": "yarn",
+            },
+            "rope_theta": 10000, "routed_scaling_factor": 1.0, "scoring_func": "softmax", "seq_aux": True,
+            "tie_word_embeddings": False, "topk_group": 1, "topk_method": "greedy", "v_head_dim": 128,
+            "vocab_size": 102400,
+        },
+        15.7,
+        2.4,
+        False,
+    ),
+    "deepseek-ai/DeepSeek-V3, in bfloat16": (
+        {
+            "attention_bias": False, "bos_token_id": 0, "eos_token_id": 1, "ep_size": 1, "first_k_dense_replace": 3,
+            "hidden_act": "silu", "hidden_size": 7168, "intermediate_size": 18432, "kv_lora_rank": 512,
+            "max_position_embeddings": 163840, "model_type": "deepseek_v3", "moe_intermediate_size": 2048,
+            "moe_layer_freq": 1, "n_group": 8, "n_routed_experts": 256, "n_shared_experts": 1, "norm_topk_prob": True,
+            "num_attention_heads": 128, "num_experts_per_tok": 8, "num_hidden_layers": 61, "num_key_value_heads": 128,
+            "num_nextn_predict_layers": 1, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": {
+                "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+                "original_max_position_embeddings": 4096, "type": "yarn",
+            },
+            "rope_theta": 10000, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid", "tie_word_embeddings": False,
+            "topk_group": 4, "topk_method": "noaux_tc", "v_head_dim": 128, "vocab_size": 129280,
+        },
+        671.0,
+        37.0,
+        False,
+    ),
+    "openai/gpt-oss-20b, in bfloat16": (
+        {
+            "attention_bias": True, "eos_token_id": 200002, "experts_per_token": 4, "head_dim": 64,
+            "hidden_act": "silu", "hidden_size": 2880, "initial_context_length": 4096, "intermediate_size": 2880,
+            "layer_types": ["sliding_attention", "full_attention"] * 12, "max_position_embeddings": 131072,
+            "model_type": "gpt_oss", "num_attention_heads": 64, "num_experts_per_tok": 4, "num_hidden_layers": 24,
+            "num_key_value_heads": 8, "num_local_experts": 32, "output_router_logits": False, "pad_token_id": 199999,
+            "rms_norm_eps": 1e-05,
+            "rope_scaling": {
+                "beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+                "rope_type": "yarn", "truncate": False,
+            },
+            "rope_theta": 150000, "router_aux_loss_coef": 0.9, "sliding_window": 128, "swiglu_limit": 7.0,
+            "tie_word_embeddings": False, "vocab_size": 201088,
+        },
+        20.9,
+        3.6,
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "billions", "active_billions", "with_embedding"), HUB.values(), ids=HUB.keys())
+def test_published_models_have_their_published_parameters(
+    values: dict[str, Any], billions: float, active_billions: float, with_embedding: bool
+) -> None:
+    config = config_from_hf(values)
+    active = count.active_parameters(config) - (0 if with_embedding else config.vocab_size * config.hidden_size)
+    assert count.parameters(config) / 1e9 == pytest.approx(billions, rel=0.005)
+    assert active / 1e9 == pytest.approx(active_billions, rel=0.025)
+    assert config_from_hf(json.loads(json.dumps(config_to_hf(config)))) == config
+
+
+def test_latent_attention_caches_the_published_bytes_a_token() -> None:
+    config = config_from_hf(HUB["deepseek-ai/DeepSeek-V3, in bfloat16"][0])
+    assert count.kv_bytes_per_token(config, 2) == 61 * (512 + 64) * 2  # arXiv:2505.09343, table 1: 70.272 KB
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("deepseek-ai/DeepSeek-V3, in bfloat16", {"quantization_config": {"quant_method": "fp8"}}, "'fp8'.*bfloat16"),
+        (
+            "openai/gpt-oss-20b, in bfloat16",
+            {"quantization_config": {"quant_method": "mxfp4"}},
+            "'mxfp4'.*dequantize=True",
+        ),
+        ("openai/gpt-oss-20b, in bfloat16", {"swiglu_alpha": 1.5}, r"swiglu_alpha=1.5.*1\.702"),
+        ("openai/gpt-oss-20b, in bfloat16", {"layer_types": ["linear_attention"] * 24}, "linear_attention"),
+        ("deepseek-ai/DeepSeek-V2-Lite", {"norm_topk_prob": True}, "norm_topk_prob"),
+        ("deepseek-ai/DeepSeek-V2-Lite", {"topk_method": "noaux_tc"}, "topk_method='noaux_tc'.*group_limited_greedy"),
+        ("deepseek-ai/DeepSeek-V2-Lite", {"moe_layer_freq": 2}, "moe_layer_freq=2"),
+        ("deepseek-ai/DeepSeek-V2-Lite", {"num_key_value_heads": 4}, "num_key_value_heads=4"),
+        ("deepseek-ai/DeepSeek-V2-Lite", {"v_head_dim": None}, "lacks v_head_dim"),
+        ("deepseek-ai/DeepSeek-V3, in bfloat16", {"scoring_func": "softmax"}, "scoring_func='softmax'"),
+        ("deepseek-ai/DeepSeek-V3, in bfloat16", {"n_group": 7}, "count=256 is not divisible by .*groups=7"),
+        ("deepseek-ai/DeepSeek-V3, in bfloat16", {"topk_group": 9}, "groups_per_token=9 is more than the 8"),
+        ("deepseek-ai/DeepSeek-V3, in bfloat16", {"n_group": 256, "topk_group": 8}, "one expert a group"),
+        ("mistralai/Mixtral-8x7B-v0.1", {"num_experts_per_tok": 9}, "per_token=9 must lie between 1 and the 8"),
+        ("mistralai/Mixtral-8x7B-v0.1", {"num_local_experts": None}, "lacks num_local_experts"),
+        ("Qwen/Qwen3-30B-A3B", {"use_sliding_window": True}, "use_sliding_window=True"),
+        ("Qwen/Qwen3-30B-A3B", {"num_experts": 0}, "experts.count=0 must be at least 1"),
+    ],
+)
+def test_what_we_do_not_have_is_refused_by_name(model: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        config_from_hf({**HUB[model][0], **changes})
+
+
+def test_a_mixture_without_experts_is_refused() -> None:
+    with pytest.raises(ModelError, match="'mixtral' has experts; give model"):
+        config_to_hf(replace(TINY, architecture="mixtral"))
+
+
+def test_the_layer_that_predicts_a_second_token_is_passed_over() -> None:
+    rename = FAMILIES["deepseek_v3"].rename
+    assert rename("model.layers.61.eh_proj.weight") is None
+    assert rename("model.layers.61.mlp.experts.0.up_proj.weight") is None
+    assert rename("model.layers.6.mlp.gate.weight") == "model.layers.6.mlp.gate.weight"

@@ -62,11 +62,10 @@ class Router(nn.Module):
         self.correction = nn.Parameter(zeros_E, requires_grad=False) if config.correction else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Router":
-        kept_E = self.correction
+        kept_E = None if self.correction is None else self.correction.detach()
         super()._apply(fn, recurse)
-        moved_E = self.correction
-        if kept_E is not None and moved_E is not None and moved_E.dtype != torch.float32:
-            self.correction = nn.Parameter(kept_E.detach().to(moved_E.device, torch.float32), requires_grad=False)
+        if kept_E is not None and self.correction is not None and self.correction.dtype != torch.float32:
+            self.correction.data = kept_E.to(self.correction.device, torch.float32)
         return self
 
     def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,8 +155,13 @@ def expert_product(x_MC: Tensor, stack_ERC: Tensor, counts_E: Tensor) -> Tensor:
     breaks its graph there.
     """
     if x_MC.is_cuda and x_MC.dtype == torch.bfloat16 and not (x_MC.shape[1] % 8 or stack_ERC.shape[1] % 8):
-        return F.grouped_mm(x_MC, stack_ERC.mT, offs=counts_E.cumsum(0).to(torch.int32))
+        return grouped_product(x_MC, stack_ERC, counts_E)
     return _one_by_one(x_MC, stack_ERC, counts_E)
+
+
+def grouped_product(x_MC: Tensor, stack_ERC: Tensor, counts_E: Tensor) -> Tensor:
+    """`expert_product` as one operation, without reading the counts back."""
+    return F.grouped_mm(x_MC, stack_ERC.mT, offs=counts_E.cumsum(0).to(torch.int32))
 
 
 @torch.compiler.disable
