@@ -87,7 +87,7 @@ def test_equals_a_slow_plain_sum(context_length):
 def test_windows_score_every_token_once_with_at_least_half_a_context(length, context_length):
     ids = np.arange(length, dtype=np.int32)
     scored = []
-    for window in likelihood._windows(0, ids, 999, context_length):
+    for window in likelihood._windows(0, ids, (999,), context_length):
         assert len(window.ids) <= context_length + 1
         targets = window.ids[1:][window.first_scored :]
         assert len(targets) > 0

@@ -59,6 +59,7 @@ class Choice:
     micro_batch_rows: int
     tokens: int
     seconds: float
+    speed: TrainingSpeed  # that of the prediction
     peak_bytes: int  # above what the process holds before the model is made
 
 
@@ -183,10 +184,15 @@ def candidates(section: ModelSection, vocab_size: int) -> list[DecoderConfig]:
     return list(dict.fromkeys(configs))
 
 
-def plan_training(config: DecoderConfig, section: PretrainSection, limits: Limits, speed: Speed) -> Choice | None:
-    """How to train `config` within the limits; None where not even a few batches fit."""
-    context = config.max_position_embeddings
-    micro_rows = _micro_batch_rows(config, section, limits)
+def plan_training(
+    config: DecoderConfig, section: PretrainSection, limits: Limits, speed: Speed, *, context_length: int | None = None
+) -> Choice | None:
+    """How to train `config` within the limits; None where not even a few batches fit.
+
+    `context_length` None takes all positions that the model has.
+    """
+    context = context_length or config.max_position_embeddings
+    micro_rows = _micro_batch_rows(config, context, section, limits)
     if micro_rows == 0:
         return None
     measured = speed(config, context, micro_rows)
@@ -208,13 +214,13 @@ def plan_training(config: DecoderConfig, section: PretrainSection, limits: Limit
         micro_batch_rows=micro_rows,
         tokens=tokens,
         seconds=measured.seconds(tokens, batch_tokens),
+        speed=measured,
         peak_bytes=training_bytes(config, micro_rows, context, section.optimizer),
     )
 
 
-def _micro_batch_rows(config: DecoderConfig, section: PretrainSection, limits: Limits) -> int:
+def _micro_batch_rows(config: DecoderConfig, context: int, section: PretrainSection, limits: Limits) -> int:
     """Rows computed at once: enough to keep the machine busy, fewer where memory is short; 0 where not one row fits."""
-    context = config.max_position_embeddings
     if section.micro_batch_rows != "auto":
         return section.micro_batch_rows
     rows = max(1, MICRO_BATCH_TOKENS[limits.device] // context)

@@ -3,12 +3,12 @@
 The rates are those of one core of a 2020 desktop processor; a forecast, not a promise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dunwu.build.exam import exam_questions
-from dunwu.build.inputs import folder_sources, source_files
+from dunwu.build.inputs import folders, source_files
 from dunwu.core.devices import available_cores
-from dunwu.core.recipe import PythonDocsSource, Recipe, SftFileSource, SftSource, WorldSource
+from dunwu.core.recipe import CorpusSource, PythonDocsSource, Recipe, SftFileSource, SftSource, WorldSource
 from dunwu.core.records import Example
 from dunwu.corpus.instructions import read_instructions
 from dunwu.corpus.readers import SourceFile
@@ -17,6 +17,8 @@ from dunwu.corpus.world import world_documents, world_examples
 START_S = 1.0
 CORPUS_BYTES_PER_S = {"near": 1.5e6, "exact": 5e6, "none": 6e6}  # a core
 TOKENIZER_BYTES_PER_S = 4e6  # of text sampled to train a vocabulary
+EXTEND_BYTES_PER_S = 1e6  # of text from which tokens are added to a base's vocabulary
+EXTEND_BYTES = 16_000_000  # of text read for that, at most: it takes about 100 bytes of memory a byte
 ENCODE_BYTES_PER_S = 6e6
 TEXT_SHARE = {".html": 0.3, ".htm": 0.3, ".pdf": 0.05, ".docx": 0.3, ".epub": 2.0, ".ipynb": 0.4, ".parquet": 2.0}
 UNPACKED_RATIO = 2.8
@@ -29,10 +31,15 @@ REPORT_S = 3.0
 
 def text_bytes(recipe: Recipe) -> dict[str, int]:
     """Bytes of text that the corpus will hold, by language; folders, whose languages are not known yet, under ""."""
+    return source_bytes(recipe.corpus.sources)
+
+
+def source_bytes(sources: Sequence[CorpusSource]) -> dict[str, int]:
+    """Bytes of text that documents of these sources will hold, by language."""
     sizes: dict[str, int] = {}
-    for _, source in folder_sources(recipe):
+    for _, source in folders(sources):
         sizes[""] = sizes.get("", 0) + sum(_text_bytes(file) for file in source_files(source))
-    for source in recipe.corpus.sources:
+    for source in sources:
         if isinstance(source, PythonDocsSource):
             sizes["en"] = sizes.get("en", 0) + source.max_bytes
         elif isinstance(source, WorldSource):
@@ -55,10 +62,13 @@ def corpus_seconds(recipe: Recipe, size: int) -> float:
     return START_S + size / (CORPUS_BYTES_PER_S[recipe.corpus.dedup] * workers)
 
 
-def tokenizer_seconds(recipe: Recipe, train_bytes: int) -> float:
-    """Learning a vocabulary and encoding the corpus."""
+def tokenizer_seconds(recipe: Recipe, train_bytes: int, replay_bytes: int = 0) -> float:
+    """Learning a vocabulary, or adding to the base's, and encoding the corpus and the text to replay."""
     sampled = min(train_bytes, recipe.tokenizer.train_bytes)
-    return START_S + sampled / TOKENIZER_BYTES_PER_S + train_bytes / ENCODE_BYTES_PER_S
+    learning_s = sampled / TOKENIZER_BYTES_PER_S
+    if recipe.base:
+        learning_s = min(sampled, EXTEND_BYTES) / EXTEND_BYTES_PER_S if recipe.tokenizer.extend_by else 0.0
+    return START_S + learning_s + (train_bytes + replay_bytes) / ENCODE_BYTES_PER_S
 
 
 def sft_examples(source: SftSource) -> Iterator[Example]:
@@ -90,9 +100,10 @@ def evaluate_seconds(
 
     `token_s`: seconds of training a token of this model; a forward pass is a third of that.
     """
-    models = 2 if recipe.sft.sources else 1
+    models = 1 + bool(recipe.sft.sources) + bool(recipe.base)
     scored = min(heldout_bytes, recipe.evaluate.heldout_bytes)
-    held_out = 2 * scored / bytes_per_token * token_s / 3
+    texts = 2 if recipe.replay.sources else 1
+    held_out = 2 * texts * scored / bytes_per_token * token_s / 3
     exam = len(exam_questions(recipe, recipe.evaluate.exam_questions)) * EXAM_ANSWER_TOKENS * token_s
     samples = recipe.evaluate.samples * 120 * 4 * token_s
     baselines = (

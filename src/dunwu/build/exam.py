@@ -7,8 +7,9 @@ from dunwu.corpus.world import Question, world_exam
 
 
 def world_of(recipe: Recipe) -> WorldSource | None:
-    """The recipe's first small world: the exam asks about it."""
-    return next((source for source in recipe.corpus.sources if isinstance(source, WorldSource)), None)
+    """The recipe's first small world, that of the corpus or else the replayed one: the exam asks about it."""
+    sources = (*recipe.corpus.sources, *recipe.replay.sources)
+    return next((source for source in sources if isinstance(source, WorldSource)), None)
 
 
 def exam_questions(recipe: Recipe, per_kind: int) -> list[Question]:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from dunwu import __version__
+from dunwu.build.base import TOKENIZER_FILES
 from dunwu.build.home import Home, StageRecord
-from dunwu.build.learn import TOKENIZER_FILES
-from dunwu.core.files import disk_errors, read_json, write_json, write_text
+from dunwu.core.files import disk_errors, fsync_folder, read_json, write_json, write_text
 from dunwu.core.lineage import stable_hash
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_bytes, format_count
 
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", *TOKENIZER_FILES)
+MODEL_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 CARD_FILE = "README.md"
 FACTS_FILE = "dunwu.json"
 
@@ -23,39 +24,63 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
     """Write `model/` anew from the last training stage, whole or not at all; returns its files. Raises DiskError."""
     trained = home.folder_of(records.get("sft") or records["pretrain"])
     facts = model_facts(home, recipe, records)
-    fresh = home.folder / f".model-{os.getpid()}.tmp"
+    files = [trained / name for name in MODEL_FILES if (trained / name).is_file()]
+    files += [file for pattern in WEIGHTS for file in sorted(trained.glob(pattern))]
+    fresh, old = home.folder / ".model-new.tmp", home.folder / ".model-old.tmp"
     with disk_errors(home.model):
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed; the home is locked against others
         fresh.mkdir()
-        try:
-            for name in MODEL_FILES:
-                shutil.copyfile(trained / name, fresh / name)
-            write_json(fresh / FACTS_FILE, facts)
-            write_text(fresh / CARD_FILE, model_card(facts))
-            if home.model.exists():
-                shutil.rmtree(home.model)
-            os.replace(fresh, home.model)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    return [home.model / name for name in (*MODEL_FILES, FACTS_FILE, CARD_FILE)]
+        for file in files:
+            _copy(file, fresh / file.name)
+        write_json(fresh / FACTS_FILE, facts)
+        write_text(fresh / CARD_FILE, model_card(facts))
+        _swap(fresh, home.model, old)
+    return [home.model / name for name in (*(file.name for file in files), FACTS_FILE, CARD_FILE)]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file and wait until it is on the disk."""
+    shutil.copyfile(source, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _swap(fresh: Path, place: Path, old: Path) -> None:
+    """Put the folder `fresh` at `place`. What was there is moved aside first and removed last: a whole one is always on disk."""
+    fsync_folder(fresh)
+    if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(place, old)
+    os.replace(fresh, place)
+    fsync_folder(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> dict[str, Any]:
     """The contents of `dunwu.json`."""
     trained = records.get("sft") or records["pretrain"]
+    evaluated = records["evaluate"].facts if "evaluate" in records else {}
     return {
         "name": recipe.name,
         "dunwu": __version__,
+        **({"base": _base(records["base"])} if "base" in records else {}),
         "instruction_tuned": "sft" in records,
         "system_prompt": recipe.sft.system_prompt,
         "parameters": trained.facts["parameters"],
         "context_length": trained.facts["context_length"],
         "tokens": {name: records[name].facts["tokens"] for name in ("pretrain", "sft") if name in records},
         "bytes_by_language": records["corpus"].facts["bytes_by_language"],
-        "scores": records["evaluate"].facts["scores"] if "evaluate" in records else {},
+        "scores": evaluated.get("scores", {}),
+        **({"gain_and_forgetting": evaluated.get("gain_and_forgetting", [])} if "base" in records else {}),
         "lineage": _lineage(home, records),
         "recipe": recipe.model_dump(mode="json"),
     }
+
+
+def _base(record: StageRecord) -> dict[str, Any]:
+    """What the build went on from: its name, a hub's revision, its shape's size, and the hashes of its files."""
+    facts = {key: record.facts[key] for key in ("name", "revision", "parameters", "grown_from")}
+    return {**facts, "inputs": record.identity["inputs"]}
 
 
 def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
@@ -80,15 +105,23 @@ def model_card(facts: Mapping[str, Any]) -> str:
     text_bytes = sum(facts["bytes_by_language"].values())
     learned = ", ".join(f"{format_count(tokens)} tokens in {stage}" for stage, tokens in facts["tokens"].items())
     scores = "\n".join(_score_row(name, score) for name, score in facts["scores"].items())
+    base = facts.get("base")
+    origin = (
+        f"grown with dunwu {facts['dunwu']} from"
+        if base is None
+        else (f"that dunwu {facts['dunwu']} made of {base['name']} by going on with")
+    )
+    hub = base is not None and "/" in base["name"]
+    front = f"base_model: {base['name'].partition('@')[0]}\n" if base is not None and hub else ""
     use = "It was tuned to answer." if facts["instruction_tuned"] else "It continues text; it was not tuned to answer."
     return f"""---
 language: [{", ".join(languages)}]
 library_name: transformers
 pipeline_tag: text-generation
----
+{front}---
 # {facts["name"]}
 
-A language model of {format_count(facts["parameters"])} parameters, grown with dunwu {facts["dunwu"]} from
+A language model of {format_count(facts["parameters"])} parameters, {origin}
 {format_bytes(text_bytes)} of text ({learned}). {use} Context: {facts["context_length"]} tokens.
 
 | figure | value | 95% interval | n | unit |

@@ -18,11 +18,16 @@ from dunwu.core.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What a stage may know when it makes its choices: the recipe, what earlier stages found (or are expected to find), time spent."""
+    """What a stage may know when it makes its choices: the recipe, what earlier stages found (or are expected to find), time.
+
+    `spent_s`: by the clock; `predicted_s`: what the earlier stages were expected to take, which is on record before they run
+    and so is the same after an interruption.
+    """
 
     recipe: Recipe
     facts: Mapping[str, Mapping[str, Any]]
     spent_s: float
+    predicted_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

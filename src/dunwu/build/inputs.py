@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dunwu.core.errors import DataError
 from dunwu.core.lineage import FileHashes, user_cache_folder
-from dunwu.core.recipe import FolderSource, Recipe, SftFileSource
+from dunwu.core.recipe import CorpusSource, FolderSource, Recipe, SftFileSource
 from dunwu.corpus.readers import READERS, SourceFile, list_files
 
 Hashes = Mapping[str, Mapping[str, str]]
@@ -14,9 +14,13 @@ Hashes = Mapping[str, Mapping[str, str]]
 def corpus_inputs(recipe: Recipe) -> Hashes:
     """SHA-256 by name of every readable document, by source. Raises DataError when a path does not exist."""
     found = {f"corpus.sources.{i}": source_files(source) for i, source in folder_sources(recipe)}
-    for i, path in enumerate(recipe.corpus.decontaminate_files):
-        found[f"corpus.decontaminate_files.{i}"] = _one_file(Path(path))
-    return _hashed(found)
+    return _hashed(found | _decontaminate_files(recipe))
+
+
+def replay_inputs(recipe: Recipe) -> Hashes:
+    """SHA-256 by name of every readable document of the replayed text, by source."""
+    found = {f"replay.sources.{i}": source_files(source) for i, source in folders(recipe.replay.sources)}
+    return _hashed(found | _decontaminate_files(recipe))
 
 
 def sft_inputs(recipe: Recipe) -> Hashes:
@@ -26,10 +30,20 @@ def sft_inputs(recipe: Recipe) -> Hashes:
 
 
 def folder_sources(recipe: Recipe) -> Iterator[tuple[int, FolderSource]]:
-    """The recipe's folders with their places in the list."""
-    for i, source in enumerate(recipe.corpus.sources):
+    """The folders of the recipe's corpus with their places in the list."""
+    return folders(recipe.corpus.sources)
+
+
+def folders(sources: Iterable[CorpusSource]) -> Iterator[tuple[int, FolderSource]]:
+    """The folders among `sources` with their places."""
+    for i, source in enumerate(sources):
         if isinstance(source, FolderSource):
             yield i, source
+
+
+def file_hashes(files: Iterable[Path]) -> Mapping[str, str]:
+    """SHA-256 of `files` by their names."""
+    return _hashed({"": [SourceFile(path=file, source=file.name) for file in files]})[""]
 
 
 def source_files(source: FolderSource) -> list[SourceFile]:
@@ -41,6 +55,11 @@ def source_files(source: FolderSource) -> list[SourceFile]:
         found = f"only files of kinds that dunwu does not read: {kinds}" if files else "no files"
         raise DataError(f"{source.path} holds {found}; put documents there: {' '.join(READERS)}, also .gz and .zst")
     return readable
+
+
+def _decontaminate_files(recipe: Recipe) -> dict[str, list[SourceFile]]:
+    files = enumerate(recipe.corpus.decontaminate_files)
+    return {f"corpus.decontaminate_files.{i}": _one_file(Path(path)) for i, path in files}
 
 
 def _one_file(path: Path) -> list[SourceFile]:

@@ -1,10 +1,16 @@
 """What pre-training and fine-tuning share: the loop with this stage's choices, and the tokenizer beside the weights."""
 
+import difflib
+import fnmatch
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from dunwu.build.base import TOKENIZER_FILES
 from dunwu.build.graph import Work
 from dunwu.core.devices import measure_matmul_flops, pick_device, pick_dtype, prepare_cpu
+from dunwu.core.errors import RecipeError
 from dunwu.core.files import disk_errors
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Stream
@@ -16,7 +22,34 @@ from dunwu.train.objectives import causal_lm
 from dunwu.train.optim import build_optimizer, default_lrs
 from dunwu.train.signals import StopSignal
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+SETTINGS_LATER_THAN_THEIR_STAGE = {"freeze": [], "rewarm": None}  # left out at these values: older homes stay done
+
+
+def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a training stage without those that came later and do nothing here."""
+    unused = {key for key, value in SETTINGS_LATER_THAN_THEIR_STAGE.items() if settings.get(key, value) == value}
+    return {key: value for key, value in settings.items() if key not in unused}
+
+
+def freeze(model: Decoder, patterns: Sequence[str], section: str) -> int:
+    """Switch off learning for the parameters whose names fit one of `patterns`; returns how many numbers those are.
+
+    They get no gradient and no state in the optimiser, and end as they began, bit for bit. Raises RecipeError for a pattern
+    that fits nothing, and where nothing is left to learn.
+    """
+    named = dict(model.named_parameters())
+    frozen: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in named if fnmatch.fnmatchcase(name, pattern)}
+        if not found:
+            near = difflib.get_close_matches(pattern, list(named), n=1, cutoff=0.0)
+            raise RecipeError(f"{section}.freeze has {pattern!r}, which fits no parameter; one of them is {near[0]}")
+        frozen |= found
+    if len(frozen) == len(named):
+        raise RecipeError(f"{section}.freeze={list(patterns)} leaves nothing to learn; take a pattern out")
+    for name in frozen:
+        named[name].requires_grad_(False)
+    return sum(named[name].numel() for name in frozen)
 
 
 def peak_rates(section: TrainSection, config: DecoderConfig, *, scale: float = 1.0) -> tuple[float, float]:
@@ -62,4 +95,5 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     """Put the tokenizer beside the weights, so that the folder is a whole model."""
     with disk_errors(folder):
         for name in TOKENIZER_FILES:
-            shutil.copyfile(source / name, folder / name)
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)

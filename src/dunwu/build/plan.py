@@ -10,6 +10,9 @@ from rich.text import Text
 
 from dunwu.build.graph import Outlook, Stage, Step, lay_out
 from dunwu.build.home import Figures, Forecast, Home, read_forecast
+from dunwu.build.inputs import folder_sources
+from dunwu.core.errors import RecipeError
+from dunwu.core.load import load_recipe
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_bytes, format_count, format_duration, parse_duration
 
@@ -29,13 +32,15 @@ def make_plan(stages: Sequence[Stage], recipe: Recipe, home: Home, *, spent_s: f
     """
     planned: list[PlannedStage] = []
     facts: dict[str, Mapping[str, Any]] = {}
+    predicted_s = 0.0
     for step in lay_out(stages, recipe, home):
         if step.record is not None:
             record = step.record
             forecast = Forecast(resolved=record.resolved, predicted=record.actual, facts=record.facts)
         else:
-            outlook = Outlook(recipe=recipe, facts=facts, spent_s=spent_s)
+            outlook = Outlook(recipe=recipe, facts=facts, spent_s=spent_s, predicted_s=predicted_s)
             forecast = read_forecast(step.folder) or step.stage.forecast(outlook)
+        predicted_s += (step.record or forecast).predicted.seconds or 0.0
         spent_s += forecast.predicted.seconds or 0.0
         facts[step.stage.name] = forecast.facts
         planned.append(PlannedStage(step=step, forecast=forecast))
@@ -61,7 +66,25 @@ def plan_table(planned: Sequence[PlannedStage], recipe: Recipe, home: Home) -> R
         table,
         Text(f"{total}; home: {home.folder}"),
         *(Text(stage.forecast.note) for stage in planned if stage.forecast.note),
+        *(Text(line) for line in other_documents(recipe, home)),
     )
+
+
+def other_documents(recipe: Recipe, home: Home) -> list[str]:
+    """A warning where the home was last built from documents that lie elsewhere: two folders of one name share a home."""
+    if not home.recipe_file.is_file():
+        return []
+    try:
+        before = {source.path for _, source in folder_sources(load_recipe(home.recipe_file))}
+    except RecipeError:  # of another version, or damaged: it is about to be written anew
+        return []
+    now = {source.path for _, source in folder_sources(recipe)}
+    if before == now or not before or not now:
+        return []
+    gone = ", ".join(sorted(before - now)) or "fewer folders"
+    return [
+        f"this home was last built from {gone}; its model and report will be replaced. Another home: out=FOLDER, or name=NAME"
+    ]
 
 
 def _cells(figures: Figures) -> list[str]:

@@ -47,8 +47,9 @@ def run_build(
     home.make()
     with locked(home.lock_file), _stoppable():
         planned = make_plan(stages, recipe, home, spent_s=time.time() - began_s)
+        table = plan_table(planned, recipe, home)  # it also tells what the home was built from before
         write_text(home.recipe_file, dump_recipe(recipe))
-        progress.show(plan_table(planned, recipe, home))
+        progress.show(table)
         return _run_stages(stages, recipe, home, progress, began_s)
 
 
@@ -65,7 +66,12 @@ def _run_stages(
             progress.note(f"{name:<10} done before, in {format_duration(step.record.actual.seconds or 0.0)}")
         else:
             facts = {name: record.facts for name, record in records.items()}
-            outlook = Outlook(recipe=recipe, facts=facts, spent_s=reused_s + time.time() - began_s)
+            outlook = Outlook(
+                recipe=recipe,
+                facts=facts,
+                spent_s=reused_s + time.time() - began_s,
+                predicted_s=sum(record.predicted.seconds or 0.0 for record in records.values()),
+            )
             records[name] = _run_step(step, outlook, home, progress)
         _write_build_file(home, recipe, records)
     return records

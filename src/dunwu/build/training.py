@@ -7,14 +7,24 @@ import psutil
 import torch
 
 from dunwu.build import costs
-from dunwu.build.budget import Choice, Limits, Speed, Speedometer, candidates, choose, plan_training
+from dunwu.build.budget import (
+    Choice,
+    Limits,
+    Speed,
+    Speedometer,
+    candidates,
+    choose,
+    choose_context_length,
+    plan_training,
+)
 from dunwu.build.graph import Outlook
+from dunwu.build.grow import grown_config
 from dunwu.build.meters import resident_bytes
 from dunwu.build.probe import TrainingSpeed, probe_training
 from dunwu.core.devices import pick_device
 from dunwu.core.errors import RecipeError
 from dunwu.core.recipe import Recipe
-from dunwu.core.units import format_duration, parse_bytes, parse_duration
+from dunwu.core.units import format_bytes, format_count, format_duration, parse_bytes, parse_duration
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters
 
@@ -35,6 +45,8 @@ def pretrain_choice(outlook: Outlook) -> Choice:
     Raises RecipeError when the budget leaves too little, with the least that works.
     """
     recipe, facts = outlook.recipe, _facts(outlook)
+    if recipe.base:
+        return _continued_choice(outlook)
     exact = _exact_probe(recipe)
     speed = _estimated_speed(recipe) if len(candidates(recipe.model, facts["vocab_size"])) > 1 else exact
     left_s = parse_duration(recipe.budget) - outlook.spent_s
@@ -43,6 +55,30 @@ def pretrain_choice(outlook: Outlook) -> Choice:
     limits = _limits(recipe, facts["train_tokens"], _pretrain_seconds(outlook, first, left_s))
     choice = choose(recipe.model, recipe.pretrain, facts["vocab_size"], limits, speed)
     return plan_training(choice.config, recipe.pretrain, limits, exact) or choice
+
+
+def _continued_choice(outlook: Outlook) -> Choice:
+    """Batch and tokens for the base's shape: all that there is to choose."""
+    recipe, facts = outlook.recipe, _facts(outlook)
+    config = grown_config(DecoderConfig(**outlook.facts["base"]["model"]), facts["vocab_size"])
+    context = min(choose_context_length(recipe.model, parameters(config)), config.max_position_embeddings)
+    exact = _exact_probe(recipe)
+    left_s = parse_duration(recipe.budget) - outlook.spent_s
+    share = recipe.replay.share if recipe.replay.sources else 0.0
+    tokens = facts["train_tokens"] / (1.0 - share)
+
+    def choice(train_s: float) -> Choice:
+        limits = _limits(recipe, tokens, train_s)
+        found = plan_training(config, recipe.pretrain, limits, exact, context_length=context)
+        if found is None:
+            raise RecipeError(
+                f"the base's {format_count(parameters(config))} parameters cannot be trained in {format_duration(train_s)} "
+                f"and {format_bytes(limits.memory_bytes)} with a context of {context}: raise budget or memory, lower "
+                "model.context_length, or write pretrain.tokens and pretrain.micro_batch_rows yourself"
+            )
+        return found
+
+    return choice(_pretrain_seconds(outlook, choice(max(left_s * 0.7, LEAST_TRAIN_S)), left_s))
 
 
 def affordable_parameters(outlook: Outlook) -> int:
@@ -57,9 +93,21 @@ def affordable_parameters(outlook: Outlook) -> int:
 
 
 def sft_limit(outlook: Outlook, speed: TrainingSpeed, batch_tokens: int) -> int:
-    """The most tokens that fine-tuning may take in what is left of the budget."""
-    left_s = parse_duration(outlook.recipe.budget) - outlook.spent_s - after_training_s(outlook, speed)
+    """The most tokens that fine-tuning may take in what pre-training leaves of the budget.
+
+    Counted from what the stages before were expected to take, not from the clock: a build that was interrupted fine-tunes as
+    long as one that was not, and so ends in the same weights.
+    """
+    left_s = parse_duration(outlook.recipe.budget) - outlook.predicted_s - after_training_s(outlook, speed)
     return max(speed.tokens(left_s * SAFETY, batch_tokens), batch_tokens)
+
+
+def planned_speed(recipe: Recipe, pretrain: Mapping[str, Any]) -> TrainingSpeed:
+    """The speed by which pre-training was planned, from its facts; measured anew where an older version left none there."""
+    if pretrain.get("speed"):
+        return TrainingSpeed(**pretrain["speed"])
+    config = DecoderConfig(**pretrain["model"])
+    return exact_speed(recipe, config, pretrain["context_length"], pretrain["micro_batch_rows"])
 
 
 def exact_speed(recipe: Recipe, config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:

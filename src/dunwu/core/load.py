@@ -16,7 +16,13 @@ from dunwu.core.overrides import apply_override, parse_overrides
 from dunwu.core.recipe import Recipe
 from dunwu.core.yaml import format_yaml, parse_yaml
 
-_PATH_KEYS = ("corpus.sources.*.path", "sft.sources.*.path", "corpus.decontaminate_files.*")
+_PATH_KEYS = (
+    "corpus.sources.*.path",
+    "replay.sources.*.path",
+    "sft.sources.*.path",
+    "corpus.decontaminate_files.*",
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
@@ -43,9 +49,44 @@ def check_recipe(data: dict[str, Any], overrides: Sequence[str], *, origin: str)
         apply_override(data, key, value)
     _resolve_paths(data, Path.cwd())
     try:
-        return Recipe.model_validate_json(json.dumps(data, default=str), strict=True)
+        recipe = Recipe.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         raise RecipeError(f"{origin} does not make a recipe:\n{explain_validation(error, data, Recipe)}") from error
+    if clashes := _clashes(recipe):
+        raise RecipeError("\n".join([f"{origin} contradicts itself:", *clashes]))
+    return recipe
+
+
+def is_hub_id(base: str) -> bool:
+    """Whether `base` names a model on the hub; a folder of that name goes first."""
+    return _HUB_ID.fullmatch(base) is not None and not Path(base).exists()
+
+
+def _clashes(recipe: Recipe) -> list[str]:
+    """Settings that have no meaning together, each with its remedy."""
+    found: list[str] = []
+    if recipe.base:
+        if recipe.tokenizer.vocab_size != "auto":
+            found.append(
+                f"tokenizer.vocab_size={recipe.tokenizer.vocab_size}: the vocabulary is the base's; "
+                "remove it, or add tokens with tokenizer.extend_by=2000"
+            )
+        if not (Path(recipe.base).is_absolute() or is_hub_id(recipe.base)):
+            found.append(
+                f"base={recipe.base}: no such folder, and no hub id, which has the form owner/name; correct it"
+            )
+    else:
+        if recipe.tokenizer.extend_by:
+            found.append(
+                f"tokenizer.extend_by={recipe.tokenizer.extend_by}: there is no base whose vocabulary could grow; "
+                "give base=FOLDER, or set tokenizer.vocab_size"
+            )
+        if recipe.replay.sources:
+            found.append(
+                "replay.sources: replay keeps a base from forgetting, and there is none; give base=FOLDER, or put the "
+                "sources under corpus.sources"
+            )
+    return found
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -92,6 +133,11 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
     """Make every path in `data` absolute, in place; `~` is the user's folder. What is not text is left for the check."""
     for key in _PATH_KEYS:
         _resolve(data, key.split("."), base)
+    model = data.get("base")
+    if isinstance(model, str) and model:
+        place = base / Path(model).expanduser()
+        if place.exists() or model.startswith((".", "~", "/")):  # anything else may be a hub id
+            data["base"] = str(place.absolute())
 
 
 def _resolve(at: Any, parts: Sequence[str], base: Path) -> None:

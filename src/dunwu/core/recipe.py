@@ -94,9 +94,22 @@ class CorpusSection(Section):
     workers: Count | Auto = "auto"
 
 
+class ReplaySection(Section):
+    """General text met again while a base learns its domain, so that it forgets less; cleaned and split as the corpus is.
+
+    A share of 0 replays nothing and only measures, on the held-out part, what was forgotten.
+    """
+
+    sources: tuple[CorpusSource, ...] = ()
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.05  # of the tokens
+
+
 class TokenizerSection(Section):
     vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] | Auto = "auto"
     train_bytes: Count = 50_000_000  # text sampled to train the vocabulary
+    extend_by: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)] = (
+        0  # tokens of the corpus, new to the base
+    )
 
 
 class ModelSection(Section):
@@ -136,10 +149,12 @@ class TrainSection(Section):
     checkpoint_every_s: float = Field(default=60.0, gt=0)
     checkpoints_kept: Annotated[int, Field(ge=2)] = 2
     tensorboard: bool = False
+    freeze: tuple[str, ...] = ()  # parameters left as they are, by name: model.embed_tokens.*, model.layers.0.*
 
 
 class PretrainSection(TrainSection):
     tokens: Count | Auto = "auto"
+    rewarm: Rate = 0.3  # with a base: the peak learning rates, as a share of those that suit a new model
     max_epochs: float = Field(default=8.0, gt=0)  # how often the same text may be repeated before more is waste
 
 
@@ -187,7 +202,9 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     budget: Duration = "5min"  # wall time of the whole build: 90s, 5min, 6h
     memory: Bytes = "auto"  # the most that training may take: 2GB, 24GB; auto: what is free
+    base: str = ""  # a model to go on from: its folder, a build's home, or a hub's owner/name[@revision]; empty: none
     corpus: CorpusSection
+    replay: ReplaySection = ReplaySection()
     tokenizer: TokenizerSection = TokenizerSection()
     model: ModelSection = ModelSection()
     pretrain: PretrainSection = PretrainSection()

@@ -1,6 +1,7 @@
 """Two streams in one, at a fixed share of rows: general text replayed between that of a domain."""
 
 import hashlib
+import itertools
 from fractions import Fraction
 
 import torch
@@ -38,7 +39,7 @@ class MixedStream:
     def batch(self, first_row: int, rows: int) -> Batch:
         """Rows `first_row` to `first_row + rows` of the endless stream."""
         numbers = [self.others_before(row) for row in range(first_row, first_row + rows + 1)]
-        is_other = [after > before for before, after in zip(numbers, numbers[1:], strict=False)]
+        is_other = [after > before for before, after in itertools.pairwise(numbers)]
         count = sum(is_other)
         if count == 0:
             return self.main.batch(first_row - numbers[0], rows)

@@ -1,6 +1,7 @@
 """Documents → one long file of token ids on disk, read back memory-mapped.
 
-`tokens.bin`     little-endian uint16 (uint32 above 65,536 entries); each document is followed by the end-of-text id
+`tokens.bin`     little-endian uint16 (uint32 above 65,536 entries); each document is followed by the end-of-text id, and
+                 begins with the ids that the model wants before a text, where it wants any
 `documents.npy`  int64 [documents], where each document ends in `tokens.bin` (its end-of-text id included)
 `shards.json`    counts and checksums, written last: a folder without it is not finished
 """
@@ -49,6 +50,7 @@ class ShardFacts:
     vocab_size: int
     eos_id: int
     dtype: str
+    start_ids: tuple[int, ...] = ()
     text_bytes_by_language: dict[str, int] = field(default_factory=dict)
     tokens_by_language: dict[str, int] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
@@ -66,9 +68,13 @@ class _Encoded:
 class _Writer:
     """Appends documents to the two files, hashing and counting on the way; holds no more than one document."""
 
-    def __init__(self, tokens: IO[bytes], documents: IO[bytes], dtype: str, eos_id: int) -> None:
+    def __init__(
+        self, tokens: IO[bytes], documents: IO[bytes], dtype: str, eos_id: int, start_ids: Sequence[int]
+    ) -> None:
         self._tokens, self._documents, self._dtype = tokens, documents, np.dtype(dtype).newbyteorder("<")
+        self._start = np.array(start_ids, self._dtype).tobytes()
         self._eos = np.array([eos_id], self._dtype).tobytes()
+        self._around = len(start_ids) + 1
         self._tokens_sha = hashlib.sha256()
         self.documents_written = self.tokens_written = self.text_bytes = 0
         self.text_bytes_by_language: dict[str, int] = {}
@@ -78,16 +84,16 @@ class _Writer:
     def add(self, chunk: _Encoded) -> None:
         """Append a chunk's documents, each with its end-of-text id."""
         for ids, language, text_bytes in zip(chunk.ids, chunk.languages, chunk.text_bytes, strict=True):
-            raw = ids.astype(self._dtype).tobytes() + self._eos
+            raw = self._start + ids.astype(self._dtype).tobytes() + self._eos
             self._tokens.write(raw)
             self._tokens_sha.update(raw)
-            self.tokens_written += len(ids) + 1
+            self.tokens_written += len(ids) + self._around
             self.documents_written += 1
             self.text_bytes += text_bytes
             self._documents.write(np.int64(self.tokens_written).astype("<i8").tobytes())
             by_bytes, by_tokens = self.text_bytes_by_language, self.tokens_by_language
             by_bytes[language] = by_bytes.get(language, 0) + text_bytes
-            by_tokens[language] = by_tokens.get(language, 0) + len(ids) + 1
+            by_tokens[language] = by_tokens.get(language, 0) + len(ids) + self._around
 
     def finish(self) -> str:
         """Write the header that was left open; returns the SHA-256 of the tokens."""
@@ -101,11 +107,17 @@ class _Writer:
 
 
 def write_shards(
-    documents: Iterable[Document], tokenizer: Encoder, out: Path, *, progress: Progress, workers: int = 1
+    documents: Iterable[Document],
+    tokenizer: Encoder,
+    out: Path,
+    *,
+    progress: Progress,
+    workers: int = 1,
+    start_ids: Sequence[int] = (),
 ) -> ShardFacts:
     """Encode `documents` in their order into the folder `out`, holding a few chunks in memory whatever their number.
 
-    `workers` threads encode (the tokenizer works outside Python's lock); the files are the same for any number.
+    `start_ids` are put before each. `workers` threads encode (the tokenizer works outside Python's lock); the files are the same for any number.
     Raises DataError when there is no document, DiskError when the disk is full.
     """
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
@@ -113,7 +125,7 @@ def write_shards(
         out.mkdir(parents=True, exist_ok=True)
         (out / FACTS).unlink(missing_ok=True)
     with atomic_write(out / TOKENS) as tokens_file, atomic_write(out / DOCUMENTS) as documents_file:
-        writer = _Writer(tokens_file, documents_file, dtype, tokenizer.eos_id)
+        writer = _Writer(tokens_file, documents_file, dtype, tokenizer.eos_id, start_ids)
         for chunk in _encoded_chunks(documents, tokenizer, workers):
             writer.add(chunk)
             progress.update(writer.text_bytes, None, documents=writer.documents_written, tokens=writer.tokens_written)
@@ -127,6 +139,7 @@ def write_shards(
         vocab_size=tokenizer.vocab_size,
         eos_id=tokenizer.eos_id,
         dtype=dtype,
+        start_ids=tuple(start_ids),
         text_bytes_by_language=writer.text_bytes_by_language,
         tokens_by_language=writer.tokens_by_language,
         sha256={TOKENS: tokens_sha, DOCUMENTS: sha256_file(out / DOCUMENTS)},
@@ -218,6 +231,11 @@ class TokenShards:
     def eos_id(self) -> int:
         """The id that ends every document, and stands nowhere else."""
         return self.facts.eos_id
+
+    @property
+    def begin_id(self) -> int:
+        """The id at which attention is cut: the first that the model wants before a text, else the end of the one before."""
+        return self.facts.start_ids[0] if self.facts.start_ids else self.facts.eos_id
 
 
 def _check(path: Path, size_bytes: int, sha256: str | None) -> None:

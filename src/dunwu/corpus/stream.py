@@ -69,12 +69,12 @@ class PretrainStream:
 
     Each epoch shifts where the rows begin (the tokens are taken as a ring, so every row is full) and visits its rows in
     another order. An end-of-text id is the target that ends one document and the input that begins the next: attention
-    is cut before it, and no token goes without its loss.
+    is cut before it, and no token goes without its loss. For a model that wants an id of its own before a text, it is cut there.
     """
 
     def __init__(self, shards: TokenShards, *, context_length: int, seed: int) -> None:
         self._tokens = shards.tokens
-        self._eos_id = shards.eos_id
+        self._begin_id = shards.begin_id
         self.context_length = context_length
         self.seed = seed
         self.rows_per_epoch = max(1, len(self._tokens) // context_length)
@@ -86,7 +86,7 @@ class PretrainStream:
         """Rows `first_row` to `first_row + rows` of the endless stream."""
         window_BT = np.stack([self._row(row) for row in range(first_row, first_row + rows)])
         ids_BT, targets_BT = window_BT[:, :-1], window_BT[:, 1:]
-        begins_BT = ids_BT == self._eos_id
+        begins_BT = ids_BT == self._begin_id
         begins_BT[:, 0] = True
         return _batch(ids_BT, targets_BT, begins_BT)
 

@@ -80,11 +80,17 @@ def bits_per_byte(
 
 @torch.inference_mode()
 def score_text(
-    model: Decoder, tokenizer: Encoder, text: ChosenText, *, context_length: int, progress: Progress
+    model: Decoder,
+    tokenizer: Encoder,
+    text: ChosenText,
+    *,
+    context_length: int,
+    progress: Progress,
+    start_ids: Sequence[int] = (),
 ) -> BitsResult:
     """Bits per byte of the chosen pieces.
 
-    A piece begins after an end-of-text token, with no other context. Windows of `context_length` overlap by half, so that
+    A piece begins after `start_ids` (none: after an end-of-text token), with no other context. Windows of `context_length` overlap by half, so that
     every token has at least half a context before it, as far as its piece goes back. All tokens of the text are scored, its
     end is not (a compressor needn't code it either); the divisor is UTF-8 bytes.
     """
@@ -92,7 +98,7 @@ def score_text(
     model.eval()
     try:
         encoded = tokenizer.encode_batch(text.texts)
-        bits = _piece_bits(model, encoded, tokenizer.eos_id, context_length, progress)
+        bits = _piece_bits(model, encoded, tuple(start_ids) or (tokenizer.eos_id,), context_length, progress)
     finally:
         model.train(was_training)
     rows = _document_rows(text, bits, [len(ids) for ids in encoded])
@@ -123,9 +129,9 @@ def _document_rows(text: ChosenText, bits: Sequence[float], tokens: Sequence[int
 
 
 def _piece_bits(
-    model: Decoder, encoded: Sequence[Ids], eos_id: int, context_length: int, progress: Progress
+    model: Decoder, encoded: Sequence[Ids], start: Sequence[int], context_length: int, progress: Progress
 ) -> list[float]:
-    windows = [window for number, ids in enumerate(encoded) for window in _windows(number, ids, eos_id, context_length)]
+    windows = [window for number, ids in enumerate(encoded) for window in _windows(number, ids, start, context_length)]
     windows.sort(key=lambda window: len(window.ids), reverse=True)
     bits = [0.0] * len(encoded)
     done, total = 0, sum(len(window.ids) for window in windows)
@@ -137,11 +143,11 @@ def _piece_bits(
     return bits
 
 
-def _windows(piece: int, ids: Ids, eos_id: int, context_length: int) -> Iterator[_Window]:
+def _windows(piece: int, ids: Ids, before: Sequence[int], context_length: int) -> Iterator[_Window]:
     """Cut one piece into overlapping windows; each target is scored in exactly one."""
-    row = np.concatenate([[eos_id], ids]).astype(np.int32)
+    row = np.concatenate([before, ids]).astype(np.int32)
     step = max(1, context_length // 2)
-    start, scored = 0, 1  # targets row[1:scored] are done
+    start, scored = 0, len(before)  # targets row[1:scored] are done
     while scored < len(row):
         end = min(start + context_length + 1, len(row))
         yield _Window(piece, row[start:end], scored - start - 1)

@@ -5,11 +5,14 @@ Facts: `scores`, the headline figures by "stage figure", as dictionaries of `Sco
 
 import dataclasses
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from dunwu.build.base import base_folder
 from dunwu.build.costs import baseline_bytes
 from dunwu.build.exam import exam_questions
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
@@ -24,6 +27,7 @@ from dunwu.corpus.store import read_documents
 from dunwu.corpus.world import Question
 from dunwu.evaluate.baselines import run_baselines
 from dunwu.evaluate.exam import run_exam
+from dunwu.evaluate.forgetting import make_scorecard, scorecard_facts, scorecard_lines, write_scorecard
 from dunwu.evaluate.heldout import ChosenText, choose_text
 from dunwu.evaluate.likelihood import BitsResult, score_text
 from dunwu.evaluate.results import Evaluation, ExamAnswers, gather, write_evaluation
@@ -32,9 +36,10 @@ from dunwu.infer.generate import Generator
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import training_bytes
 from dunwu.model.hub import load_model
-from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.load import load_tokenizer
 
-MODEL_STAGES = ("pretrain", "sft")
+MODEL_STAGES = ("base", "pretrain", "sft")
+SCORECARD_FILE = "scorecard.json"
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -62,14 +67,18 @@ def _run(work: Work) -> Outcome:
     prepare_cpu()
     section = work.recipe.evaluate
     text = choose_text(read_documents(work.needs["corpus"], "heldout"), max_bytes=section.heldout_bytes)
+    general = _general_text(work)
     questions = _asked(work.recipe)
     bits: dict[str, BitsResult] = {}
+    general_bits: dict[str, BitsResult] = {}
     exams: dict[str, ExamAnswers] = {}
     samples: list[Sample] = []
-    for stage, folder in ((name, work.needs[name]) for name in MODEL_STAGES if name in work.needs):
+    for stage, folder in _models(work):
         work.progress.start(f"Evaluating {stage}")
         bits[stage] = _bits(folder, text, work)
-        if questions:
+        if general is not None:
+            general_bits[stage] = _bits(folder, general, work)
+        if questions and load_tokenizer(folder).chat_template is not None:
             chat = LocalChat.load(folder)
             exams[stage] = ExamAnswers.of(questions, run_exam(chat, questions, progress=work.progress))
         samples += _samples(stage, folder, text, questions, work.recipe)
@@ -78,7 +87,29 @@ def _run(work: Work) -> Outcome:
     baselines = run_baselines(train, text) if section.baselines else []
     evaluation = gather(text=text, bits=bits, exams=exams, baselines=baselines, samples=samples)
     write_evaluation(work.folder / "evaluation.json", evaluation)
-    return Outcome(facts={"scores": _headlines(evaluation), "heldout_bytes": text.bytes})
+    facts: dict[str, Any] = {"scores": _headlines(evaluation), "heldout_bytes": text.bytes}
+    if work.recipe.base:
+        scorecard = make_scorecard(work.facts["base"]["name"], bits, general_bits, exams)
+        write_scorecard(work.folder / SCORECARD_FILE, scorecard)
+        work.progress.note("\n".join(scorecard_lines(scorecard)))
+        facts |= {"gain_and_forgetting": scorecard_facts(scorecard)}
+    return Outcome(facts=facts)
+
+
+def _models(work: Work) -> Iterator[tuple[str, Path]]:
+    """Every model of the build with its folder, in their order; the base first, where there is one."""
+    for name in MODEL_STAGES:
+        if name in work.needs:
+            folder = work.needs[name]
+            yield name, base_folder(work.recipe, work.facts["base"]["revision"]) if name == "base" else folder
+
+
+def _general_text(work: Work) -> ChosenText | None:
+    """Held-out text of the replayed sources."""
+    if "replay" not in work.needs:
+        return None
+    documents = read_documents(work.needs["replay"], "heldout")
+    return choose_text(documents, max_bytes=work.recipe.evaluate.heldout_bytes)
 
 
 def _asked(recipe: Recipe) -> list[Question]:
@@ -91,9 +122,16 @@ def _asked(recipe: Recipe) -> list[Question]:
 
 
 def _bits(folder: Path, text: ChosenText, work: Work) -> BitsResult:
-    model = load_model(folder, device=pick_device())
-    context = model.config.max_position_embeddings
-    result = score_text(model, Tokenizer.load(folder), text, context_length=context, progress=work.progress)
+    model = load_model(folder, device=pick_device(), dtype=torch.float32)
+    tokenizer = load_tokenizer(folder)
+    result = score_text(
+        model,
+        tokenizer,
+        text,
+        context_length=work.facts["pretrain"]["context_length"],
+        progress=work.progress,
+        start_ids=tokenizer.start_ids,
+    )
     del model
     gc.collect()
     return result
@@ -107,7 +145,7 @@ def _samples(stage: str, folder: Path, text: ChosenText, questions: Sequence[Que
     if stage == "sft":
         prompts = section.prompts or _first_of_each_kind(questions)[: section.samples]
         return answer_prompts(LocalChat.load(folder), prompts, stage=stage, system=recipe.sft.system_prompt)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     generator = Generator(load_model(folder, device=pick_device()), tokenizer)
     openings = section.prompts or choose_openings(text, section.samples)
     return continue_openings(generator, tokenizer, openings, stage=stage, seed=recipe.seed)
@@ -139,7 +177,7 @@ EVALUATE = Stage(
     name="evaluate",
     title="Evaluating",
     version="1",
-    needs=("corpus", "pretrain", "sft"),
+    needs=("base", "corpus", "replay", "pretrain", "sft"),
     settings=_settings,
     forecast=_forecast,
     run=_run,

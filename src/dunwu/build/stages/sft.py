@@ -16,19 +16,22 @@ from dunwu.build.budget import batch_rows
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import sft_inputs
-from dunwu.build.learn import copy_tokenizer, gpu_peak, learn, peak_rates
+from dunwu.build.learn import copy_tokenizer, freeze, gpu_peak, learn, peak_rates, without_unused
 from dunwu.build.meters import resident_bytes
-from dunwu.build.training import exact_speed, expected_sft_tokens, sft_limit
+from dunwu.build.training import expected_sft_tokens, planned_speed, sft_limit
 from dunwu.core.devices import pick_device
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe, SftFileSource
 from dunwu.core.records import Example, Message, Tokens
+from dunwu.core.units import parse_duration
 from dunwu.corpus.instructions import PROBLEMS_KEPT, InstructionReader
 from dunwu.corpus.stream import SftStream
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters, train_flops_per_token, training_bytes
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.like import TokenizerLike
+from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.template import encode_chat
 
 NOT_IN_THE_RESULT = {"tensorboard", "checkpoint_every_s", "checkpoints_kept", "micro_batch_rows"}
@@ -36,12 +39,12 @@ RATE_SCALE = 0.3  # of the pre-training's peak learning rates: the weights know 
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
-    section = recipe.sft.model_dump(mode="json", exclude=NOT_IN_THE_RESULT)
+    section = without_unused(recipe.sft.model_dump(mode="json", exclude=NOT_IN_THE_RESULT))
     for source in section["sources"]:
         source.pop("path", None)
     settings: dict[str, Any] = {"sft": section, "seed": recipe.seed}
     if recipe.sft.tokens == "auto":
-        settings["budget"] = recipe.budget
+        settings["budget_s"] = parse_duration(recipe.budget)
     return settings
 
 
@@ -52,7 +55,7 @@ def _forecast(outlook: Outlook) -> Forecast:
     wanted = expected_sft_tokens(recipe, outlook.facts["tokenizer"]["bytes_per_token"])
     rows = batch_rows(section, wanted, context)
     micro_rows = min(rows, pretrain["micro_batch_rows"])
-    speed = exact_speed(recipe, config, context, pretrain["micro_batch_rows"])
+    speed = planned_speed(recipe, pretrain)
     most = None if section.tokens != "auto" else sft_limit(outlook, speed, rows * context)
     tokens = wanted if most is None else min(wanted, most)
     lr_muon, lr_adamw = peak_rates(section, config, scale=RATE_SCALE)
@@ -77,10 +80,12 @@ def _forecast(outlook: Outlook) -> Forecast:
 
 def _run(work: Work) -> Outcome:
     section = work.recipe.sft
-    tokenizer = Tokenizer.load(work.needs["tokenizer"])
+    tokenizer = load_tokenizer(work.needs["tokenizer"])
     model = load_model(work.needs["pretrain"], device=pick_device())
-    model.config = dataclasses.replace(model.config, eos_token_id=(tokenizer.im_end_id, tokenizer.eos_id))
-    context = model.config.max_position_embeddings
+    if isinstance(tokenizer, Tokenizer):
+        model.config = dataclasses.replace(model.config, eos_token_id=(tokenizer.im_end_id, tokenizer.eos_id))
+    freeze(model, section.freeze, "sft")
+    context = work.facts["pretrain"]["context_length"]
     readers: list[InstructionReader] = []
     conversations = list(_conversations(work.recipe, tokenizer, readers))
     bad_rows = _bad_rows(readers, work.progress)
@@ -111,7 +116,7 @@ def _run(work: Work) -> Outcome:
     )
 
 
-def _conversations(recipe: Recipe, tokenizer: Tokenizer, readers: list[InstructionReader]) -> Iterator[Tokens]:
+def _conversations(recipe: Recipe, tokenizer: TokenizerLike, readers: list[InstructionReader]) -> Iterator[Tokens]:
     """The conversations of all sources as often as their weights say, each through the chat template.
 
     `readers` receives the reader of each file, which knows what it left out.

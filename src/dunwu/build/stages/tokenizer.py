@@ -1,26 +1,37 @@
-"""A vocabulary learned from the corpus, and the corpus as token ids: `tokenizer.json` and its kin, `shards/`.
+"""A vocabulary, learned from the corpus or taken from the base, and the corpus as token ids: `tokenizer.json` and its kin,
+`shards/`, and `replay/` with the ids of the text to replay.
 
 Facts: `vocab_size`; `train_tokens`; `bytes_per_token` of the training text, `bytes_per_token_by_language` of held-out text.
+With a base: `added_tokens`, `base_bytes_per_token_by_language` before these were added, `replay_tokens`.
 """
 
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from dunwu.build.base import TOKENIZER_FILES, base_folder
 from dunwu.build.budget import choose_vocab_size
-from dunwu.build.costs import tokenizer_seconds
+from dunwu.build.costs import EXTEND_BYTES, tokenizer_seconds
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.meters import resident_bytes
 from dunwu.build.training import affordable_parameters
 from dunwu.core.devices import available_cores
+from dunwu.core.files import disk_errors
 from dunwu.core.recipe import Recipe
 from dunwu.core.records import Document
-from dunwu.corpus.shards import write_shards
+from dunwu.core.units import parse_duration
+from dunwu.corpus.shards import ShardFacts, write_shards
 from dunwu.corpus.store import read_documents
-from dunwu.tokenizer.bpe import Tokenizer, train_tokenizer
+from dunwu.tokenizer.bpe import train_tokenizer
+from dunwu.tokenizer.extend import extend_tokenizer
+from dunwu.tokenizer.like import TokenizerLike
+from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.template import verify_mask
 
+SHARDS, REPLAY_SHARDS = "shards", "replay"
 SCORED_BYTES = 1_000_000  # of held-out text a language, to measure bytes per token
 BYTES_HELD = 200_000_000  # the trainer's counts of words, and the text under way
 _BYTES_PER_TOKEN = {"zh": 3.0, "": 3.8}  # a guess, before anything is measured, at a vocabulary of 4,096
@@ -28,23 +39,29 @@ _MORE_A_DOUBLING = 0.4
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
-    settings: dict[str, Any] = {"tokenizer": recipe.tokenizer.model_dump(mode="json")}
-    if recipe.tokenizer.vocab_size == "auto":
-        settings |= {"budget": recipe.budget, "hidden_size": recipe.model.hidden_size}
+    section = recipe.tokenizer
+    if recipe.base:
+        return {"tokenizer": section.model_dump(mode="json", include={"extend_by", "train_bytes"})}
+    settings: dict[str, Any] = {"tokenizer": section.model_dump(mode="json", exclude={"extend_by"})}
+    if section.vocab_size == "auto":
+        settings |= {"budget_s": parse_duration(recipe.budget), "hidden_size": recipe.model.hidden_size}
     return settings
 
 
 def _forecast(outlook: Outlook) -> Forecast:
     recipe, corpus = outlook.recipe, outlook.facts["corpus"]
     vocab_size = recipe.tokenizer.vocab_size
-    if vocab_size == "auto":
+    if recipe.base:
+        vocab_size = outlook.facts["base"]["vocab_size"] + recipe.tokenizer.extend_by
+    elif vocab_size == "auto":
         vocab_size = choose_vocab_size(corpus["bytes_by_language"], affordable_parameters(outlook))
     bytes_per_token = _expected_bytes_per_token(vocab_size, corpus["bytes_by_language"])
     train_bytes = corpus["train_bytes"]
+    replay_bytes = outlook.facts.get("replay", {}).get("train_bytes", 0)
     return Forecast(
         resolved={"vocab_size": vocab_size},
         predicted=Figures(
-            seconds=tokenizer_seconds(recipe, train_bytes),
+            seconds=tokenizer_seconds(recipe, train_bytes, replay_bytes),
             peak_bytes=resident_bytes() + BYTES_HELD,
             tokens=int(train_bytes / bytes_per_token),
         ),
@@ -52,12 +69,13 @@ def _forecast(outlook: Outlook) -> Forecast:
             "vocab_size": vocab_size,
             "train_tokens": int(train_bytes / bytes_per_token),
             "bytes_per_token": bytes_per_token,
+            "replay_tokens": int(replay_bytes / bytes_per_token),
         },
     )
 
 
 def _expected_bytes_per_token(vocab_size: int, bytes_by_language: Mapping[str, int]) -> float:
-    more = _MORE_A_DOUBLING * (math.log2(vocab_size) - 12)
+    more = _MORE_A_DOUBLING * (min(math.log2(vocab_size), 15) - 12)
     total = max(1, sum(bytes_by_language.values()))
     tokens = sum(
         size / max(1.0, _BYTES_PER_TOKEN.get(language, _BYTES_PER_TOKEN[""]) + more)
@@ -68,18 +86,19 @@ def _expected_bytes_per_token(vocab_size: int, bytes_by_language: Mapping[str, i
 
 def _run(work: Work) -> Outcome:
     corpus, facts = work.needs["corpus"], work.facts["corpus"]
-    sampled = sample(read_documents(corpus, "train"), work.recipe.tokenizer.train_bytes, facts["train_bytes"])
-    tokenizer = train_tokenizer(
-        (document.text for document in sampled), vocab_size=work.resolved["vocab_size"], out=work.folder
-    )
-    verify_mask(tokenizer)
-    shards = write_shards(
-        read_documents(corpus, "train"),
-        tokenizer,
-        work.folder / "shards",
-        progress=work.progress,
-        workers=available_cores(),
-    )
+    section = work.recipe.tokenizer
+    most_bytes = min(section.train_bytes, EXTEND_BYTES) if work.recipe.base else section.train_bytes
+    sampled = sample(read_documents(corpus, "train"), most_bytes, facts["train_bytes"])
+    texts = (document.text for document in sampled)
+    more: dict[str, Any] = {}
+    if work.recipe.base:
+        tokenizer, more = _from_base(work, texts)
+    else:
+        tokenizer = train_tokenizer(texts, vocab_size=work.resolved["vocab_size"], out=work.folder)
+        verify_mask(tokenizer)
+    shards = _shards(work, corpus, tokenizer, SHARDS)
+    if "replay" in work.needs:
+        more["replay_tokens"] = _shards(work, work.needs["replay"], tokenizer, REPLAY_SHARDS).tokens
     return Outcome(
         facts={
             "vocab_size": tokenizer.vocab_size,
@@ -87,9 +106,40 @@ def _run(work: Work) -> Outcome:
             "bytes_per_token": shards.text_bytes / shards.tokens,
             "bytes_per_token_by_language": _heldout_bytes_per_token(tokenizer, read_documents(corpus, "heldout")),
             "tokens_by_language": shards.tokens_by_language,
+            **more,
         },
         actual=Figures(tokens=shards.tokens),
     )
+
+
+def _shards(work: Work, corpus: Path, tokenizer: TokenizerLike, name: str) -> ShardFacts:
+    """The training text of a corpus as ids."""
+    return write_shards(
+        read_documents(corpus, "train"),
+        tokenizer,
+        work.folder / name,
+        progress=work.progress,
+        workers=available_cores(),
+        start_ids=tokenizer.start_ids,
+    )
+
+
+def _from_base(work: Work, texts: Iterable[str]) -> tuple[TokenizerLike, dict[str, Any]]:
+    """The base's tokenizer in this stage's folder, with tokens of `texts` added where the recipe wants any; facts of it."""
+    base = base_folder(work.recipe, work.facts["base"]["revision"])
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            with disk_errors(work.folder):
+                shutil.copyfile(base / name, work.folder / name)
+    if not work.recipe.tokenizer.extend_by:
+        return load_tokenizer(work.folder), {"added_tokens": 0}
+    work.progress.note("learning new tokens from the corpus")
+    extension = extend_tokenizer(base, texts, extend_by=work.recipe.tokenizer.extend_by, out=work.folder)
+    before = _heldout_bytes_per_token(load_tokenizer(base), read_documents(work.needs["corpus"], "heldout"))
+    return load_tokenizer(work.folder), {
+        "added_tokens": len(extension.pieces),
+        "base_bytes_per_token_by_language": before,
+    }
 
 
 def sample(documents: Iterable[Document], wanted_bytes: int, total_bytes: int) -> Iterator[Document]:
@@ -108,7 +158,7 @@ def sample(documents: Iterable[Document], wanted_bytes: int, total_bytes: int) -
         yield document
 
 
-def _heldout_bytes_per_token(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str, float]:
+def _heldout_bytes_per_token(tokenizer: TokenizerLike, documents: Iterable[Document]) -> dict[str, float]:
     texts: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
     for document in documents:
@@ -123,7 +173,7 @@ TOKENIZER = Stage(
     name="tokenizer",
     title="Learning a vocabulary",
     version="1",
-    needs=("corpus",),
+    needs=("base", "corpus", "replay"),
     settings=_settings,
     forecast=_forecast,
     run=_run,

@@ -1,0 +1,72 @@
+"""The model to go on from, looked at once: shape, size, vocabulary, where it comes from. It stays where it lies.
+
+Facts: `name`, `revision` (of a hub's model), `model`, `parameters`, `vocab_size`, `context_length`, `grown_from`.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dunwu.build.base import (
+    base_folder,
+    base_inputs,
+    base_name,
+    grown_from,
+    hub_revision,
+    require_same_shape,
+    require_vocabulary,
+)
+from dunwu.build.graph import Outcome, Outlook, Stage, Work
+from dunwu.build.home import Figures, Forecast
+from dunwu.core.files import write_json
+from dunwu.core.recipe import Recipe
+from dunwu.core.units import format_count
+from dunwu.model.count import parameters
+from dunwu.model.hub import load_config
+from dunwu.tokenizer.load import load_tokenizer
+
+SECONDS = 2.0
+
+
+def _forecast(outlook: Outlook) -> Forecast:
+    facts = _facts(outlook.recipe, base_folder(outlook.recipe))
+    return Forecast(
+        predicted=Figures(seconds=SECONDS, parameters=facts["parameters"]),
+        facts=facts,
+        note=f"base: {facts['name']}, {facts['model']['architecture']} of {format_count(facts['parameters'])} parameters",
+    )
+
+
+def _run(work: Work) -> Outcome:
+    facts = _facts(work.recipe, base_folder(work.recipe))
+    write_json(work.folder / "base.json", facts)
+    return Outcome(facts=facts, actual=Figures(parameters=facts["parameters"]))
+
+
+def _facts(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    config = load_config(folder)
+    require_same_shape(recipe.model, config)
+    tokenizer = load_tokenizer(folder)
+    require_vocabulary(tokenizer.rows_needed, config, folder)
+    return {
+        "name": base_name(recipe),
+        "revision": hub_revision(recipe, folder),
+        "model": asdict(config),
+        "parameters": parameters(config),
+        "vocab_size": tokenizer.vocab_size,
+        "context_length": config.max_position_embeddings,
+        "grown_from": grown_from(folder),
+    }
+
+
+BASE = Stage(
+    name="base",
+    title="Looking at the base model",
+    version="1",
+    needs=(),
+    settings=lambda recipe: {"model": {k: v for k, v in recipe.model.model_dump(mode="json").items() if v != "auto"}},
+    inputs=base_inputs,
+    forecast=_forecast,
+    run=_run,
+    wanted=lambda recipe: bool(recipe.base),
+)
