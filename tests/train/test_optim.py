@@ -1,6 +1,7 @@
 """The optimisers against torch's own, by hand, and across a saved state."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from dunwu.core.errors import CheckpointError
 from dunwu.core.recipe import TrainSection
-from dunwu.model.config import DecoderConfig
+from dunwu.model.config import DecoderConfig, Experts
 from dunwu.model.decoder import Decoder, new_decoder
 from dunwu.train.objectives import linear_cross_entropy
 from dunwu.train.optim import Optimizer, build_optimizer, orthogonalise
@@ -22,6 +23,7 @@ CONFIG = DecoderConfig(
     num_key_value_heads=1,
     head_dim=8,
     max_position_embeddings=32,
+    qk_norm="head",
 )
 
 
@@ -101,6 +103,70 @@ def test_muon_takes_the_blocks_matrices_only() -> None:
     assert "adamw.model.layers.1.self_attn.q_norm.weight.exp_avg" in names
     assert not any(n.startswith("adamw.") and "_proj" in n for n in names)
     assert {n for n in names if n.startswith("muon.")} == {"muon.16x16", "muon.8x16", "muon.24x16", "muon.16x24"}
+
+
+MIXTURE = replace(CONFIG, architecture="gpt_oss", qk_norm="none", experts=Experts(
+    count=4, per_token=2, intermediate_size=24, scores="softmax_after", router_bias=True, bias=True
+))  # fmt: skip
+
+
+class Apart(nn.Module):
+    """The same experts as stacks have, each a matrix of its own."""
+
+    def __init__(self, stacks: list[torch.Tensor]) -> None:
+        super().__init__()
+        layers = [nn.ParameterList(matrix.detach().clone() for matrix in stack) for stack in stacks]
+        self.model = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+
+
+def test_muon_moves_each_of_stacked_experts_as_if_it_were_held_alone() -> None:
+    model = new_decoder(MIXTURE, seed=0)
+    stacks = [
+        getattr(layer.mlp.experts, f"{name}_proj") for layer in model.model.layers for name in ("gate", "up", "down")
+    ]
+    alone = Apart(stacks)
+    section = TrainSection(weight_decay=0.3)
+    together, apart = build_optimizer(model, section, (0.1, 0.0)), build_optimizer(alone, section, (0.1, 0.0))
+    for step in range(3):
+        for stack, matrices in zip(stacks, alone.model["layers"], strict=True):
+            stack.grad = torch.randn(stack.shape, generator=torch.Generator().manual_seed(step))
+            for matrix, gradient in zip(matrices.parameters(), stack.grad, strict=True):
+                matrix.grad = gradient.clone()
+        together.step(1.0, math.inf)
+        apart.step(1.0, math.inf)
+    for stack, matrices in zip(stacks, alone.model["layers"], strict=True):
+        for expert, matrix in zip(stack, matrices.parameters(), strict=True):
+            torch.testing.assert_close(expert, matrix, atol=1e-6, rtol=1e-5)
+
+
+def test_of_a_mixture_muon_takes_the_experts_and_neither_router_nor_biases() -> None:
+    optimizer = build_optimizer(new_decoder(MIXTURE, seed=0), TrainSection(), (0.02, 1e-3))
+    names = set(optimizer.state_tensors())
+    assert "adamw.model.layers.0.mlp.router.weight.exp_avg" in names
+    assert "adamw.model.layers.0.mlp.experts.gate_proj_bias.exp_avg" in names
+    assert not any(n.startswith("adamw.") and n.endswith("_proj.exp_avg") for n in names)
+    assert {n for n in names if n.startswith("muon.")} == {"muon.16x16", "muon.8x16", "muon.24x16", "muon.16x24"}
+    undecayed = next(part for part in optimizer.parts if part.name == "adamw").inner.param_groups[1]["params"]
+    biases = [p for n, p in new_decoder(MIXTURE, seed=0).named_parameters() if "experts" in n and n.endswith("bias")]
+    assert {tuple(p.shape) for p in biases} <= {tuple(p.shape) for p in undecayed}
+
+
+def test_a_mixture_learns_and_its_saved_state_continues_bit_for_bit() -> None:
+    section = TrainSection()
+    straight = new_decoder(MIXTURE, seed=0)
+    optimizer = build_optimizer(straight, section, (0.02, 1e-2))
+    losses = train(straight, optimizer, 30)
+    assert losses[-1] < 0.7 * losses[0]
+    saved_weights = {n: t.clone() for n, t in straight.state_dict().items()}
+    saved_state = {n: t.clone() for n, t in optimizer.state_tensors().items()}
+    train(straight, optimizer, 3, first=30)
+    resumed = new_decoder(MIXTURE, seed=5)
+    resumed.load_state_dict(saved_weights)
+    fresh = build_optimizer(resumed, section, (0.02, 1e-2))
+    fresh.load_state_tensors(saved_state)
+    train(resumed, fresh, 3, first=30)
+    for (name, a), b in zip(straight.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b), name
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

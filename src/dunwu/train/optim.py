@@ -1,6 +1,6 @@
 """AdamW and Muon behind one small interface: matrices inside the blocks by Muon, all else by AdamW.
 
-Shapes: `M` matrices of one shape stacked, `R` rows, `C` columns.
+Shapes: `M` matrices of one shape stacked, `R` rows, `C` columns, `E` experts.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ class Optimizer:
 
 
 class AdamW:
-    """AdamW (arXiv:1711.05101) in torch's fused kernel; vectors are not decayed."""
+    """AdamW (arXiv:1711.05101) in torch's fused kernel; vectors are not decayed, nor are the biases of stacked experts."""
 
     name = "adamw"
 
@@ -82,8 +82,8 @@ class AdamW:
         self.lr = lr
         self.named = named
         groups = [
-            {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for name, p in named if _is_matrix(name, p)], "weight_decay": weight_decay},
+            {"params": [p for name, p in named if not _is_matrix(name, p)], "weight_decay": 0.0},
         ]
         self.inner = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=1e-8, fused=True)
         for _, parameter in named:
@@ -105,7 +105,8 @@ class AdamW:
 class Muon:
     """Muon (K. Jordan 2024; arXiv:2502.16982): Nesterov momentum made orthogonal, all matrices of a shape at once.
 
-    The update is scaled by sqrt(max(1, rows / columns)), and the weights decay by `lr · weight_decay`.
+    The update is scaled by sqrt(max(1, rows / columns)), and the weights decay by `lr · weight_decay`. A stack of experts
+    `[E, R, C]` is so many matrices, each made orthogonal by itself.
     """
 
     name = "muon"
@@ -116,25 +117,43 @@ class Muon:
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for _, parameter in named:
-            shapes.setdefault(tuple(parameter.shape), []).append(parameter)
+            shapes.setdefault(tuple(parameter.shape[-2:]), []).append(parameter)
         self.stacks = list(shapes.values())
-        self.buffers = [torch.zeros(len(s), *s[0].shape, device=s[0].device, dtype=s[0].dtype) for s in self.stacks]
+        self.buffers = [torch.cat([torch.zeros_like(_matrices(p.detach())) for p in s]) for s in self.stacks]
 
     @torch.no_grad()
     def step(self, lr_scale: float) -> None:
         lr = self.lr * lr_scale
         for parameters, momentum_MRC in zip(self.stacks, self.buffers, strict=True):
-            gradient_MRC = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters])
+            gradient_MRC = torch.cat(
+                [_matrices(p.grad if p.grad is not None else torch.zeros_like(p)) for p in parameters]
+            )
             momentum_MRC.lerp_(gradient_MRC, 1.0 - self.momentum)
             gradient_MRC.lerp_(momentum_MRC, self.momentum)
             update_MRC = orthogonalise(gradient_MRC)
             rows, columns = update_MRC.shape[1:]
-            for parameter, update_RC in zip(parameters, update_MRC, strict=True):
+            counts = [_matrices(parameter).shape[0] for parameter in parameters]
+            for parameter, part_MRC in zip(parameters, update_MRC.split(counts), strict=True):
                 parameter.mul_(1.0 - lr * self.weight_decay)
-                parameter.add_(update_RC, alpha=-lr * max(1.0, rows / columns) ** 0.5)
+                parameter.add_(part_MRC.view(parameter.shape), alpha=-lr * max(1.0, rows / columns) ** 0.5)
 
     def state(self) -> dict[str, Tensor]:
         return {"x".join(map(str, b.shape[1:])): b for b in self.buffers}
+
+
+def _matrices(values: Tensor) -> Tensor:
+    """A matrix, or a stack of them, as a stack `[M, R, C]`."""
+    return values.view(-1, *values.shape[-2:])
+
+
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether it multiplies: a stack of the experts' biases is two-dimensional too."""
+    return parameter.ndim >= 2 and not name.endswith("bias")
+
+
+def _is_muons(name: str, parameter: Tensor) -> bool:
+    """A block's matrix; not the router's, whose rows are classes rather than directions in the stream."""
+    return ".layers." in name and _is_matrix(name, parameter) and not name.endswith("router.weight")
 
 
 def orthogonalise(matrices_MRC: Tensor, steps: int = 5) -> Tensor:
@@ -157,7 +176,7 @@ def build_optimizer(model: nn.Module, section: TrainSection, lrs: tuple[float, f
     """The recipe's optimiser over all trainable parameters. `lrs`: peak learning rates of Muon and AdamW."""
     lr_muon, lr_adamw = lrs
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    by_muon = [(n, p) for n, p in named if section.optimizer == "muon" and p.ndim == 2 and ".layers." in n]
+    by_muon = [(n, p) for n, p in named if section.optimizer == "muon" and _is_muons(n, p)]
     chosen = {n for n, _ in by_muon}
     by_adamw = [(n, p) for n, p in named if n not in chosen]
     parts: list[AdamW | Muon] = []
