@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, validators
@@ -21,6 +22,7 @@ app = App(
     help_format="plaintext",
 )
 Model = Annotated[str, Parameter(help="A build's home, its model/ folder, or any Hugging Face folder (Llama, Qwen3).")]
+Revision = Annotated[str | None, Parameter(help="A branch, tag or commit on the hub.")]
 Temperature = Annotated[float, Parameter(help="0 always takes the likeliest token; 1 follows the model's odds.")]
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same words.")]
 MaxTokens = Annotated[int, Parameter(validator=validators.Number(gte=1), help="The most tokens of one answer.")]
@@ -114,6 +116,31 @@ def generate(
     _commands("talking").generate(
         model, prompt, system=system, raw=raw, temperature=temperature, seed=seed, max_tokens=max_tokens
     )
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[str, Parameter(help="A Hugging Face folder, owner/name on a hub, a .gguf, or a llama2.c .bin.")],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="The folder to make; default: models/NAME.")] = None,
+    tokenizer: Annotated[Path | None, Parameter(help="A llama2.c checkpoint's tokenizer, if not beside it.")] = None,
+    revision: Revision = None,
+) -> None:
+    """Make a model of another project ready for use here: a folder with its weights, tokenizer and where it came from."""
+    _commands("models").import_(source, out=out, tokenizer=tokenizer, revision=revision)
+
+
+@app.command
+def inspect(
+    model: Model,
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")] = False,
+    revision: Revision = None,
+) -> None:
+    """Say what a model is: shape, parameters, memory, context, licence, template. Its config.json alone is enough."""
+    _commands("models").inspect(model, as_json=as_json, revision=revision)
 
 
 def _commands(module: str) -> Any:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from dunwu.core.errors import ModelError
 
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 FILES = (
     "config.json",
     "generation_config.json",
-    "model.safetensors",
     "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -29,7 +28,7 @@ FILES = (
     "LICENSE*",
     "LICENCE*",
 )
-"""What is fetched of a model: what dunwu reads, and what says how the model may be used."""
+"""What is fetched of a model beside its weights: what dunwu reads, and what says how the model may be used."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -38,10 +37,11 @@ def is_hub_name(name: str) -> bool:
     return _HUB_NAME.fullmatch(name) is not None
 
 
-def model_folder(name: str | Path, *, revision: str | None = None) -> Path:
+def model_folder(name: str | Path, *, revision: str | None = None, weights: bool = True) -> Path:
     """The folder of a model: `name` itself where there is such a folder, else the model `owner/name` of the hub.
 
-    `revision`: a branch, tag or commit; the main branch by default. Downloads what is not in the cache.
+    `revision`: a branch, tag or commit; the main branch by default. Downloads what is not in the cache; with `weights` False
+    only the small files.
     Raises ModelError where there is neither, or the network does not bring it.
     """
     folder = Path(name).expanduser()
@@ -53,14 +53,14 @@ def model_folder(name: str | Path, *, revision: str | None = None) -> Path:
         )
     if isinstance(name, Path) or not is_hub_name(name):
         raise ModelError(f"{name} does not exist; give the folder of a model, or owner/name of one on the hub")
-    return _download(name, revision)
+    return _download(name, revision, [*FILES, *WEIGHTS] if weights else [*FILES])
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     import huggingface_hub  # only where it is needed: it takes a third of a second
 
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (
         Exception
     ) as error:  # the library's own, its HTTP library's and the system's errors, of which versions differ

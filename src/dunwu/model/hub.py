@@ -6,7 +6,7 @@ ways go tensor by tensor, so that there is never more in memory than the model a
 
 import collections
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from dunwu.model.safetensors_file import Entry, Outgoing, SafetensorsFile, write
 
 _OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 MOST_LAYERS = 10_000
+_PADDING_ROWS, _PADDING_SHARE = 128, 64
 _WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _DERIVED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 """Ends of names of tensors that older checkpoints hold and that follow from the configuration: never read."""
@@ -124,6 +125,16 @@ class Checkpoint:
         for source in self._sources:
             sizes[source.entry.dtype] += source.entry.end - source.entry.start
         return sizes.most_common(1)[0][0]
+
+    @property
+    def files(self) -> int:
+        """How many files the weights are in."""
+        return len(self._files)
+
+    @property
+    def bytes(self) -> int:
+        """What the weights take on disk, headers left out."""
+        return sum(source.entry.end - source.entry.start for source in self._sources)
 
     def state(
         self, shapes: Mapping[str, tuple[int, ...]], device: torch.device, dtype: torch.dtype, *, mapped: bool
@@ -299,3 +310,23 @@ def _stored_values(tensor: StoredTensor, state: Mapping[str, Tensor]) -> Iterato
 
 def _piece_of_ours(state: Mapping[str, Tensor], name: str, index: int | None) -> Tensor:
     return state[name] if index is None else state[name][index]
+
+
+def require_vocabulary(config: DecoderConfig, tokenizer_size: int, special_ids: Collection[int], folder: Path) -> None:
+    """Raise ModelError unless a tokenizer with ids below `tokenizer_size` is that of a model with this configuration.
+
+    A model may have rows that no token uses, since embeddings are padded to round sizes, but not many: published models have up
+    to one in 180. A tokenizer may have control tokens beyond the last row (Gemma 3's for images), which no text becomes.
+    """
+    unknown = [number for number in range(config.vocab_size, tokenizer_size) if number not in special_ids]
+    if unknown:
+        raise ModelError(
+            f"the tokenizer in {folder} has ids up to {tokenizer_size - 1}, and the model embeds {config.vocab_size} "
+            f"(vocab_size), so that {unknown[0]} has no row; take both from the same model"
+        )
+    unused = config.vocab_size - tokenizer_size
+    if unused > max(_PADDING_ROWS, config.vocab_size // _PADDING_SHARE):
+        raise ModelError(
+            f"the tokenizer in {folder} has {tokenizer_size} ids, and the model embeds {config.vocab_size} (vocab_size): "
+            f"{unused} of the model's tokens have no text, more than padding explains; take both from the same model"
+        )

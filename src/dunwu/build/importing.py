@@ -1,0 +1,192 @@
+"""A model from elsewhere as a model home: a Hugging Face folder, and `dunwu.json` that says where it came from.
+
+Three forms: a Hugging Face folder (or owner/name on the hub), a GGUF file, and llama2.c's checkpoint with its tokenizer.
+The home appears whole, its model read once and found sound, or not at all.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dunwu import __version__
+from dunwu.build.export import CARD_FILE, FACTS_FILE
+from dunwu.core.errors import BuildError, ModelError
+from dunwu.core.files import disk_errors, sha256_file, write_json, write_text
+from dunwu.core.screen import harmless
+from dunwu.model import fetch, llama2c
+from dunwu.model.count import parameters
+from dunwu.model.folder import INDEX, WEIGHTS, file_of, read_settings, weight_files
+from dunwu.model.gguf.importing import import_gguf
+from dunwu.model.hub import load_model, require_vocabulary
+from dunwu.model.inspect import inspect_model
+from dunwu.tokenizer.load import load_tokenizer
+
+MODELS = Path("models")
+_GGUF_MAGIC = b"GGUF"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """Where the home is, and what was found."""
+
+    home: Path
+    form: str
+    parameters: int
+    licence: str | None
+    instruction_tuned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """What a model is made from. `source`: as the user named it; `revision`: the hub's commit."""
+
+    source: str
+    form: str
+    files: Sequence[Path]
+    name: str
+    revision: str | None = None
+
+
+def import_model(source: str, *, out: Path | None, tokenizer: Path | None, revision: str | None = None) -> Imported:
+    """Make a home of `source`, in `out` or in ./models/NAME.
+
+    Raises BuildError when something is at `out`; ModelError, TokenizerError or DiskError when the model cannot be used or
+    written, and then there is no home.
+    """
+    origin = _origin(source, tokenizer, revision)
+    home = out or MODELS / origin.name
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise BuildError(f"{home} is there already; choose another folder with --out, or remove it")
+    fresh = home.parent / f".{home.name}-{os.getpid()}.tmp"
+    with disk_errors(home):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        try:
+            _write(origin, fresh)
+            imported = _finish(origin, fresh, home)
+            if home.exists():
+                home.rmdir()
+            os.replace(fresh, home)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return imported
+
+
+def _origin(source: str, tokenizer: Path | None, revision: str | None) -> _Origin:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        folder = fetch.model_folder(source, revision=revision)
+        _refuse_tokenizer(tokenizer, source)
+        commit = folder.name if not path.is_dir() else None
+        name = folder.resolve().name if path.is_dir() else source.rpartition("/")[2]
+        return _Origin(source=source, form="huggingface", files=_hf_files(folder), name=name, revision=commit)
+    with path.open("rb") as file:
+        magic = file.read(len(_GGUF_MAGIC))
+    if magic == _GGUF_MAGIC:
+        _refuse_tokenizer(tokenizer, source)
+        return _Origin(source=source, form="gguf", files=[path], name=path.stem)
+    if path.suffix.lower() in {".pt", ".pth", ".ckpt", ".pkl"} or magic[:2] in {b"PK", b"\x80\x02"}:
+        raise ModelError(
+            f"{source} looks like a pickle: reading one can run any code, so dunwu never does; give the model as "
+            "safetensors or GGUF"
+        )
+    vocab_size = abs(llama2c.read_header(path).vocab_size)
+    files = [path, tokenizer or _tokenizer_beside(path, vocab_size)]
+    return _Origin(source=source, form="llama2.c", files=files, name=path.stem)
+
+
+def _refuse_tokenizer(tokenizer: Path | None, source: str) -> None:
+    if tokenizer is not None:
+        raise ModelError(f"--tokenizer {tokenizer} is for llama2.c checkpoints; {source} brings its own: leave it out")
+
+
+def _tokenizer_beside(path: Path, vocab_size: int) -> Path:
+    """llama2.c's own names for the tokenizer that a checkpoint goes with."""
+    for name in (f"tok{vocab_size}.bin", "tokenizer.bin"):
+        if (path.parent / name).is_file():
+            return path.parent / name
+    raise ModelError(
+        f"{path} is a llama2.c checkpoint of {vocab_size} ids, and neither tok{vocab_size}.bin nor tokenizer.bin lies beside "
+        "it; give its tokenizer with --tokenizer FILE"
+    )
+
+
+def _hf_files(folder: Path) -> list[Path]:
+    """The files of a folder that a home takes over."""
+    small = [path for pattern in (*fetch.FILES, FACTS_FILE) for path in sorted(folder.glob(pattern))]
+    weights = list(weight_files(folder))
+    single = INDEX if weights[0].name == WEIGHTS else None
+    names = dict.fromkeys(path.name for path in (*small, *weights) if path.name != single)
+    return [file_of(folder, name) for name in names]
+
+
+def _write(origin: _Origin, folder: Path) -> None:
+    if origin.form == "gguf":
+        import_gguf(origin.files[0], folder)
+    elif origin.form == "llama2.c":
+        config = llama2c.convert_checkpoint(origin.files[0], folder)
+        llama2c.convert_tokenizer(origin.files[1], folder, config)
+    else:
+        for file in origin.files:
+            shutil.copyfile(file, folder / file.name)
+
+
+def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
+    """Read the model as anybody would, and write down what it is."""
+    config = load_model(folder).config
+    tokenizer = load_tokenizer(folder)
+    require_vocabulary(config, tokenizer.vocab_size, set(tokenizer.special_ids.values()), folder)
+    facts = inspect_model(folder)
+    instruction_tuned = facts.instruction_tuned
+    if instruction_tuned is None:
+        instruction_tuned = facts.vocabulary.template is not None
+    imported = Imported(
+        home=home,
+        form=origin.form,
+        parameters=parameters(config),
+        licence=facts.licence,
+        instruction_tuned=instruction_tuned,
+    )
+    written = {path.name: _hashed(path) for path in sorted(folder.iterdir()) if path.name != FACTS_FILE}
+    before = read_settings(folder, FACTS_FILE) or {}
+    about: dict[str, Any] = {
+        "name": origin.name,
+        "system_prompt": "",
+        **before,
+        "dunwu": __version__,
+        "instruction_tuned": instruction_tuned,
+        "parameters": imported.parameters,
+        "context_length": config.max_position_embeddings,
+        "licence": facts.licence,
+        "lineage": {
+            **before.get("lineage", {}),
+            "imported": {
+                "source": origin.source,
+                "form": origin.form,
+                "revision": origin.revision,
+                "source_files": {path.name: _hashed(path) for path in origin.files},
+                "files": written,
+            },
+        },
+    }
+    write_json(folder / FACTS_FILE, about)
+    if not (folder / CARD_FILE).exists():
+        write_text(folder / CARD_FILE, _card(about))
+    return imported
+
+
+def _hashed(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _card(about: Mapping[str, Any]) -> str:
+    """A card for a model that came without one; it claims nothing that the files did not say."""
+    origin = about["lineage"]["imported"]
+    hashes = "\n".join(f"- `{name}`: {known['sha256']}" for name, known in origin["source_files"].items())
+    return harmless(
+        f"# {about['name']}\n\nRead by dunwu {about['dunwu']} from `{origin['source']}` ({origin['form']}), SHA-256:\n\n{hashes}\n\n"
+        "The files do not say under which licence the model may be used: ask where it came from.\n"
+    )
