@@ -1,14 +1,14 @@
 """Tiny configurations, and the same network from transformers."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder, new_decoder
-from dunwu.model.families import config_to_hf
-from dunwu.model.families.convert import to_stored
+from dunwu.model.families import Piece, config_to_hf, family_of
 
 TINY = DecoderConfig(
     architecture="llama",
@@ -52,3 +52,24 @@ def new_twin(values: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     twin: nn.Module = of_class(of_class.config_class(**values, attn_implementation="eager"))
     return twin.eval()
+
+
+def to_stored(state: Mapping[str, Tensor], config: DecoderConfig) -> Iterator[tuple[str, Tensor]]:
+    """The checkpoint of these weights (or gradients) of ours, by the list that the family gives."""
+    for stored in family_of(config.architecture).stored(config):
+        tensor = torch.full(stored.shape, torch.nan)
+        for piece in stored.pieces:
+            piece.theirs(tensor).copy_(_place(piece, state).detach())
+        yield stored.name, tensor
+
+
+def from_stored(tensors: Mapping[str, Tensor], model: Decoder) -> None:
+    """Fill our weights with those of a checkpoint."""
+    state = model.state_dict()
+    for stored in family_of(model.config.architecture).stored(model.config):
+        for piece in stored.pieces:
+            _place(piece, state).copy_(piece.theirs(tensors[stored.name]))
+
+
+def _place(piece: Piece, state: Mapping[str, Tensor]) -> Tensor:
+    return state[piece.ours] if piece.index is None else state[piece.ours][piece.index]

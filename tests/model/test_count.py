@@ -20,6 +20,8 @@ from .helpers import TINY
         TINY,
         replace(TINY, tie_word_embeddings=True),
         replace(TINY, architecture="qwen3", qk_norm="head", num_key_value_heads=2, head_dim=8),
+        replace(TINY, architecture="gemma2", attention_softcap=2.0, norm_placement="both", activation="gelu_tanh"),
+        replace(TINY, positions="learned", norm="layer", mlp="plain", mlp_bias=True, attention_bias=True),
     ],
 )
 def test_parameters_and_flops_are_those_of_the_module(config: DecoderConfig) -> None:
@@ -30,3 +32,10 @@ def test_parameters_and_flops_are_those_of_the_module(config: DecoderConfig) -> 
     # torch counts attention over the whole square, we count the causal half
     half_attention = config.num_hidden_layers * 2 * 32 * config.query_size * 32
     assert counter.get_total_flops() == pytest.approx(32 * count.forward_flops_per_token(config, 32) + half_attention)
+
+
+def test_a_window_bounds_what_attention_costs() -> None:
+    config = replace(TINY, sliding_window=10, sliding_layers=(1,))
+    seen = [sum(min(t, window) for t in range(1000)) / 1000 for window in (1000, 10)]
+    extra = count.forward_flops_per_token(config, 1000) - count.forward_flops_per_token(config, 0)
+    assert extra == pytest.approx(4 * config.query_size * sum(seen), rel=0.01)

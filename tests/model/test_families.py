@@ -3,19 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from dunwu.core.errors import ModelError
+from dunwu.model.blocks import mlp, norms, reading, rotary
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig, RopeScaling
 from dunwu.model.decoder import Decoder, new_decoder
 from dunwu.model.families import FAMILIES, config_from_hf, config_to_hf, family_of
-from dunwu.model.families.convert import from_stored, to_stored
+from dunwu.model.hub import load_model, save_model
 
-from .helpers import new_twin, transformers_twin
+from .helpers import from_stored, new_twin, to_stored, transformers_twin
 
 BASE: dict[str, Any] = {
     "vocab_size": 100,
@@ -236,10 +239,59 @@ def test_their_weights_in_ours_give_their_logits(config: DecoderConfig) -> None:
                 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
             )
     model = new_decoder(config_from_hf(twin.config.to_dict()), seed=0)
-    from_stored(twin.state_dict(), model.state_dict(), model.config)
+    from_stored(twin.state_dict(), model)
     ids_BT = ids_of(2, 19)
     with torch.no_grad():
         assert_close(model.logits(model(ids_BT)), twin(ids_BT).logits)
+
+
+def test_the_plain_formulas_equal_the_kernels(config: DecoderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on other devices than CPUs."""
+    found: list[list[Tensor]] = []
+    for plain in (False, True):
+        if plain:
+            for module in (norms, rotary, reading, mlp):
+                monkeypatch.setattr(module, "by_hand", lambda x: False)
+        model = strong(config)
+        hidden = model(ids_of(2, 13), document_BT=torch.tensor([[0] * 4 + [1] * 9, [0] * 13]))
+        hidden.square().mean().backward()
+        found.append([hidden, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 10
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def test_through_the_disk_and_back(config: DecoderConfig, tmp_path: Path) -> None:
+    import transformers
+
+    model = strong(config)
+    save_model(model, tmp_path / "ours")
+    twin, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", output_loading_info=True, attn_implementation="eager"
+    )
+    assert not any(report.values()), report
+    ids_BT = ids_of(2, 19)
+    with torch.no_grad():
+        ours = model.logits(model(ids_BT))
+        assert_close(ours, twin(ids_BT).logits)
+        twin.save_pretrained(tmp_path / "theirs")
+        again = load_model(tmp_path / "theirs")
+        assert again.config == config
+        assert torch.equal(again.logits(again(ids_BT)), ours)
+
+
+def test_left_padded_rows_in_a_cache_equal_each_row_alone(config: DecoderConfig) -> None:
+    model = strong(config)
+    rows = [ids_of(1, n) for n in (19, 8, 1)]
+    cache = KeyValueCache(config, 3, 22, "cpu", torch.float32)
+    cache.starts_B = torch.tensor([0, 11, 18])
+    padded = torch.cat([torch.nn.functional.pad(row, (19 - row.shape[1], 0)) for row in rows])
+    with torch.no_grad():
+        together = [model(padded, cache=cache)[:, -1], model(torch.tensor([[5], [6], [7]]), cache=cache)[:, -1]]
+        for row, ids in enumerate(rows):
+            alone = model(torch.cat([ids, torch.tensor([[5 + row]])], dim=1))
+            torch.testing.assert_close(together[0][row], alone[0, -2], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(together[1][row], alone[0, -1], atol=2e-5, rtol=1e-4)
 
 
 def test_the_list_of_stored_tensors_is_that_of_transformers(config: DecoderConfig) -> None:
@@ -259,8 +311,7 @@ def test_config_json_says_the_same_to_transformers_and_to_us(config: DecoderConf
     assert config_from_hf(twin.to_diff_dict()) == config
 
 
-@pytest.mark.parametrize("setting", ["autocast-free bfloat16"])
-def test_bfloat16_stays_near_float32(config: DecoderConfig, setting: str) -> None:
+def test_bfloat16_stays_near_float32(config: DecoderConfig) -> None:
     model = strong(config)
     ids_BT = ids_of(1, 12)
     with torch.no_grad():
@@ -297,3 +348,74 @@ OLD = list(old_and_new())
 @pytest.mark.parametrize(("config", "values"), [item[1:] for item in OLD], ids=[item[0] for item in OLD])
 def test_what_transformers_4_wrote_is_read(config: DecoderConfig, values: dict[str, Any]) -> None:
     assert config_from_hf(values) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+        ("gpt2", {"activation_function": "relu"}, "activation_function='relu'"),
+        ("gpt2", {"n_embd": None}, "lacks n_embd"),
+        ("llama", {"rope_scaling": {"rope_type": "mrope"}}, "rope type='mrope'"),
+        ("llama", {"rope_scaling": {"rope_type": "linear"}}, "lacks factor"),
+        ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 0.0}}, "factor=0.0"),
+        ("llama", {"rope_scaling": None, "rope_parameters": {"a": {"rope_theta": 5}, "b": {}}}, "differ by layer"),
+        ("mistral", {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, "disagree"),
+        ("qwen2", {"layer_types": ["linear_attention"] * 3}, "layer type 'linear_attention'"),
+        ("qwen2", {"rope_theta": 1.0, "rope_parameters": None}, "rope_theta=1.0"),
+        ("gemma2", {"hidden_activation": "relu"}, "hidden_activation='relu'"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
+        ("phi3", {"rope_scaling": {"type": "su", "factor": 2.0, "short_factor": [1.0]}}, "lacks long_factor"),
+        ("phi3", {"partial_rotary_factor": 1.0, "rope_parameters": None}, "8 rotated channels need 4"),
+        ("smollm3", {"no_rope_layers": [1]}, "1 of 3 layers"),
+        ("smollm3", {"use_sliding_window": False}, "use_sliding_window"),
+    ],
+)
+def test_what_we_do_not_have_is_refused(name: str, change: dict[str, Any], message: str) -> None:
+    values = config_to_hf(CONFIGS[name])
+    with pytest.raises(ModelError, match=message):
+        config_from_hf(values | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "knob", "value"),
+    [
+        ("llama", "qk_norm", "head"),
+        ("mistral", "sliding_layers", (1,)),
+        ("gpt2", "num_key_value_heads", 2),
+        ("gemma2", "attention_scale", 0.33),
+        ("gemma3_text", "attention_softcap", 9.0),
+        ("phi3", "head_dim", 16),
+        ("olmo2", "norm_placement", "pre"),
+    ],
+)
+def test_a_knob_that_the_architecture_lacks_is_never_dropped_silently(name: str, knob: str, value: Any) -> None:
+    with pytest.raises(ModelError, match=f"{name}.*{knob}|{knob}"):
+        config_to_hf(dataclasses.replace(CONFIGS[name], **{knob: value}))
+
+
+def test_the_language_model_inside_one_that_sees() -> None:
+    text = config_to_hf(CONFIGS["gemma3_text"])
+    del text["eos_token_id"]
+    values = {"model_type": "gemma3", "text_config": text, "eos_token_id": [2, 5], "vision_config": {"hidden_size": 9}}
+    assert config_from_hf(values) == CONFIGS["gemma3_text"]
+    rename = family_of("gemma3_text").rename
+    for name in ("language_model.model.norm.weight", "model.language_model.norm.weight", "model.norm.weight"):
+        assert rename(name) == "model.norm.weight"
+    for name in ("vision_tower.a.weight", "multi_modal_projector.b", "model.vision_tower.a.weight"):
+        assert rename(name) is None
+    with pytest.raises(ModelError, match="text_config"):
+        config_from_hf({"model_type": "gemma3"})
+
+
+def test_text_beyond_learned_positions_is_refused() -> None:
+    config = dataclasses.replace(CONFIGS["gpt2"], max_position_embeddings=8)
+    model = new_decoder(config, seed=0)
+    model(ids_of(1, 8))
+    with pytest.raises(ModelError, match="9 tokens are more than the 8"):
+        model(ids_of(1, 9))
+    cache = KeyValueCache(config, 1, 20, "cpu", torch.float32)
+    model(ids_of(1, 8), cache=cache)
+    with pytest.raises(ModelError, match="9 tokens are more than the 8"):
+        model(ids_of(1, 1), cache=cache)

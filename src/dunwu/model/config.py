@@ -184,6 +184,11 @@ class DecoderConfig:
             )
         if self.rotary_dim == self.head_dim:
             object.__setattr__(self, "rotary_dim", None)
+        if not (self.rope_theta > 1 and (self.local_rope_theta is None or self.local_rope_theta > 1)):
+            raise ModelError(
+                f"model.rope_theta={self.rope_theta} (and local_rope_theta={self.local_rope_theta}) must be above 1; "
+                "10000 is usual"
+            )
         if self.rope_scaling is not None:
             _require_scaling(self.rope_scaling, self.rotated_channels)
         if self.sliding_layers and not self.sliding_window:
@@ -236,6 +241,8 @@ def _restore(config: DecoderConfig, name: str, kind: type[T]) -> None:
 
 
 def _require_scaling(scaling: RopeScaling, channels: int) -> None:
+    if not scaling.factor > 0:
+        raise ModelError(f"model.rope_scaling.factor={scaling.factor} must be above 0: how many times as far to reach")
     if scaling.kind in ("yarn", "llama3", "longrope") and not scaling.original_max_position_embeddings:
         raise ModelError(
             f"model.rope_scaling of kind {scaling.kind!r} needs original_max_position_embeddings: the length that the model "

@@ -50,10 +50,17 @@ def matrix_parameters(config: DecoderConfig) -> int:
 
 
 def forward_flops_per_token(config: DecoderConfig, context_length: int) -> float:
-    """Two a weight and token, the head included and the embedding look-up not, and causal attention over half the context."""
+    """Two a weight and token, the head included and the embedding look-up not, and attention over what is seen."""
     matrices = _structure(config)[2] + config.vocab_size * config.hidden_size
-    attention = config.num_hidden_layers * 2 * context_length * config.num_attention_heads * _score_channels(config)
-    return 2.0 * matrices + attention
+    seen = sum(_seen_tokens(config.window(layer), context_length) for layer in range(config.num_hidden_layers))
+    return 2.0 * matrices + 4 * seen * config.num_attention_heads * _score_channels(config)
+
+
+def _seen_tokens(window: int | None, context_length: int) -> float:
+    """How many tokens a token of the context sees on average: half of it, or less with a window."""
+    if window is None or window >= context_length:
+        return context_length / 2
+    return window - window**2 / (2 * context_length)
 
 
 def train_flops_per_token(config: DecoderConfig, context_length: int) -> float:
@@ -96,4 +103,8 @@ def _kept_per_token(config: DecoderConfig, context_length: int) -> float:
     probabilities = (context_length + query_chunk) / 2 if context_length <= kernels.MAX_KEPT_TIME else 0
     qk_norm = config.query_size + config.key_value_size if config.qk_norm != "none" else 0
     stream = 4 * config.hidden_size + 4 * config.query_size + qk_norm
+    if config.norm_placement == "both":
+        stream += 2 * config.hidden_size
+    if config.attention_softcap is not None or config.sinks:
+        probabilities = 2 * context_length  # whole squares, before and after the softmax
     return stream + 3 * config.intermediate_size + config.num_attention_heads * probabilities

@@ -25,7 +25,12 @@ from dunwu.model.families.base import (
     written_types,
 )
 
-_DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "num_key_value_heads": 4}
+_DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "num_key_value_heads": 4, "max_position_embeddings": 8192}
+_DEFAULTS_3 = {
+    "vocab_size": 262_208, "num_attention_heads": 8, "max_position_embeddings": 131_072,
+    "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+"""What the text_config of those that see leaves out."""
 _GLOBAL_THETA, _LOCAL_THETA = 1_000_000.0, 10_000.0
 
 
@@ -61,7 +66,6 @@ def _written_shared(config: DecoderConfig) -> dict[str, Any]:
         "sliding_window": config.sliding_window,
         "layer_types": written_types(config),
         "final_logit_softcapping": config.logits_softcap,
-        "attn_logit_softcapping": config.attention_softcap,
     }
 
 
@@ -76,11 +80,16 @@ def _read_gemma2(values: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _write_gemma2(config: DecoderConfig) -> dict[str, Any]:
-    return {**_written_shared(config), **written_rope(config)}
+    return {
+        **_written_shared(config),
+        **written_rope(config),
+        "attn_logit_softcapping": config.attention_softcap,
+    }
 
 
 def _read_gemma3(values: Mapping[str, Any]) -> DecoderConfig:
     refuse(values, attn_logit_softcapping=None)
+    values = {**_DEFAULTS_3, **values}
     shared = _shared(values, full_every=int(values.get("sliding_window_pattern") or 6))
     nested = values.get("rope_parameters") or {}
     of_full = {**(nested.get("full_attention") or {}), **(values.get("rope_scaling") or {})}
@@ -114,13 +123,13 @@ def _write_gemma3(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _read_with_eyes(values: Mapping[str, Any]) -> DecoderConfig:
-    """The language model inside one that also sees. Its special tokens may stand a level higher."""
+    """The language model inside one that also sees. Special tokens a level higher are those of the chat, and count."""
     text = values.get("text_config")
     if not isinstance(text, Mapping):
         raise ModelError("config.json of a gemma3 model lacks text_config; take the file from the model's own folder")
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     above = {name: values[name] for name in names if values.get(name) is not None}
-    return _read_gemma3({**above, **text})
+    return _read_gemma3({**text, **above})
 
 
 def _text_name(name: str) -> str | None:

@@ -20,7 +20,7 @@ from dunwu.model.families.base import (
     written_sizes,
 )
 
-_DEFAULTS = {"head_dim": 128, "num_key_value_heads": 2, "rms_norm_eps": 1.5625e-07}
+_DEFAULTS = {"head_dim": 128, "num_key_value_heads": 2, "rms_norm_eps": 1.5625e-07, "max_position_embeddings": 131_072}
 
 
 def _read_glm(values: Mapping[str, Any]) -> DecoderConfig:
@@ -33,7 +33,8 @@ def _read_glm4(values: Mapping[str, Any]) -> DecoderConfig:
 
 def _read(values: Mapping[str, Any], architecture: str, placement: Literal["pre", "both"]) -> DecoderConfig:
     refuse(values, hidden_act="silu")
-    sized = sizes({**_DEFAULTS, **values})
+    values = {**_DEFAULTS, **values}
+    sized = sizes(values)
     return DecoderConfig(
         architecture=architecture,
         **sized,

@@ -20,7 +20,8 @@ from dunwu.model.families.base import (
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
     refuse(values, hidden_act="silu")
-    sized, window = sizes({"num_key_value_heads": 8, **values}), window_everywhere(values, default=4096)
+    values = {"num_key_value_heads": 8, "max_position_embeddings": 131_072, **values}
+    sized, window = sizes(values), window_everywhere(values, default=4096)
     by_type = sliding_by_type(values)
     if by_type is not None and by_type != window.get("sliding_layers", ()):
         raise ModelError(

@@ -27,7 +27,8 @@ _OTHER_NAMES = {"su": "longrope", "yarn": "longrope"}
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
     refuse(values, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    sized = sizes({"rms_norm_eps": 1e-5, "max_position_embeddings": 4096, **values})
+    values = {"rms_norm_eps": 1e-5, "max_position_embeddings": 4096, **values}
+    sized = sizes(values)
     return DecoderConfig(
         architecture="phi3",
         **sized,

@@ -19,6 +19,7 @@ from dunwu.model.families.base import (
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
     refuse(values, hidden_act="silu")
+    values = {"max_position_embeddings": 32_768, **values}
     return DecoderConfig(
         architecture="qwen2", **sizes(values), **rope(values), **optional_window(values), attention_bias=True
     )

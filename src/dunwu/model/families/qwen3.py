@@ -19,10 +19,11 @@ from dunwu.model.families.base import (
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
     refuse(values, hidden_act="silu")
+    values = {"head_dim": 128, "max_position_embeddings": 32_768, **values}
     bias = bool(values.get("attention_bias"))
     return DecoderConfig(
         architecture="qwen3",
-        **sizes({"head_dim": 128, **values}),
+        **sizes(values),
         **rope(values),
         **optional_window(values),
         qk_norm="head",

@@ -20,7 +20,8 @@ from dunwu.model.families.base import (
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
     refuse(values, hidden_act="silu")
-    sized = sizes({"tie_word_embeddings": True, "num_key_value_heads": 4, **values})
+    values = {"tie_word_embeddings": True, "num_key_value_heads": 4, "max_position_embeddings": 32_768, **values}
+    sized = sizes(values)
     bias = bool(values.get("attention_bias"))
     nope = _nope_layers(values, sized["num_hidden_layers"])
     return DecoderConfig(
