@@ -152,6 +152,7 @@ def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
     )
     written = {path.name: _hashed(path) for path in sorted(folder.iterdir()) if path.name != FACTS_FILE}
     before = read_settings(folder, FACTS_FILE) or {}
+    lineage = before["lineage"] if isinstance(before.get("lineage"), dict) else {}
     about: dict[str, Any] = {
         "name": origin.name,
         "system_prompt": "",
@@ -162,13 +163,14 @@ def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
         "context_length": config.max_position_embeddings,
         "licence": facts.licence,
         "lineage": {
-            **before.get("lineage", {}),
+            **lineage,
             "imported": {
                 "source": origin.source,
                 "form": origin.form,
                 "revision": origin.revision,
                 "source_files": {path.name: _hashed(path) for path in origin.files},
                 "files": written,
+                **({"before": lineage["imported"]} if "imported" in lineage else {}),
             },
         },
     }

@@ -21,7 +21,7 @@ app = App(
     help="Grow your own language model from a folder of documents, on the machine that you have.",
     help_format="plaintext",
 )
-Model = Annotated[str, Parameter(help="A build's home, its model/ folder, or any Hugging Face folder (Llama, Qwen3).")]
+Model = Annotated[str, Parameter(help="A build's home, a model's folder, or owner/name on a hub.")]
 Revision = Annotated[str | None, Parameter(help="A branch, tag or commit on the hub.")]
 Temperature = Annotated[float, Parameter(help="0 always takes the likeliest token; 1 follows the model's odds.")]
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same words.")]
