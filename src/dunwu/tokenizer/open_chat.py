@@ -262,7 +262,8 @@ def _encode(tokenizer: OpenTokenizer, text: str, spans: Sequence[Span], guard: s
     for found in itertools.chain(cuts.finditer(text), [None]):
         start = found.start() if found else len(text)
         while borders and borders[0] <= start:
-            moved[borders[0]] = length + borders.pop(0) - at
+            border = borders.pop(0)
+            moved[border] = length + border - at
         written = "" if found is None or found[0] == guard else tokenizer.hidden(found[0])
         pieces += [text[at:start], written]
         length += start - at + len(written)

@@ -31,6 +31,7 @@ MOST_CHARACTERS = 64 << 20
 MOST_TEMPLATE_CHARACTERS = 1 << 20
 
 _TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+_SEPARATOR = re.compile(r"[\x1c-\x1f]")
 _WIDTH = re.compile(r"[%{:.][^a-zA-Z{}%]{0,8}\d{5}")  # a width in a format string
 
 
@@ -54,7 +55,7 @@ def render_template(source: str, context: Mapping[str, Any]) -> str:
         )
     context = {"mark_from": "", "mark_to": "", "tools": None, "documents": None, **context}
     try:
-        if not _holds_float(context):  # minijinja hands 1.0 to `tojson` as 1
+        if not _differs(context):
             return _render_mini(source, context)
     except _RefusedError as error:
         raise DataError(f"the model's chat template refuses this conversation: {error}") from error
@@ -76,10 +77,14 @@ def marks_generation(source: str) -> bool:
     return _TAG.search(source) is not None
 
 
-def _holds_float(value: Any) -> bool:
+def _differs(value: Any) -> bool:
+    """Whether a value is one that minijinja treats unlike Python: it hands 1.0 to `tojson` as 1, and does not strip U+001C to
+    U+001F as white space."""
     if isinstance(value, Mapping):
-        return any(map(_holds_float, value.values()))
-    return isinstance(value, float) or (isinstance(value, list | tuple) and any(map(_holds_float, value)))
+        return any(map(_differs, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_differs, value))
+    return isinstance(value, float) or (isinstance(value, str) and _SEPARATOR.search(value) is not None)
 
 
 def _mark_generation(source: str) -> str:
