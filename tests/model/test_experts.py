@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dunwu.model.blocks import experts as room
 from dunwu.model.blocks import mlp, norms
-from dunwu.model.blocks.experts import ExpertStack, Router, SparseMLP, expert_product
+from dunwu.model.blocks.experts import ExpertStack, Router, SparseMLP
 from dunwu.model.config import DecoderConfig, Experts
 
 from .helpers import TINY
@@ -120,7 +120,7 @@ def plain_experts(stack: ExpertStack, x_ND: Tensor, chosen_NP: Tensor, weights_N
                 gate, up = gate.clamp(max=stack.limit), up.clamp(-stack.limit, stack.limit) + 1
                 middle = gate * torch.sigmoid(1.702 * gate) * up
             else:
-                middle = F.silu(gate) * up
+                middle = (F.silu(gate) if stack.activation == "silu" else F.gelu(gate, approximate="tanh")) * up
             down = stack.down_proj[expert] @ middle
             total = total + weight * (down if stack.down_proj_bias is None else down + stack.down_proj_bias[expert])
         out.append(total)
@@ -128,8 +128,8 @@ def plain_experts(stack: ExpertStack, x_ND: Tensor, chosen_NP: Tensor, weights_N
 
 
 STACKS = {
-    "silu": replace(TINY, hidden_size=6, experts=PLAIN),
-    "gelu": replace(TINY, hidden_size=6, activation="gelu", experts=PLAIN),
+    "silu": replace(TINY, hidden_size=8, experts=replace(PLAIN, intermediate_size=12)),
+    "gelu": replace(TINY, hidden_size=6, activation="gelu_tanh", experts=PLAIN),
     "clamped": replace(
         TINY, hidden_size=6, activation="clamped_silu", activation_limit=0.7, experts=replace(PLAIN, bias=True)
     ),
@@ -142,11 +142,12 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("routes", ROUTES.values(), ids=ROUTES.keys())
-@pytest.mark.parametrize("config", [STACKS["silu"], STACKS["clamped"]], ids=["silu", "clamped"])
+@pytest.mark.parametrize("config", STACKS.values(), ids=STACKS.keys())
 @pytest.mark.parametrize("plain_formulas", [False, True])
 def test_experts_equal_a_sum_over_each_tokens_own(
     config: DecoderConfig, routes: Tensor, plain_formulas: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(room, "_has_grouped", lambda *_: not plain_formulas and config.activation == "silu")
     if plain_formulas:
         for module in (norms, mlp, room):
             monkeypatch.setattr(module, "by_hand", lambda x: False)
@@ -154,7 +155,7 @@ def test_experts_equal_a_sum_over_each_tokens_own(
     stack = ExpertStack(config, config.experts)
     lively(stack)
     weights_NP = some(*routes.shape, seed=2).abs().requires_grad_()
-    x_ND = some(len(routes), 6).requires_grad_()
+    x_ND = some(len(routes), config.hidden_size).requires_grad_()
     inputs = (x_ND, weights_NP, *stack.parameters())
     ours = stack(x_ND, routes, weights_NP)
     wanted = plain_experts(stack, x_ND, routes, weights_NP)
@@ -168,19 +169,19 @@ def test_experts_equal_a_sum_over_each_tokens_own(
 def test_an_expert_that_nobody_chose_has_no_slope_and_frozen_stacks_cost_none() -> None:
     stack = some(4, 5, 6).requires_grad_()
     x = some(7, 6)
-    counts = torch.tensor([3, 0, 4, 0])
-    expert_product(x, stack, counts).square().sum().backward()
+    ends = torch.tensor([3, 3, 7, 7])
+    room.one_by_one(x, stack, ends).square().sum().backward()
     assert stack.grad is not None
     assert (stack.grad.abs().amax(dim=(1, 2)) > 0).tolist() == [True, False, True, False]
-    assert not expert_product(x, stack.detach(), counts).requires_grad
+    assert not room.one_by_one(x, stack.detach(), ends).requires_grad
 
 
-def test_the_grouped_product_of_cuda_equals_one_product_an_expert() -> None:
+def test_torchs_grouped_product_equals_one_product_an_expert() -> None:
     x, stack = some(16, 8).requires_grad_(), some(4, 24, 8).requires_grad_()
-    counts = torch.tensor([5, 0, 10, 1])
+    ends = torch.tensor([5, 5, 15, 16])
     slope = some(16, 24, seed=5)
-    ours = expert_product(x, stack, counts)
-    theirs = room.grouped_product(x, stack, counts)
+    ours = room.one_by_one(x, stack, ends)
+    theirs = room.grouped_product(x, stack, ends)
     torch.testing.assert_close(ours, theirs)
     for one, other in zip(
         torch.autograd.grad(ours, (x, stack), slope), torch.autograd.grad(theirs, (x, stack), slope), strict=True
@@ -188,11 +189,13 @@ def test_the_grouped_product_of_cuda_equals_one_product_an_expert() -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_a_compiled_mixture_equals_the_plain_one() -> None:
-    config = replace(TINY, experts=replace(PLAIN, shared_intermediate_size=12, shared_gate=True))
-    sparse = SparseMLP(config)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_compiled_mixture_equals_the_plain_one(grouped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With the grouped product, as on CUDA, the whole is one graph: nothing in it depends on who chose whom.
+    monkeypatch.setattr(room, "_has_grouped", lambda *_: grouped)
+    sparse = SparseMLP(replace(TINY, experts=replace(PLAIN, intermediate_size=12)))
     lively(sparse)
-    compiled = torch.compile(sparse, backend="eager")
+    compiled = torch.compile(sparse, backend="eager", fullgraph=grouped)
     for tokens in (9, 4):
         x_BTD = some(2, tokens, 24)
         torch.testing.assert_close(compiled(x_BTD), sparse(x_BTD), atol=1e-4, rtol=1e-4)

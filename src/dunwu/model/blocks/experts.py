@@ -121,12 +121,13 @@ class ExpertStack(nn.Module):
         """Each token's experts, summed by weight: `[N, D]`."""
         tokens, per_token = chosen_NP.shape
         expert_M, order_M = chosen_NP.flatten().sort(stable=True)
-        counts_E = torch.bincount(expert_M, minlength=self.gate_proj.shape[0])
+        # Not a count of each: its size would depend on the values, for which a device waits and a compiler stops.
+        ends_E = torch.searchsorted(expert_M, torch.arange(len(self.gate_proj), device=expert_M.device), right=True)
         x_MD = x_ND.index_select(0, order_M // per_token)
-        gate_MF = self._product(x_MD, self.gate_proj, self.gate_proj_bias, counts_E, expert_M)
-        up_MF = self._product(x_MD, self.up_proj, self.up_proj_bias, counts_E, expert_M)
+        gate_MF = self._product(x_MD, self.gate_proj, self.gate_proj_bias, ends_E, expert_M)
+        up_MF = self._product(x_MD, self.up_proj, self.up_proj_bias, ends_E, expert_M)
         middle_MF = self._gated(gate_MF, up_MF)
-        out_MD = self._product(middle_MF, self.down_proj, self.down_proj_bias, counts_E, expert_M)
+        out_MD = self._product(middle_MF, self.down_proj, self.down_proj_bias, ends_E, expert_M)
         # Back into the order of tokens: a sum without atomics, the same at every run on every device.
         place_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
         out_NPD = out_MD.index_select(0, place_M).view(tokens, per_token, -1)
@@ -142,42 +143,52 @@ class ExpertStack(nn.Module):
         return activate(gate_MF, self.activation) * up_MF
 
     @staticmethod
-    def _product(x_MC: Tensor, stack_ERC: Tensor, bias_ER: Tensor | None, counts_E: Tensor, expert_M: Tensor) -> Tensor:
-        out_MR = expert_product(x_MC, stack_ERC, counts_E)
+    def _product(x_MC: Tensor, stack_ERC: Tensor, bias_ER: Tensor | None, ends_E: Tensor, expert_M: Tensor) -> Tensor:
+        out_MR = expert_product(x_MC, stack_ERC, ends_E)
         return out_MR if bias_ER is None else out_MR + bias_ER[expert_M]
 
 
-def expert_product(x_MC: Tensor, stack_ERC: Tensor, counts_E: Tensor) -> Tensor:
-    """`x @ stack[expert].T` for rows sorted by expert, of which `counts_E` say how many each has: `[M, R]`.
+def expert_product(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
+    """`x @ stack[expert].T` for rows sorted by expert, where those of expert `e` end before row `ends_E[e]`: `[M, R]`.
 
-    One grouped product where CUDA has it (bfloat16, rows of whole 16 bytes): nothing waits for the device, and a compiler sees
-    one operation. Elsewhere one product for each expert that has rows, for which the counts must be read back: a compiler
-    breaks its graph there.
+    One grouped product where torch has it: on CUDA nothing waits for the device, and a compiler sees one operation. Elsewhere
+    one product for each expert that has rows, for which the ends must be read back: a compiler breaks its graph there.
     """
-    if x_MC.is_cuda and x_MC.dtype == torch.bfloat16 and not (x_MC.shape[1] % 8 or stack_ERC.shape[1] % 8):
-        return grouped_product(x_MC, stack_ERC, counts_E)
-    return _one_by_one(x_MC, stack_ERC, counts_E)
+    if _has_grouped(x_MC, stack_ERC):
+        return grouped_product(x_MC, stack_ERC, ends_E)
+    return one_by_one(x_MC, stack_ERC, ends_E)
 
 
-def grouped_product(x_MC: Tensor, stack_ERC: Tensor, counts_E: Tensor) -> Tensor:
-    """`expert_product` as one operation, without reading the counts back."""
-    return F.grouped_mm(x_MC, stack_ERC.mT, offs=counts_E.cumsum(0).to(torch.int32))
+def _has_grouped(x_MC: Tensor, stack_ERC: Tensor) -> bool:
+    """Whether `F.grouped_mm` takes these: rows of whole 16 bytes; bfloat16, or float32 on a CPU when nothing is compiled."""
+    in_16_bytes = 16 // x_MC.element_size()
+    if x_MC.shape[1] % in_16_bytes or stack_ERC.shape[1] % in_16_bytes:
+        return False
+    if x_MC.is_cuda:
+        return x_MC.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x_MC.device) >= (8, 0)
+    return x_MC.is_cpu and x_MC.dtype == torch.float32 and not torch.compiler.is_compiling()
+
+
+def grouped_product(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
+    """`expert_product` as one operation, without reading the ends back."""
+    return F.grouped_mm(x_MC, stack_ERC.mT, offs=ends_E.to(torch.int32))
 
 
 @torch.compiler.disable
-def _one_by_one(x_MC: Tensor, stack_ERC: Tensor, counts_E: Tensor) -> Tensor:
-    return cast("Tensor", _ExpertProduct.apply(x_MC, stack_ERC, counts_E.tolist()))
+def one_by_one(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
+    """`expert_product` as one product for each expert that has rows."""
+    return cast("Tensor", _ExpertProduct.apply(x_MC, stack_ERC, ends_E.tolist()))
 
 
 class _ExpertProduct(torch.autograd.Function):
     """By hand, because the backward pass of indexing a stack makes a whole stack of zeros for each expert."""
 
     @staticmethod
-    def forward(ctx: Any, x_MC: Tensor, stack_ERC: Tensor, counts: list[int]) -> Tensor:
+    def forward(ctx: Any, x_MC: Tensor, stack_ERC: Tensor, ends: list[int]) -> Tensor:
         ctx.save_for_backward(x_MC, stack_ERC)
-        ctx.counts = counts
+        ctx.ends = ends
         out_MR = x_MC.new_empty(x_MC.shape[0], stack_ERC.shape[1])
-        for expert, start, end in _spans(counts):
+        for expert, start, end in _spans(ends):
             torch.mm(x_MC[start:end], stack_ERC[expert].mT, out=out_MR[start:end])
         return out_MR
 
@@ -187,7 +198,7 @@ class _ExpertProduct(torch.autograd.Function):
         grad_MR = grads[0]
         grad_x = torch.empty_like(x_MC) if ctx.needs_input_grad[0] else None
         grad_stack = torch.zeros_like(stack_ERC) if ctx.needs_input_grad[1] else None
-        for expert, start, end in _spans(ctx.counts):
+        for expert, start, end in _spans(ctx.ends):
             if grad_x is not None:
                 torch.mm(grad_MR[start:end], stack_ERC[expert], out=grad_x[start:end])
             if grad_stack is not None:
@@ -195,11 +206,7 @@ class _ExpertProduct(torch.autograd.Function):
         return grad_x, grad_stack, None
 
 
-def _spans(counts: list[int]) -> list[tuple[int, int, int]]:
+def _spans(ends: list[int]) -> list[tuple[int, int, int]]:
     """Experts that have rows: number, first row and the one after the last."""
-    spans, start = [], 0
-    for expert, count in enumerate(counts):
-        if count:
-            spans.append((expert, start, start + count))
-        start += count
-    return spans
+    starts = [0, *ends[:-1]]
+    return [(n, start, end) for n, (start, end) in enumerate(zip(starts, ends, strict=True)) if end > start]
