@@ -138,7 +138,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=CONFIGS.values(), ids=list(CONFIGS))
 def config(request: pytest.FixtureRequest) -> DecoderConfig:
     return request.param
 
@@ -266,9 +266,10 @@ def test_through_the_disk_and_back(config: DecoderConfig, tmp_path: Path) -> Non
 
     model = strong(config)
     save_model(model, tmp_path / "ours")
-    twin, report = transformers.AutoModelForCausalLM.from_pretrained(
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "ours", output_loading_info=True, attn_implementation="eager"
     )
+    twin, report = loaded
     assert not any(report.values()), report
     ids_BT = ids_of(2, 19)
     with torch.no_grad():
@@ -348,6 +349,36 @@ OLD = list(old_and_new())
 @pytest.mark.parametrize(("config", "values"), [item[1:] for item in OLD], ids=[item[0] for item in OLD])
 def test_what_transformers_4_wrote_is_read(config: DecoderConfig, values: dict[str, Any]) -> None:
     assert config_from_hf(values) == config
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "Phi-4-mini": {
+        "model_type": "phi3", "attention_bias": False, "hidden_act": "silu", "hidden_size": 3072, "mlp_bias": False,
+        "intermediate_size": 8192, "max_position_embeddings": 131072, "num_attention_heads": 24, "num_hidden_layers": 32,
+        "num_key_value_heads": 8, "original_max_position_embeddings": 4096, "partial_rotary_factor": 0.75,
+        "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 262144, "tie_word_embeddings": True,
+        "rope_scaling": {"type": "longrope", "long_factor": [1.5] * 48, "short_factor": [1.0] * 48}, "vocab_size": 200064,
+    },
+    "Gemma 3 4B": {
+        "model_type": "gemma3", "eos_token_id": [1, 106], "vision_config": {}, "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024,
+        },
+    },
+}  # fmt: skip
+"""Parts of config.json as the makers publish it, long lists shortened."""
+
+
+def test_what_makers_publish_is_read_as_it_is_meant() -> None:
+    phi = config_from_hf(PUBLISHED["Phi-4-mini"])
+    assert (phi.head_dim, phi.rotary_dim, phi.window(31)) == (128, 96, 262144)
+    assert phi.rope_scaling is not None
+    assert (phi.rope_scaling.kind, phi.rope_scaling.factor) == ("longrope", 32.0)
+    gemma = config_from_hf(PUBLISHED["Gemma 3 4B"])
+    assert (gemma.architecture, gemma.vocab_size, gemma.num_attention_heads) == ("gemma3_text", 262208, 8)
+    assert [layer for layer in range(34) if gemma.window(layer) is None] == [5, 11, 17, 23, 29]
+    assert (gemma.rope_theta, gemma.local_rope_theta, gemma.eos_token_id) == (1e6, 1e4, (1, 106))
+    assert gemma.rope_scaling == RopeScaling(kind="linear", factor=8.0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dunwu.model.blocks.rotary import attention_factor, frequency_border, plain_frequencies, rotary_tables, rotate
+from dunwu.model.blocks.rotary import attention_factor, crosses_border, plain_frequencies, rotary_tables, rotate
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig, RopeScaling
 from dunwu.model.decoder import Decoder
@@ -130,6 +130,29 @@ def test_rotation_turns_pairs_and_leaves_the_rest(interleaved: bool, turned: int
     torch.testing.assert_close(*(torch.autograd.grad(y, x_BTHC, upstream)[0] for y in (out_BHTC, plain)))
 
 
+@pytest.mark.parametrize("name", ["dynamic", "longrope"])
+def test_a_row_reads_the_same_beside_a_longer_one(name: str) -> None:
+    model = lively(replace(LLAMA, rope_scaling=SCALINGS[name]))
+    ids_BT = some_ids(2, 80)
+    positions_BT = torch.stack((torch.arange(80), torch.arange(80).clamp(max=11)))
+    with torch.no_grad():
+        together = model(ids_BT, positions_BT=positions_BT)
+        torch.testing.assert_close(together[0], model(ids_BT[:1])[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together[1, :12], model(ids_BT[1:, :12])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_border_is_that_of_the_row_that_crosses_it() -> None:
+    config = replace(LLAMA, rope_scaling=LONGROPE)
+    cache = KeyValueCache(config, 2, 40, "cpu", torch.float32)
+    cache.starts_B = torch.tensor([0, 10])
+    found: list[int] = []
+    for length in range(1, 40):
+        cache.length = length - 1
+        if crosses_border(config, cache, 1):
+            found.append(length)
+    assert found == [17, 27]
+
+
 def some_ids(*shape: int) -> Tensor:
     return torch.randint(0, TINY.vocab_size, shape, generator=torch.Generator().manual_seed(3))
 
@@ -160,11 +183,10 @@ def test_a_cache_that_crosses_the_border_keeps_its_keys_as_transformers_does(nam
 
 def greedy(model: Decoder, ids: Tensor, new: int) -> list[int]:
     """Greedy text; the cache is filled anew once the text outgrows the short factors."""
-    border = frequency_border(model.config) or 10**9
     cache = KeyValueCache(model.config, 1, ids.shape[1] + new, "cpu", torch.float32)
     with torch.no_grad():
         for _ in range(new):
-            if cache.length <= border < ids.shape[1]:
+            if crosses_border(model.config, cache, ids.shape[1] - cache.length):
                 cache.length = 0
             hidden = model(ids[:, cache.length :], cache=cache)
             ids = torch.cat((ids, model.logits(hidden[:, -1:]).argmax(-1)), dim=1)
@@ -183,4 +205,4 @@ def test_greedy_text_across_the_border_equals_transformers() -> None:
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=30, do_sample=False, pad_token_id=0
     )
     assert greedy(model, prompt, 30) == theirs[0].tolist()
-    assert frequency_border(TINY) is None
+    assert not crosses_border(TINY, KeyValueCache(TINY, 1, 5, "cpu", torch.float32), 5)

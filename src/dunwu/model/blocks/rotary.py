@@ -2,9 +2,9 @@
 
 Each kind is written as transformers computes it (`modeling_rope_utils.py`), operation by operation: far positions multiply
 the last bit of a frequency. Two kinds depend on the length of what is read, `dynamic` and `longrope`: they take the last
-position of the whole pass, as transformers does. So keys that a cache holds keep the angles that they were made with, and
-reading on beyond the original context is not quite what reading anew would be. transformers reads anew once at longrope's
-border when Phi-3 generates (`frequency_border` says where), and never otherwise.
+position of each row in the pass (transformers: of all rows), so that a row reads the same in a batch as alone. What a cache
+holds stays as it was made, so reading on beyond the trained context is not what reading anew would be. transformers reads
+anew once when Phi-3 crosses longrope's border while it generates, and never otherwise: `crosses_border` says when.
 
 Shapes: `B` batch, `T` time, `H` heads, `C` rotated channels of a head.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dunwu.model import kernels
 from dunwu.model.blocks.norms import by_hand
+from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig, RopeScaling
 
 
@@ -42,7 +43,7 @@ def rotary_tables(
 
 
 def plain_frequencies(theta: float | Tensor, channels: int, device: torch.device | None = None) -> Tensor:
-    """Radians a position of each pair of channels, `[C/2]`."""
+    """Radians a position of each pair of channels, `[C/2]`, or `[..., C/2]` of several thetas `[..., 1]`."""
     return 1.0 / _powers(theta, channels, device)
 
 
@@ -50,13 +51,17 @@ def _powers(theta: float | Tensor, channels: int, device: torch.device | None) -
     return theta ** (torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels)
 
 
-def frequency_border(config: DecoderConfig) -> int | None:
-    """The length up to which a longrope model reads by its short factors, and beyond which by its long ones, or None.
+def crosses_border(config: DecoderConfig, cache: KeyValueCache, new: int) -> bool:
+    """Whether reading `new` more columns takes a row of the cache from longrope's short factors to its long ones.
 
-    A cache that was filled before the border was crossed holds keys of the other side: fill it anew to go on exactly.
+    What the cache holds is of the short side then: set its `length` to 0 and read everything anew, in one pass.
     """
     scaling = config.rope_scaling
-    return scaling.original_max_position_embeddings if scaling is not None and scaling.kind == "longrope" else None
+    if scaling is None or scaling.kind != "longrope":
+        return False
+    border = scaling.original_max_position_embeddings or 0
+    starts = [0] if cache.starts_B is None else cache.starts_B.tolist()
+    return any(cache.length - start <= border < cache.length + new - start for start in starts)
 
 
 def attention_factor(scaling: RopeScaling) -> float:
@@ -92,6 +97,11 @@ def _stretched(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tenso
     if scaling.kind == "dynamic":
         return _dynamic(config, scaling, frequencies_C, positions_BT)
     return _longrope(config, scaling, positions_BT)
+
+
+def _lengths(positions_BT: Tensor) -> Tensor:
+    """How far each row reaches, `[B, 1, 1, 1]`."""
+    return positions_BT.amax(dim=1)[:, None, None, None] + 1
 
 
 def _llama3(scaling: RopeScaling, frequencies_C: Tensor) -> Tensor:
@@ -132,22 +142,25 @@ def _dynamic(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tensor,
     """Dynamic NTK (arXiv:2309.00071, section 3.3, and appendix A.1 for the change of base): beyond the trained context theta
     grows with the length."""
     channels, trained = config.rotated_channels, config.max_position_embeddings
-    length = positions_BT.max() + 1
-    growth = (scaling.factor * length / trained) - (scaling.factor - 1)
-    theta = config.rope_theta * growth.clamp(min=1.0) ** (channels / (channels - 2))
-    return torch.where(length > trained, plain_frequencies(theta, channels, positions_BT.device), frequencies_C)
+    length_B111 = _lengths(positions_BT)
+    growth_B111 = (scaling.factor * length_B111 / trained) - (scaling.factor - 1)
+    theta_B111 = config.rope_theta * growth_B111.clamp(min=1.0) ** (channels / (channels - 2))
+    return torch.where(
+        length_B111 > trained, plain_frequencies(theta_B111, channels, positions_BT.device), frequencies_C
+    )
 
 
 def _longrope(config: DecoderConfig, scaling: RopeScaling, positions_BT: Tensor) -> Tensor:
     """LongRoPE (arXiv:2402.13753): each channel is slowed by its own factor, found by search; one set for what fits into the
     original context, one for what is longer."""
-    channels, device = config.rotated_channels, positions_BT.device
+    channels, device, border = config.rotated_channels, positions_BT.device, scaling.original_max_position_embeddings
+    assert border is not None
     powers_C = _powers(config.rope_theta, channels, device)
     short_C, long_C = (
         1.0 / (torch.tensor(factors, dtype=torch.float32, device=device) * powers_C)
         for factors in (scaling.short_factor, scaling.long_factor)
     )
-    return torch.where(positions_BT.max() + 1 > scaling.original_max_position_embeddings, long_C, short_C)
+    return torch.where(_lengths(positions_BT) > border, long_C, short_C)
 
 
 def rotate(x_BTHC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor, *, interleaved: bool) -> Tensor:

@@ -10,8 +10,9 @@ from dunwu.model.config import Activation, DecoderConfig
 from dunwu.model.families.base import Family, Piece, StoredTensor, one, refuse, required, rows, token_ids, usual_name
 
 _ACTIVATIONS: Mapping[str, Activation] = {
-    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "silu": "silu"
+    "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu", "silu": "silu"
 }  # fmt: skip
+"""Theirs to ours; of two names of one function the last is written."""
 
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
@@ -46,7 +47,7 @@ def _read(values: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _write(config: DecoderConfig) -> dict[str, Any]:
-    names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
+    names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
     eos = config.eos_token_id
     return {
         "vocab_size": config.vocab_size,
