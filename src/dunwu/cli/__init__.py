@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
@@ -129,6 +129,31 @@ def import_(
 ) -> None:
     """Make a model of another project ready for use here: a folder with its weights, tokenizer and where it came from."""
     _commands("models").import_(source, out=out, tokenizer=tokenizer, revision=revision)
+
+
+@app.command
+def export(
+    model: Model,
+    /,
+    *,
+    to: Annotated[
+        Literal["hf", "gguf"], Parameter(help="A Hugging Face folder, or one GGUF file for llama.cpp.")
+    ] = "hf",
+    dtype: Annotated[
+        str | None,
+        Parameter(
+            help="hf: f32, f16, bf16; default: as stored. gguf: also q8_0, q5_1, q5_0, q4_1, q4_0; default: f16."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="The folder or file to make; default: the model's name, in this folder.")
+    ] = None,
+    check: Annotated[
+        bool, Parameter(help="Compare tokens, template, logits and 64 greedy tokens in the engine that will run it.")
+    ] = True,
+) -> None:
+    """Write a model for other engines, and refuse to call it good where they would say something else."""
+    _commands("exporting").export(model, to=to, dtype=dtype, out=out, check=check)
 
 
 @app.command

@@ -1,0 +1,178 @@
+"""A finished model handed on, as a Hugging Face folder or a GGUF file, and held against the engines that will run it.
+
+What differs stays beside the place it was meant for, under a name that ends in `.failed`; the place itself only ever holds what
+passed, or what nobody asked to check.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dunwu.core.errors import MissingExtraError, ModelError
+from dunwu.core.files import disk_errors, read_json, write_json
+from dunwu.core.units import format_bytes
+from dunwu.evaluate.parity import BOUNDS, EXACT, Bounds, Comparison, answers, ask, compare
+from dunwu.evaluate.peers import LlamaCppPeer, OwnPeer, Peer, TransformersPeer
+from dunwu.model.gguf import export_gguf, written_type
+from dunwu.model.hub import load_model, save_model
+from dunwu.tokenizer.pattern import PATTERN
+
+Form = Literal["hf", "gguf"]
+FACTS_FILE = "dunwu.json"
+FAILED = ".failed"
+GGUF_RULES: Mapping[str, str] = {PATTERN: "qwen35"}
+"""llama.cpp's rule for the vocabularies that we learn. Ours cuts finer, and no token that it learned spans a cut of its own."""
+
+_HF_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_BESIDE = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "generation_config.json", "tokenizer.model", "vocab.json", "merges.txt", "README.md", "LICENSE", "LICENSE.txt",
+    "LICENSE.md", "NOTICE", "USE_POLICY.md", FACTS_FILE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handover:
+    """What became of an export: where it lies, its bytes, how each engine compared, and which were not there to compare."""
+
+    path: Path
+    size: int
+    comparisons: tuple[Comparison, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no engine found a difference that counts."""
+        return all(one.passed for one in self.comparisons)
+
+
+def hand_over(folder: Path, *, to: Form, dtype: str | None, out: Path | None, check: bool) -> Handover:
+    """Export the model of `folder` and, with `check`, compare it in every engine that is installed.
+
+    `dtype`: for "hf" one of f32, f16, bf16 (None keeps the stored one), for "gguf" one of those that `written_type` knows (None
+    is f16). `out` None: a name made of the model's, in the present folder. The figures go into `dunwu.json`: of the exported
+    folder, or, for a GGUF file, of the model that it was made from. Raises ModelError, TokenizerError, DiskError.
+    """
+    _require_dtype(to, dtype)
+    wanted = (dtype or "f16").lower() if to == "gguf" else dtype
+    place = out or Path(_name(folder) + (f"-{wanted}.gguf" if to == "gguf" else "-hf"))
+    if to == "hf" and place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ModelError(f"{place} exists already; remove it, or choose another with --out")
+    if to == "gguf" and place.is_dir():
+        raise ModelError(f"{place} is a folder; give a file with --out, such as {place / (_name(folder) + '.gguf')}")
+    fresh = place.with_name(f".{place.name}-{os.getpid()}.tmp")
+    with disk_errors(place):
+        try:
+            if to == "gguf":
+                size = export_gguf(folder, fresh, dtype=wanted or "f16", rules=GGUF_RULES, name=_name(folder)).size
+                bounds = BOUNDS[wanted or "f16"]
+            else:
+                size, bounds = _export_folder(folder, fresh, _HF_DTYPES[dtype.lower()] if dtype else None)
+            compared, unchecked = (
+                _compare(folder, fresh, to, bounds) if check else ((), ("anything: --no-check was given",))
+            )
+            result = Handover(path=place, size=size, comparisons=compared, unchecked=unchecked)
+            _record(folder if to == "gguf" else fresh, f"{to} {wanted or 'as stored'}", result)
+            return _settle(result, fresh)
+        finally:
+            _remove(fresh)
+
+
+def _require_dtype(to: Form, dtype: str | None) -> None:
+    if to == "gguf":
+        written_type(dtype or "f16")
+    elif dtype is not None and dtype.lower() not in _HF_DTYPES:
+        raise ModelError(f"--dtype {dtype} is not one of a Hugging Face folder's; use one of {', '.join(_HF_DTYPES)}")
+
+
+def _name(folder: Path) -> str:
+    """The model's name: that of its build where the folder is a build's `model`."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def _export_folder(folder: Path, fresh: Path, dtype: torch.dtype | None) -> tuple[int, Bounds]:
+    model = load_model(folder)
+    stored = next(model.parameters()).dtype
+    fresh.mkdir(parents=True)
+    save_model(model if dtype is None else model.to(dtype), fresh)
+    for name in _BESIDE:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, fresh / name)
+    kept = dtype is None or dtype == stored or dtype == torch.float32
+    name = next((name for name, known in _HF_DTYPES.items() if known == dtype), "f32")
+    return sum(file.stat().st_size for file in fresh.iterdir()), EXACT if kept else BOUNDS[name]
+
+
+def _compare(folder: Path, fresh: Path, to: Form, bounds: Bounds) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+    """Our model in memory against the engine that loads the export."""
+    own = OwnPeer(folder)
+    size = own.vocab_size
+    make: Callable[[], Peer] = (
+        (lambda: LlamaCppPeer(fresh, size, own.context_length))
+        if to == "gguf"
+        else (lambda: TransformersPeer(fresh, size))
+    )
+    try:
+        peer = make()
+    except MissingExtraError as error:
+        return (), (str(error),)
+    try:
+        questions = ask(own)
+        return (compare(own, answers(own, questions), peer, questions, bounds),), ()
+    finally:
+        peer.close()
+        own.close()
+
+
+def _record(home: Path, key: str, result: Handover) -> None:
+    """Put the figures under `parity` in `dunwu.json`. A folder that is not ours, such as a hub's cache, is left as it is."""
+    file = home / FACTS_FILE
+    if not file.is_file() and home.name != result.path.name and not home.name.startswith(f".{result.path.name}"):
+        return
+    facts: dict[str, Any] = read_json(file) if file.is_file() else {}
+    parity = facts.setdefault("parity", {})
+    parity[key] = {one.peer: one.record() for one in result.comparisons} | (
+        {"not_checked": list(result.unchecked)} if result.unchecked else {}
+    )
+    write_json(file, facts)
+
+
+def _settle(result: Handover, fresh: Path) -> Handover:
+    """Move the export to its place, or beside it where it failed."""
+    place = result.path if result.passed else result.path.with_name(result.path.name + FAILED)
+    _remove(result.path.with_name(result.path.name + FAILED))
+    if place.is_dir():  # empty, or it would have been refused
+        place.rmdir()
+    os.replace(fresh, place)
+    return Handover(path=place, size=result.size, comparisons=result.comparisons, unchecked=result.unchecked)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def report(result: Handover) -> str:
+    """The outcome in lines for people."""
+    lines = [f"{result.path}  ({format_bytes(result.size)})"]
+    for one in result.comparisons:
+        figures = one.figures
+        logits, greedy = figures["logits"], figures["greedy"]
+        lines.append(
+            f"checked against {one.peer} ({one.version}): ids of {figures['token_ids']['n']} texts, "
+            f"{figures['token_ids']['differ']} differ; template in {figures['chat_template']['n']} cases, "
+            f"{figures['chat_template']['differ']} differ; logits differ by at most {logits['max_abs_difference']:.2g} "
+            f"(largest {logits['max_abs_logit']:.3g}), divergence {logits['mean_kl_nats']:.2g} nats, likeliest token the same at "
+            f"{logits['top1_agreement']:.1%} of {logits['n']} places; greedy {greedy['tokens']} tokens, "
+            f"{greedy['equal']} of {greedy['n']} equal"
+        )
+        lines += [f"note: {note}" for note in one.notes]
+    return "\n".join([*lines, *(f"not checked against {one}" for one in result.unchecked)])
