@@ -37,6 +37,7 @@ CONFIG = DecoderConfig(
     num_key_value_heads=1,
     head_dim=16,
     max_position_embeddings=CONTEXT,
+    qk_norm="head",
 )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from dunwu.build.report_charts import thin_rows
 from dunwu.build.report_data import ReportData, collect
-from dunwu.build.report_html import Html, both, el, embed_json, figure, fold, join, page, percent
+from dunwu.build.report_forgetting import forgetting_findings, forgetting_section
+from dunwu.build.report_html import Html, both, el, embed_json, figure, fold, join, page, percent, untrusted
 from dunwu.build.report_measures import exam_section, heldout_section, samples_section
 from dunwu.build.report_records import (
     curves_section,
@@ -38,6 +39,7 @@ def write_report(home: Path) -> Path:
 def render_report(data: ReportData) -> str:
     """The page as a string."""
     sections = [
+        ("gain", both("Gain and forgetting", "增益与遗忘"), _gain(data)),
         ("heldout", both("Text it never saw", "未见过的文本"), heldout_section(data.evaluation)),
         ("exam", both("Exam", "考试"), exam_section(data.evaluation)),
         ("samples", both("What it writes", "它写的文字"), samples_section(data.evaluation.samples)),
@@ -62,6 +64,11 @@ def render_report(data: ReportData) -> str:
     own = files("dunwu.build")
     style, script = own.joinpath("report.css").read_text("utf-8"), own.joinpath("report.js").read_text("utf-8")
     return page(title=f"{data.name} · dunwu", style=style, script=script, body=body)
+
+
+def _gain(data: ReportData) -> Html | None:
+    facts = {name: record.facts for name, record in data.records.items()}
+    return forgetting_section(data.scorecard, facts.get("pretrain", {}), facts.get("tokenizer", {}))
 
 
 def _section(key: str, title: Html, content: Html) -> Html:
@@ -97,7 +104,7 @@ def _footer(data: ReportData) -> Html:
 def _summary(data: ReportData) -> Html:
     found = [
         el("li", el("span", _MARKS[f.outcome], class_=f"outcome {f.outcome}"), el("span", f.text))
-        for f in findings(data.evaluation)
+        for f in (*forgetting_findings(data.scorecard), *findings(data.evaluation))
     ]
     verdict = el("ul", *found, class_="verdict") if found else el("p", both("Nothing was measured.", "没有测量结果。"))
     missing = [el("li", text) for text in data.missing]
@@ -120,12 +127,18 @@ def _what_was_built(data: ReportData) -> Html:
     en, zh = "A language model", "一个语言模型"
     if model:
         en, zh = f"A language model of {format_count(model)} parameters", f"一个 {format_count(model)} 参数的语言模型"
-    if "train_bytes" in facts:
+    if "train_bytes" in facts and "base" in data.records:
+        name = join([untrusted(data.records["base"].facts["name"])])
+        size, documents = format_bytes(facts["train_bytes"]), f"{facts.get('train_documents', 0):,}"
+        en = join([en, ", made of ", name, f" by going on with {size} of text in {documents} documents"])
+        zh = join([zh, "，以 ", name, f" 为基座，用 {documents} 篇文档共 {size} 文本继续训练而成"])
+    elif "train_bytes" in facts:
         en += f", grown from {format_bytes(facts['train_bytes'])} of text in {facts.get('train_documents', 0):,} documents"
         zh += f"，由 {facts.get('train_documents', 0):,} 篇文档共 {format_bytes(facts['train_bytes'])} 文本训练而成"
     seconds = sum(record.actual.seconds or 0.0 for record in data.records.values())
     return both(
-        f"{en}; its stages took {format_duration(seconds)}.", f"{zh}；各阶段共用时 {format_duration(seconds)}。"
+        join([en, f"; its stages took {format_duration(seconds)}."]),
+        join([zh, f"；各阶段共用时 {format_duration(seconds)}。"]),
     )
 
 
@@ -165,7 +178,8 @@ def _model_tiles(data: ReportData) -> list[tuple[Html, str, Html]]:
 
 def _score_tiles(data: ReportData) -> list[tuple[Html, str, Html]]:
     tiles: list[tuple[Html, str, Html]] = []
-    first = next((m for m in data.evaluation.models if m.bits_per_byte is not None), None)
+    own = [m for m in data.evaluation.models if m.stage != "base"]
+    first = next((m for m in own if m.bits_per_byte is not None), None)
     if first is not None and (measured := first.bits_per_byte) is not None:
         stage, stage_zh = STAGES.get(first.stage, (first.stage, first.stage))
         limits = f"{figure(measured.low, 2)} – {figure(measured.high, 2)}, "

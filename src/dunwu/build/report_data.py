@@ -1,15 +1,18 @@
 """What the report is made of: everything that the finished stages of a home left behind. What is absent is None or empty."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dunwu.build.home import Home, StageRecord
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
+from dunwu.evaluate.forgetting import Scorecard, read_scorecard
 from dunwu.evaluate.results import Evaluation, read_evaluation
+
+T = TypeVar("T")
 
 TRAINING_STAGES = ("pretrain", "sft")
 
@@ -34,6 +37,7 @@ class ReportData:
     config: Mapping[str, Any]
     curves: Mapping[str, Curve]
     evaluation: Evaluation
+    scorecard: Scorecard | None = None  # of a build that went on from a base
     missing: Sequence[str] = field(default_factory=list[str])
 
 
@@ -44,6 +48,9 @@ def collect(folder: Path) -> ReportData:
     missing: list[str] = []
     card = _json(_file(home, records, "corpus", "card.json"), missing)
     config = _json(home.model / "config.json" if home.model.is_dir() else None, missing)
+    scorecard = None
+    if "base" in records:
+        scorecard = _read(_file(home, records, "evaluate", "scorecard.json"), read_scorecard, missing)
     evaluation = _evaluation(_file(home, records, "evaluate", "evaluation.json"), missing)
     curves = {
         stage: curve
@@ -59,6 +66,7 @@ def collect(folder: Path) -> ReportData:
         config=config,
         curves=curves,
         evaluation=evaluation,
+        scorecard=scorecard,
         missing=missing,
     )
 
@@ -93,13 +101,17 @@ def _json(path: Path | None, missing: list[str]) -> Mapping[str, Any]:
 
 
 def _evaluation(path: Path | None, missing: list[str]) -> Evaluation:
+    return _read(path, read_evaluation, missing) or Evaluation()
+
+
+def _read(path: Path | None, read: Callable[[Path], T], missing: list[str]) -> T | None:
     if path is None:
-        return Evaluation()
+        return None
     try:
-        return read_evaluation(path)
+        return read(path)
     except DataError as error:
         missing.append(str(error))
-        return Evaluation()
+        return None
 
 
 def _curve(path: Path | None, missing: list[str]) -> Curve | None:

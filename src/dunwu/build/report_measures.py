@@ -18,7 +18,7 @@ from dunwu.build.report_html import (
     table,
     untrusted,
 )
-from dunwu.build.report_verdict import baseline_label, kind_label, language_label, stage_label
+from dunwu.build.report_verdict import STAGES, baseline_label, kind_label, language_label, stage_label
 from dunwu.core.records import Score
 from dunwu.core.units import format_bytes
 from dunwu.evaluate.exam import ExamRow
@@ -39,7 +39,7 @@ def heldout_section(evaluation: Evaluation) -> Html | None:
             _bits_table(models, evaluation),
             _bits_differences(evaluation.comparisons),
             _bits_by_language(models),
-            _bits_by_document(models),
+            _bits_by_document([model for model in models if model.stage != "base"]),
         ]
     )
 
@@ -129,7 +129,7 @@ def _bits_differences(comparisons: Sequence[Comparison]) -> Html | None:
 
 
 def _rival(name: str) -> Html:
-    return stage_label(name) if name in ("pretrain", "sft") else baseline_label(name)
+    return stage_label(name) if name in STAGES else baseline_label(name)
 
 
 def _bits_by_language(models: Sequence[ModelScores]) -> Html | None:

@@ -13,7 +13,9 @@ from dunwu.evaluate.results import BaselineScore, Comparison, Evaluation, ModelS
 Outcome = Literal["good", "bad", "open"]
 
 STAGES = {
+    "base": ("the base", "基座"),
     "corpus": ("corpus", "语料"),
+    "replay": ("replayed text", "重放文本"),
     "tokenizer": ("tokenizer", "分词器"),
     "pretrain": ("pre-training", "预训练"),
     "sft": ("fine-tuning", "微调"),
@@ -69,8 +71,9 @@ def language_label(code: str) -> Html:
 
 def findings(evaluation: Evaluation) -> list[Finding]:
     """The verdict on all that was measured; empty when nothing was."""
-    measured = [model for model in evaluation.models if model.bits_per_byte is not None]
-    examined = [model for model in evaluation.models if model.exam]
+    own = [model for model in evaluation.models if model.stage != "base"]  # the base stands in the scorecard
+    measured = [model for model in own if model.bits_per_byte is not None]
+    examined = [model for model in own if model.exam]
     found: list[Finding] = []
     if measured:
         found += _heldout_findings(measured[0], evaluation)
