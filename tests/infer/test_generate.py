@@ -175,3 +175,20 @@ def test_streaming_leaves_gradients_of_the_caller_alone(generator):
     next(steps)
     assert not torch.is_inference_mode_enabled()
     assert torch.ones(1, requires_grad=True).mul(2).requires_grad
+
+
+def test_gaps_in_the_vocabulary_are_never_chosen(model, tokenizer, monkeypatch):
+    free = Generator(model, tokenizer).complete_batch([[5]], max_new_tokens=8, stop_ids=NO_STOP)[0].ids
+    monkeypatch.setattr(type(tokenizer), "unused_ids", tuple(set(free)))
+    careful = Generator(model, tokenizer).complete_batch([[5]], max_new_tokens=8, stop_ids=NO_STOP)[0].ids
+    assert len(careful) == 8
+    assert not set(careful) & set(free)
+
+
+def test_control_tokens_beyond_the_model_do_no_harm_but_text_does(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(type(tokenizer), "vocab_size", property(lambda self: model.config.vocab_size + 3))
+    monkeypatch.setattr(type(tokenizer), "rows_needed", property(lambda self: model.config.vocab_size))
+    assert Generator(model, tokenizer).complete_batch([[5]], max_new_tokens=3, stop_ids=NO_STOP)[0].ids
+    monkeypatch.setattr(type(tokenizer), "rows_needed", property(lambda self: model.config.vocab_size + 1))
+    with pytest.raises(ModelError, match="take both from the same folder"):
+        Generator(model, tokenizer)

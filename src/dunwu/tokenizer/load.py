@@ -28,7 +28,10 @@ def load_tokenizer(folder: Path | str) -> Tokenizer | OpenTokenizer:
 
 def _is_ours(spec: dict[str, Any], config: dict[str, Any]) -> bool:
     """Our special tokens and nothing else, with the first ids, and our chat template."""
-    added = [(token.get("id"), token.get("content")) for token in spec.get("added_tokens") or []]
+    try:
+        added = [(token["id"], token["content"]) for token in spec["added_tokens"]]
+    except (KeyError, TypeError):
+        return False
     return added == list(enumerate(SPECIAL_TOKENS)) and config.get("chat_template", CHAT_TEMPLATE) == CHAT_TEMPLATE
 
 

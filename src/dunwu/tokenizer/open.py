@@ -51,7 +51,7 @@ class OpenTokenizer:
         self.folder = folder
         path = folder / "tokenizer.json"
         self._config = _optional_json(folder / "tokenizer_config.json")
-        spec = _complete_spec(_json_object(path), self._config)
+        spec = _complete_spec(_json_object(path), self._config, path)
         self._backend = _backend(spec, path)
         self.templates = _read_templates(folder, self._config)
         self._added = {token["content"]: self._backend.token_to_id(token["content"]) for token in spec["added_tokens"]}
@@ -255,9 +255,14 @@ def _json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _complete_spec(spec: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _complete_spec(spec: dict[str, Any], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """`tokenizer.json` without cutting and padding, and with the added tokens that only tokenizer_config.json knows."""
-    added = list(spec.get("added_tokens") or [])
+    stored = spec.get("added_tokens")
+    added: list[Any] = [*stored] if isinstance(stored, list) else [] if stored is None else [stored]
+    if not isinstance(spec.get("model"), dict) or not all(
+        isinstance(token, dict) and isinstance(token.get("content"), str) for token in added
+    ):
+        raise TokenizerError(f"{path} has no model of a vocabulary, or added tokens without names; fetch it again")
     known = {token["content"] for token in added}
     extra: Mapping[str, Any] = config.get("added_tokens_decoder") or {}
     for number, token in sorted(extra.items(), key=lambda item: int(item[0])):
