@@ -63,13 +63,5 @@ def to_stored(state: Mapping[str, Tensor], config: DecoderConfig) -> Iterator[tu
         yield stored.name, tensor
 
 
-def from_stored(tensors: Mapping[str, Tensor], model: Decoder) -> None:
-    """Fill our weights with those of a checkpoint."""
-    state = model.state_dict()
-    for stored in family_of(model.config.architecture).stored(model.config):
-        for piece in stored.pieces:
-            _place(piece, state).copy_(piece.theirs(tensors[stored.name]))
-
-
 def _place(piece: Piece, state: Mapping[str, Tensor]) -> Tensor:
     return state[piece.ours] if piece.index is None else state[piece.ours][piece.index]

@@ -272,6 +272,15 @@ def rows(start: int, end: int) -> Callable[[Tensor], Tensor]:
     return lambda stored: stored[start:end]
 
 
+def whole_heads(config: DecoderConfig) -> None:
+    """Raise ModelError where transformers wants the width to be a multiple of the heads, even if `head_dim` is given."""
+    if config.hidden_size % config.num_attention_heads:
+        raise ModelError(
+            f"the architecture {config.architecture!r} cannot have hidden_size={config.hidden_size} with "
+            f"num_attention_heads={config.num_attention_heads}: the one must be a multiple of the other; qwen3 can"
+        )
+
+
 def one(name: str, ours: str, *shape: int) -> StoredTensor:
     """A tensor stored as we hold it, under another name or the same."""
     return StoredTensor(name, shape, (Piece(ours),))

@@ -19,6 +19,7 @@ from dunwu.model.families.base import (
     sizes,
     sliding_by_type,
     usual_name,
+    whole_heads,
     written_rope,
     written_scaling,
     written_sizes,
@@ -57,6 +58,7 @@ def _shared(values: Mapping[str, Any], *, full_every: int) -> dict[str, Any]:
 
 
 def _written_shared(config: DecoderConfig) -> dict[str, Any]:
+    whole_heads(config)
     return {
         **written_sizes(config),
         "hidden_activation": "gelu_pytorch_tanh",

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from dunwu.model.config import DecoderConfig
-from dunwu.model.families.base import Family, llama_tensors, refuse, rope, sizes, written_rope, written_sizes
+from dunwu.model.families.base import (
+    Family,
+    llama_tensors,
+    refuse,
+    rope,
+    sizes,
+    whole_heads,
+    written_rope,
+    written_sizes,
+)
 
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
@@ -21,6 +30,7 @@ def _read(values: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _write(config: DecoderConfig) -> dict[str, Any]:
+    whole_heads(config)
     return {
         **written_sizes(config),
         **written_rope(config),
