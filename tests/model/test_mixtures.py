@@ -387,6 +387,30 @@ def test_latent_attention_caches_the_published_bytes_a_token() -> None:
     assert count.kv_bytes_per_token(config, 2) == 61 * (512 + 64) * 2  # arXiv:2505.09343, table 1: 70.272 KB
 
 
+def test_config_json_says_the_same_to_transformers_and_to_us(pair: Pair) -> None:
+    values = config_to_hf(pair.ours.config)
+    assert config_from_hf(values) == pair.ours.config
+    assert config_from_hf(pair.theirs.config.to_dict()) == pair.ours.config
+
+
+def test_in_bfloat16_routes_and_text_are_those_of_transformers(pair: Pair, tmp_path: Path) -> None:
+    import transformers
+
+    save_model(load_model(pair.folder, dtype=torch.bfloat16), tmp_path)
+    ours = load_model(tmp_path)
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype="auto", attn_implementation="eager", experts_implementation="eager"
+    ).eval()
+    routes, wanted = Routes(ours), Routes(theirs)
+    ids_BT = some_ids(2, 13)
+    with torch.no_grad():
+        rough, other = ours.logits(ours(ids_BT)), theirs(ids_BT).logits
+    assert rough.dtype == other.dtype == torch.bfloat16
+    same = ((routes.take() != 0) == (wanted.take() != 0)).float().mean()
+    assert same > 0.9  # rounding decides between experts that are nearly as good
+    assert (rough.float() - other.float()).std() < 0.25 * other.float().std()
+
+
 @pytest.mark.parametrize(
     ("model", "changes", "message"),
     [
@@ -403,6 +427,7 @@ def test_latent_attention_caches_the_published_bytes_a_token() -> None:
         ("deepseek-ai/DeepSeek-V2-Lite", {"moe_layer_freq": 2}, "moe_layer_freq=2"),
         ("deepseek-ai/DeepSeek-V2-Lite", {"num_key_value_heads": 4}, "num_key_value_heads=4"),
         ("deepseek-ai/DeepSeek-V2-Lite", {"v_head_dim": None}, "lacks v_head_dim"),
+        ("deepseek-ai/DeepSeek-V2-Lite", {"topk_method": "group_limited_greedy", "n_group": None}, "lacks n_group"),
         ("deepseek-ai/DeepSeek-V3, in bfloat16", {"scoring_func": "softmax"}, "scoring_func='softmax'"),
         ("deepseek-ai/DeepSeek-V3, in bfloat16", {"n_group": 7}, "count=256 is not divisible by .*groups=7"),
         ("deepseek-ai/DeepSeek-V3, in bfloat16", {"topk_group": 9}, "groups_per_token=9 is more than the 8"),

@@ -6,6 +6,7 @@ the position, `C` other channels of a key, `U` channels of a value.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dunwu.model.blocks.norms import RMSNorm
 from dunwu.model.blocks.reading import Reading
@@ -56,7 +57,9 @@ class LatentAttention(nn.Module):
             k_BHSC, v_BHSU = self._expand(latent_B1SL[:, 0])
             k_BHSC = torch.cat((k_BHSC, k_B1SR.expand(-1, self.heads, -1, -1)), dim=-1)
             q_BHTC = torch.cat((q_BTHC.transpose(1, 2), q_BHTR), dim=-1)
-            out_BTHU = reading.attend(q_BHTC, k_BHSC, v_BHSU, layer)
+            # A CPU's fast attention wants values as wide as keys: zeros beside them are cheaper than the plain formula.
+            lacking = max(0, k_BHSC.shape[-1] - v_BHSU.shape[-1]) if v_BHSU.is_cpu else 0
+            out_BTHU = reading.attend(q_BHTC, k_BHSC, F.pad(v_BHSU, (0, lacking)), layer)[..., : self.latent.value_dim]
         return self.o_proj(out_BTHU.flatten(2))
 
     def _queries(self, x_BTD: Tensor) -> Tensor:

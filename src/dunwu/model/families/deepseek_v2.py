@@ -31,7 +31,7 @@ def read_latent(values: Mapping[str, Any]) -> dict[str, Any]:
     )
     required(
         values, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "num_attention_heads",
-        "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
+        "n_routed_experts", "n_shared_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace",
     )  # fmt: skip
     heads = int(values["num_attention_heads"])
     refuse(values, num_key_value_heads=heads)
@@ -51,7 +51,7 @@ def read_latent(values: Mapping[str, Any]) -> dict[str, Any]:
         "attention_scale": _attention_scale(turning["rope_scaling"], head_dim),
         "attention_bias": bias,
         "attention_output_bias": bias,
-        "dense_layers": tuple(range(int(values.get("first_k_dense_replace") or 0))),
+        "dense_layers": tuple(range(int(values["first_k_dense_replace"]))),
     }
 
 
@@ -96,7 +96,7 @@ def written_latent(config: DecoderConfig) -> dict[str, Any]:
 
 def shared_size(values: Mapping[str, Any]) -> int:
     """Width of the MLP that all tokens share: as wide as so many experts."""
-    return int(values.get("n_shared_experts") or 0) * int(values["moe_intermediate_size"])
+    return int(values["n_shared_experts"]) * int(values["moe_intermediate_size"])
 
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
@@ -109,6 +109,8 @@ def _read(values: Mapping[str, Any]) -> DecoderConfig:
             "'group_limited_greedy'); choose a model without it"
         )
     grouped = method == "group_limited_greedy"
+    if grouped:
+        required(values, "n_group", "topk_group")
     return DecoderConfig(
         architecture="deepseek_v2",
         **common,
@@ -120,8 +122,8 @@ def _read(values: Mapping[str, Any]) -> DecoderConfig:
             intermediate_size=int(values["moe_intermediate_size"]),
             shared_intermediate_size=shared_size(values),
             scale=float(values.get("routed_scaling_factor") or 1.0),
-            groups=int(values.get("n_group") or 1) if grouped else 1,
-            groups_per_token=int(values.get("topk_group") or 1) if grouped else 1,
+            groups=int(values["n_group"]) if grouped else 1,
+            groups_per_token=int(values["topk_group"]) if grouped else 1,
             router_float32=True,
         ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dunwu.model.config import DecoderConfig, Experts
-from dunwu.model.families.base import Family, refuse, usual_name
+from dunwu.model.families.base import Family, refuse, required, usual_name
 from dunwu.model.families.deepseek_v2 import deepseek_tensors, read_latent, shared_size, written_latent
 
 _EXTRA_LAYER = "model.layers.61."
@@ -16,6 +16,7 @@ _EXTRA_LAYER = "model.layers.61."
 
 def _read(values: Mapping[str, Any]) -> DecoderConfig:
     refuse(values, scoring_func="sigmoid", topk_method="noaux_tc")
+    required(values, "n_group", "topk_group")
     common = read_latent(values)
     return DecoderConfig(
         architecture="deepseek_v3",
@@ -29,8 +30,8 @@ def _read(values: Mapping[str, Any]) -> DecoderConfig:
             scores="sigmoid",
             normalise=bool(values.get("norm_topk_prob", True)),
             scale=float(values.get("routed_scaling_factor", 2.5)),
-            groups=int(values.get("n_group") or 1),
-            groups_per_token=int(values.get("topk_group") or 1),
+            groups=int(values["n_group"]),
+            groups_per_token=int(values["topk_group"]),
             group_score="best_two",
             correction=True,
             router_float32=True,
