@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from dunwu.core.errors import DataError, TokenizerError
-from dunwu.core.files import read_json
+from dunwu.core.errors import TokenizerError
 from dunwu.tokenizer.bpe import SPECIAL_TOKENS, Tokenizer
-from dunwu.tokenizer.open import OpenTokenizer
+from dunwu.tokenizer.open import OpenTokenizer, optional_json
 from dunwu.tokenizer.template import CHAT_TEMPLATE
 
 _SLOW_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt", "tiktoken.model")
@@ -20,7 +19,7 @@ def load_tokenizer(folder: Path | str) -> Tokenizer | OpenTokenizer:
     folder = Path(folder)
     if not (folder / "tokenizer.json").is_file():
         raise TokenizerError(_what_is_missing(folder))
-    spec, config = _object(folder / "tokenizer.json"), _object(folder / "tokenizer_config.json")
+    spec, config = optional_json(folder / "tokenizer.json"), optional_json(folder / "tokenizer_config.json")
     tokenizer = Tokenizer.load(folder) if _is_ours(spec, config) else OpenTokenizer.load(folder)
     _require_named_ids(tokenizer, folder)
     return tokenizer
@@ -39,7 +38,7 @@ def _what_is_missing(folder: Path) -> str:
     path = folder / "tokenizer.json"
     if not folder.is_dir():
         return f"{folder} does not exist; give the folder that holds a model or a tokenizer"
-    config = _object(folder / "tokenizer_config.json")
+    config = optional_json(folder / "tokenizer_config.json")
     if config.get("auto_map"):
         return (
             f"{path} does not exist, and tokenizer_config.json asks to run the model's own code (auto_map), "
@@ -54,18 +53,8 @@ def _what_is_missing(folder: Path) -> str:
     return f"{path} does not exist; give the folder that holds a model or a tokenizer"
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path) if path.is_file() else {}
-    except DataError as error:
-        raise TokenizerError(str(error)) from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path} holds a {type(value).__name__} where an object is due; fetch it again")
-    return value
-
-
 def _require_named_ids(tokenizer: Tokenizer | OpenTokenizer, folder: Path) -> None:
-    value = _object(folder / "config.json").get("eos_token_id")
+    value = optional_json(folder / "config.json").get("eos_token_id")
     unused = set(tokenizer.unused_ids)
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, int) and not (0 <= number < tokenizer.vocab_size and number not in unused):

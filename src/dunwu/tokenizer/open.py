@@ -50,12 +50,13 @@ class OpenTokenizer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / "tokenizer.json"
-        self._config = _optional_json(folder / "tokenizer_config.json")
+        self._config = optional_json(folder / "tokenizer_config.json")
         spec = _complete_spec(_json_object(path), self._config, path)
         self._backend = _backend(spec, path)
         self.templates = _read_templates(folder, self._config)
-        self._added = {token["content"]: self._backend.token_to_id(token["content"]) for token in spec["added_tokens"]}
-        self._added = {name: number for name, number in self._added.items() if number is not None}
+        names = [token["content"] for token in spec["added_tokens"]]
+        ids = ((name, self._backend.token_to_id(name)) for name in names)
+        self._added: dict[str, int] = {name: number for name, number in ids if number is not None}
         self.special_ids: dict[str, int] = {
             token["content"]: self._added[token["content"]]
             for token in spec["added_tokens"]
@@ -64,7 +65,7 @@ class OpenTokenizer:
         self.control_ids: dict[str, int] = {
             name: number for name, number in self._added.items() if self._is_control(name)
         }
-        self._named = _named_tokens(self._config, _optional_json(folder / "special_tokens_map.json"))
+        self._named = _named_tokens(self._config, optional_json(folder / "special_tokens_map.json"))
         self._read_vocabulary(path)
         self.eos_id = self._read_eos(path)
         self.start_ids: tuple[int, ...] = self._read_start()
@@ -217,7 +218,7 @@ class OpenTokenizer:
     def _configured_stops(self) -> list[int]:
         stops: list[int] = []
         for name in ("generation_config.json", "config.json"):
-            value = _optional_json(self.folder / name).get("eos_token_id")
+            value = optional_json(self.folder / name).get("eos_token_id")
             for number in value if isinstance(value, list) else [value]:
                 if isinstance(number, int) and self._backend.id_to_token(number) is not None:
                     stops.append(number)
@@ -241,7 +242,8 @@ def token_bytes(token: str) -> bytes:
     return token.encode()
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
+def optional_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no file. Raises TokenizerError when it is damaged."""
     return _json_object(path) if path.is_file() else {}
 
 
@@ -291,7 +293,7 @@ def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
         templates["default"] = stored
     elif isinstance(stored, list):
         templates = {entry["name"]: entry["template"] for entry in stored}
-    old = _optional_json(folder / "chat_template.json").get("chat_template")
+    old = optional_json(folder / "chat_template.json").get("chat_template")
     if isinstance(old, str):
         templates["default"] = old
     files = {"default": folder / "chat_template.jinja"}
@@ -333,8 +335,8 @@ def _without_control(
     for name, number in added.items():
         if name not in control and typed.token_to_id(name) != number:
             raise TokenizerError(f"{path}: the added token {name!r} has no fixed id; save it again with transformers")
-    ids = {typed.token_to_id(hidden[name]): number for name, number in control.items()}
-    return typed, hidden, {known: true for known, true in ids.items() if known != true}
+    ids = ((typed.token_to_id(hidden[name]), number) for name, number in control.items())
+    return typed, hidden, {known: true for known, true in ids if known is not None and known != true}
 
 
 def _rename_pieces(model: dict[str, Any], hidden: Mapping[str, str]) -> dict[str, Any]:

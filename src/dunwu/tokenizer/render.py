@@ -17,8 +17,9 @@ from typing import Any
 
 import minijinja
 from jinja2 import Template, TemplateError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -127,7 +128,7 @@ def _mini(source: str) -> minijinja.Environment:
     for name, function in _FILTERS.items():
         environment.add_filter(name, function)
     for name, function in _FUNCTIONS.items():
-        environment.add_function(name, function)
+        environment.add_global(name, function)
     environment.add_template("chat", _mark_generation(source))
     return environment
 
