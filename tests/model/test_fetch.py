@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,38 @@ def test_a_download_that_is_cut_off_goes_on_where_it_stopped(hub: Hub, tmp_path:
     assert done.returncode == 0, done.stderr
     assert (Path(last_line(done.stdout)) / "model.safetensors").read_bytes() == WEIGHTS
     assert hub.ranges == [f"bytes={CHUNK}-"]
+
+
+def test_a_killed_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
+    hub.stall_after = CHUNK + 1000
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, NAME], env=environment(hub, tmp_path)) as running:
+        assert hub.stalled.wait(30)
+        _wait_for_bytes(tmp_path, CHUNK)
+        running.kill()
+    hub.release.set()
+    done = fetch(hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (Path(last_line(done.stdout)) / "model.safetensors").read_bytes() == WEIGHTS
+    assert hub.ranges == [f"bytes={CHUNK}-"]
+
+
+def _wait_for_bytes(home: Path, count: int) -> None:
+    for _ in range(300):
+        if any(path.stat().st_size >= count for path in home.rglob("*.part")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing was written")
+
+
+def test_what_came_damaged_is_not_kept(hub: Hub, tmp_path: Path) -> None:
+    hub.damage = True
+    done = fetch(hub, tmp_path)
+    assert done.returncode == 2
+    assert "model.safetensors from http://127.0.0.1" in done.stderr
+    assert "came damaged" in done.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    again = fetch(hub, tmp_path)
+    assert (Path(last_line(again.stdout)) / "model.safetensors").read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(

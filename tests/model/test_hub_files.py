@@ -271,6 +271,11 @@ def test_links_of_a_hub_cache_are_followed_inside_their_own_repository(tmp_path:
         file.rename(repository / "blobs" / f"sum-of-{file.name}")
         file.symlink_to(Path("../../blobs") / f"sum-of-{file.name}")
     assert load_model(snapshot).config == TINY
+    shared = tmp_path / "blobs" / "ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    (repository / "blobs" / "sum-of-model.safetensors").rename(shared)
+    (repository / "blobs" / "sum-of-model.safetensors").symlink_to(Path("../../blobs/ab") / shared.name)
+    assert load_model(snapshot).config == TINY
     other = tmp_path / "models--other--tiny" / "blobs"
     other.mkdir(parents=True)
     (repository / "blobs" / "sum-of-config.json").rename(other / "sum-of-config.json")

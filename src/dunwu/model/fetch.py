@@ -5,11 +5,14 @@ HF_HOME (where the cache lies), HF_TOKEN (for models that ask for a licence). A 
 stopped. Weights come as safetensors only; nothing that could be run is fetched.
 """
 
+import fnmatch
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dunwu.core.errors import ModelError
+from dunwu.core.files import sha256_file
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 FILES = (
@@ -29,6 +32,7 @@ FILES = (
     "LICENCE*",
 )
 """What is fetched of a model beside its weights: what dunwu reads, and what says how the model may be used."""
+_HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "requests", "urllib3"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -60,6 +64,8 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     import huggingface_hub  # only where it is needed: it takes a third of a second
 
     try:
+        if any(pattern in patterns for pattern in WEIGHTS):
+            _download_weights(name, revision)
         folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (
         Exception
@@ -71,6 +77,71 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
             "adapter: give the model that these were made from"
         )
     return folder
+
+
+def _download_weights(name: str, revision: str | None) -> None:
+    """Put the large files into the cache, each going on where an earlier try stopped, even one that was killed.
+
+    `huggingface_hub` (2.4) resumes within one call only, and throws away what a stopped call had of a file. Here the part is
+    kept beside its place in the cache, and takes that place when its checksum is right. Does nothing without a network.
+    """
+    from huggingface_hub import HfApi, constants, errors, file_download
+    from huggingface_hub.utils import WeakFileLock
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        commit = HfApi().model_info(name, revision=revision).sha  # first, since it does not try again and again
+        listed = list(HfApi().list_repo_tree(name, revision=commit))
+    except (errors.HfHubHTTPError, OSError):
+        return  # `snapshot_download` looks into the cache, or says what is wrong
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _HTTP_LIBRARIES:
+            raise
+        return
+    repository = file_download.repo_folder_name(repo_id=name, repo_type="model")
+    blobs = Path(constants.HF_HUB_CACHE) / repository / "blobs"
+    locks = Path(constants.HF_HUB_CACHE) / ".locks" / repository  # the library's own
+    for entry in listed:
+        checksum = getattr(getattr(entry, "lfs", None), "sha256", None)
+        is_weights = any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in WEIGHTS)
+        if not (is_weights and checksum and re.fullmatch("[0-9a-f]{64}", checksum)) or (blobs / checksum).exists():
+            continue
+        blobs.mkdir(parents=True, exist_ok=True)
+        locks.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(locks / f"{checksum}.lock"):
+            _download_file(file_download.hf_hub_url(name, entry.path, revision=commit), blobs / checksum, entry.path)
+
+
+def _download_file(url: str, blob: Path, name: str) -> None:
+    """Fetch `url` to `blob`, whose name is its SHA-256. Raises ModelError when what came is something else."""
+    from huggingface_hub import file_download
+    from huggingface_hub.utils import build_hf_headers
+
+    if blob.exists():  # another process was faster
+        return
+    about = file_download.get_hf_file_metadata(url)
+    headers = build_hf_headers()
+    if urlsplit(about.location).netloc != urlsplit(url).netloc:
+        headers.pop("authorization", None)  # the token is for the hub, not for where it keeps its files
+    part = blob.with_name(f"{blob.name}.part")
+    with part.open("ab") as file:
+        if about.size is not None and file.tell() > about.size:
+            file.truncate(0)
+        file_download.http_get(
+            about.location,
+            file,
+            resume_size=file.tell(),
+            headers=headers,
+            expected_size=about.size,
+            displayed_filename=name,
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    if sha256_file(part) != blob.name:
+        part.unlink()
+        raise ModelError(f"{name} from {url} came damaged: its SHA-256 is not {blob.name}; run the same command again")
+    os.replace(part, blob)
 
 
 def _explain(name: str, revision: str | None, error: Exception) -> str:

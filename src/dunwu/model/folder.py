@@ -1,9 +1,11 @@
 """The files of a model's folder, taken with distrust: no way out of it, no pickle, no code.
 
 A folder may come from anywhere. What is read of it lies in it; the one exception is a hub cache, where
-`models--owner--name/snapshots/REVISION/` holds links to `models--owner--name/blobs/`.
+`models--owner--name/snapshots/REVISION/` holds links to `models--owner--name/blobs/`, and these may be links to the cache's
+store of files that several models share, `blobs/XX/HASH`.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from dunwu.model.families import FAMILIES, family_of
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -37,8 +40,12 @@ def file_of(folder: Path, name: str) -> Path:
 
 def _is_blob(target: Path, home: Path) -> bool:
     """Whether a link from this folder is a hub cache's own."""
-    cache = home.parent.parent
-    return home.parent.name == "snapshots" and cache.name.startswith("models--") and target.parent == cache / "blobs"
+    repository = home.parent.parent
+    if home.parent.name != "snapshots" or not repository.name.startswith("models--"):
+        return False
+    store = repository.parent / "blobs"
+    is_shared = target.parent.parent == store and _SHARED_BLOB.fullmatch(f"{target.parent.name}/{target.name}")
+    return target.parent == repository / "blobs" or bool(is_shared)
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any] | None:
