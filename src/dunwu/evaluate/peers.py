@@ -73,8 +73,10 @@ class OwnPeer:
 
     @property
     def context_length(self) -> int:
-        """Tokens."""
-        return self.generator.context_length
+        """Tokens that all engines read alike: LongRoPE, beyond its original context, is each engine's own affair."""
+        scaling = self.generator.model.config.rope_scaling
+        original = scaling.original_max_position_embeddings if scaling and scaling.kind == "longrope" else None
+        return min(self.generator.context_length, original or self.generator.context_length)
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)

@@ -21,16 +21,18 @@ from dunwu.model.gguf.names import Slot, slots
 from dunwu.model.safetensors_file import SafetensorsFile
 
 # What no reader of GGUF expects in anything else than float32; as in llama.cpp's own converter.
-_ALWAYS_F32 = ("_norm.weight", ".ffn_gate_inp.weight", "position_embd.weight", ".bias", "rope_freqs.weight")
-_ENDS = ("token_embd.weight", "output.weight")
-_NOT_KNOBS = (
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "max_position_embeddings",
-    "sliding_window",
-    "sliding_layers",
+_ALWAYS_F32 = (
+    "_norm.weight",
+    ".ffn_gate_inp.weight",
+    "position_embd.weight",
+    ".bias",
+    "rope_freqs.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
 )
+_ENDS = ("token_embd.weight", "output.weight")
+_NOT_KNOBS = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings")
+_WINDOW = ("sliding_window", "sliding_layers")  # where llama.cpp has none, the context is cut to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def export_gguf(
         | vocabulary.key_values(files, config.vocab_size, rules=rules or {})
     )
     _require_nothing_lost(config, header, plan)
-    source = _Source(folder, stored)
+    source = _Source(folder, config.architecture, stored)
     factors = metadata.rope_factors(config)
     slot_of = {file: (slot, place) for slot in plan for place, file in enumerate(slot.files)}
     entries = [
@@ -104,10 +106,11 @@ def _about(folder: Path, values: Mapping[str, Any], block: BlockType, name: str 
 def _require_nothing_lost(config: DecoderConfig, header: Mapping[str, Value], plan: list[Slot]) -> None:
     """Read the header back as a reader of GGUF would, and compare: a knob that it cannot express would be lost in silence."""
     plain = {key: value.value for key, value in header.items()}
-    names = dict.fromkeys(file for slot in plan for file in slot.files)
-    factors = metadata.rope_factors(config).get("rope_freqs.weight", np.empty(0))
-    back = config_from_hf(metadata.config_values(plain, names, factors.tolist()) | {"model_type": config.architecture})
-    lost = [knob for knob in differing_knobs(config, back) if knob not in _NOT_KNOBS]
+    names = {file for slot in plan for file in slot.files}
+    factors = {name: values.tolist() for name, values in metadata.rope_factors(config).items()}
+    back = config_from_hf(metadata.config_values(plain, names, factors) | {"model_type": config.architecture})
+    allowed = _NOT_KNOBS + (() if plain["general.architecture"] in metadata.WINDOWED else _WINDOW)
+    lost = [knob for knob in differing_knobs(config, back) if knob not in allowed]
     if lost:
         raise ModelError(
             f"a GGUF file of {config.architecture!r} cannot say that {lost[0]}={getattr(config, lost[0])!r} (it would be read as "
@@ -144,20 +147,22 @@ def _parts(values: Tensor, entry: TensorEntry) -> Iterator[npt.NDArray[Any]]:
 class _Source:
     """The checkpoint's tensors by name, mapped from its files. Raises ModelError where one is missing or of another shape."""
 
-    def __init__(self, folder: Path, stored: Mapping[str, StoredTensor]) -> None:
-        self._folder, self._stored = folder, stored
-        self._file_of: dict[str, SafetensorsFile] = {}
+    def __init__(self, folder: Path, architecture: str, stored: Mapping[str, StoredTensor]) -> None:
+        self._place: dict[str, tuple[SafetensorsFile, str]] = {}
+        rename = family_of(architecture).rename
         for path in weight_files(folder):
             file = SafetensorsFile(path)
-            self._file_of |= dict.fromkeys(file.entries, file)
+            self._place |= {theirs: (file, name) for name in file.entries if (theirs := rename(name)) is not None}
         for name, tensor in stored.items():
-            if name not in self._file_of:
+            if name not in self._place:
                 raise ModelError(f"{name} is missing from the weights in {folder}; take all files from the same model")
-            shape = self._file_of[name].entries[name].shape
-            if shape != tensor.shape:
+            file, found = self._place[name]
+            if file.entries[found].shape != tensor.shape:
                 raise ModelError(
-                    f"{name} in {folder} has shape {shape}, its config.json says {tensor.shape}; take both from the same model"
+                    f"{name} in {folder} has shape {file.entries[found].shape}, its config.json says {tensor.shape}; "
+                    "take both from the same model"
                 )
 
     def tensor(self, name: str) -> Tensor:
-        return self._file_of[name].view(name)
+        file, found = self._place[name]
+        return file.view(found)

@@ -17,7 +17,7 @@ from dunwu.model.gguf.reading import tokenizer_files
 from dunwu.model.gguf.vocabulary import require_tokens
 from dunwu.model.safetensors_file import Outgoing, write_file
 
-_COMPUTED = ("rope_freqs.weight", "attn_rot_embd.weight")  # made from the configuration, and not weights
+_COMPUTED = (*metadata.FACTOR_TENSORS, "attn_rot_embd.weight")  # made from the configuration, and not weights
 
 
 def import_gguf(
@@ -32,7 +32,9 @@ def import_gguf(
     """
     file = Container(path)
     tokens = require_tokens(file.metadata, path)
-    factors = quantise.from_blocks(file, "rope_freqs.weight").tolist() if "rope_freqs.weight" in file.tensors else []
+    factors = {
+        name: quantise.from_blocks(file, name).tolist() for name in metadata.FACTOR_TENSORS if name in file.tensors
+    }
     config = config_from_hf(metadata.config_values(file.metadata, file.tensors, factors))
     stored = {tensor.name: tensor for tensor in family_of(config.architecture).stored(config)}
     plan = slots(config, stored)

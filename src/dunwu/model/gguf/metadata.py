@@ -6,14 +6,16 @@ for the value that was meant.
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dunwu.core.errors import ModelError
+from dunwu.model.blocks.rotary import attention_factor, yarn_mscale
 from dunwu.model.config import DecoderConfig, RopeScaling
+from dunwu.model.families.base import written_share
 from dunwu.model.gguf.container import Value
 
 GGUF_NAME: Mapping[str, str] = {
@@ -23,8 +25,8 @@ GGUF_NAME: Mapping[str, str] = {
 }  # fmt: skip
 """Hugging Face's `model_type` to llama.cpp's architecture."""
 
-WINDOWED = {"gemma2", "gemma3", "phi3"}
-"""Architectures in which llama.cpp has sliding windows."""
+WINDOWED = {"gemma2", "gemma3"}
+"""Architectures in which llama.cpp has sliding windows (Phi-3's are switched off there, Mistral's were never in)."""
 
 
 def key_values(config: DecoderConfig) -> dict[str, Value]:
@@ -50,8 +52,12 @@ def key_values(config: DecoderConfig) -> dict[str, Value]:
         values["rope.dimension_count"] = Value("u32", config.rotated_channels)
         values["rope.freq_base"] = Value("f32", config.rope_theta)
         values |= _scaling_keys(config.rope_scaling)
-    if arch in WINDOWED:
-        values["attention.sliding_window"] = Value("u32", config.sliding_window or 0)
+    if arch in WINDOWED and config.sliding_window:
+        pattern = [layer in config.sliding_layers for layer in range(config.num_hidden_layers)]
+        values["attention.sliding_window"] = Value("u32", config.sliding_window)
+        values["attention.sliding_window_pattern"] = Value("bool", pattern)
+    if config.local_rope_theta:
+        values["rope.freq_base_swa"] = Value("f32", config.local_rope_theta)
     if config.attention_softcap:
         values["attn_logit_softcapping"] = Value("f32", config.attention_softcap)
     if config.logits_softcap:
@@ -68,16 +74,22 @@ def _scaling_keys(scaling: RopeScaling | None) -> dict[str, Value]:
         return {}
     if scaling.kind == "dynamic":
         raise ModelError("llama.cpp has no dynamic NTK scaling of rotary positions; export to Hugging Face: --to hf")
-    values = {"rope.scaling.type": Value("str", scaling.kind), "rope.scaling.factor": Value("f32", scaling.factor)}
+    values: dict[str, Value] = {}
     if scaling.original_max_position_embeddings:
         values["rope.scaling.original_context_length"] = Value("u32", scaling.original_max_position_embeddings)
+    if scaling.kind == "longrope":  # its factors are tensors; a factor here would be applied on top of them
+        return values | {"rope.scaling.attn_factor": Value("f32", attention_factor(scaling))}
+    values |= {"rope.scaling.type": Value("str", scaling.kind), "rope.scaling.factor": Value("f32", scaling.factor)}
     if scaling.kind == "yarn":
         values["rope.scaling.yarn_beta_fast"] = Value("f32", scaling.beta_fast)
         values["rope.scaling.yarn_beta_slow"] = Value("f32", scaling.beta_slow)
-        if scaling.attention_factor is not None:  # llama.cpp multiplies by YaRN's own 0.1·ln(factor)+1 besides
-            own = 0.1 * math.log(scaling.factor) + 1.0
+        if scaling.attention_factor is not None:  # llama.cpp multiplies by YaRN's own factor besides
+            own = yarn_mscale(scaling.factor, 1.0)
             values["rope.scaling.attn_factor"] = Value("f32", scaling.attention_factor / own)
     return values
+
+
+FACTOR_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
 def rope_factors(config: DecoderConfig) -> dict[str, npt.NDArray[np.float32]]:
@@ -87,7 +99,7 @@ def rope_factors(config: DecoderConfig) -> dict[str, npt.NDArray[np.float32]]:
         return {}
     if scaling.kind == "llama3":
         return {"rope_freqs.weight": _llama3_factors(config.rotated_channels, config.rope_theta, scaling)}
-    if scaling.kind == "longrope":
+    if scaling.kind == "longrope":  # which of them counts llama.cpp decides by the context that it is given
         lists = {"long": scaling.long_factor, "short": scaling.short_factor}
         return {f"rope_factors_{name}.weight": np.asarray(list_, np.float32) for name, list_ in lists.items()}
     return {}
@@ -103,9 +115,9 @@ def _llama3_factors(channels: int, theta: float, scaling: RopeScaling) -> npt.ND
 
 
 def config_values(
-    metadata: Mapping[str, Any], tensors: Mapping[str, Any], factors: Sequence[float] = ()
+    metadata: Mapping[str, Any], tensors: Collection[str], factors: Mapping[str, Sequence[float]]
 ) -> dict[str, Any]:
-    """What `config.json` would hold, from a header, the tensors' names, and the tensor `rope_freqs` where there is one.
+    """What `config.json` would hold, from a header, the tensors' names, and those of `FACTOR_TENSORS` that there are.
 
     Raises ModelError for an architecture that we do not read (the nearest is named) and for keys that are missing.
     """
@@ -129,6 +141,7 @@ def config_values(
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
+        "sliding_window": None,
         **_token_ids(metadata),
     }
     values |= _rope_values(read, head_dim, factors)
@@ -190,27 +203,51 @@ def _token_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return ids
 
 
-def _rope_values(read: _Reader, head_dim: int, factors: Sequence[float]) -> dict[str, Any]:
+def _rope_values(read: _Reader, head_dim: int, factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     theta = read.number("rope.freq_base", 10_000.0)
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
     kind = read.get("rope.scaling.type")
-    if len(factors):
-        rope |= _llama3_values(theta, head_dim, factors)
+    if factors.get("rope_freqs.weight"):
+        scaling = _llama3_values(theta, head_dim, factors["rope_freqs.weight"])
+    elif factors.get("rope_factors_long.weight"):
+        scaling = _longrope_values(read, factors)
     elif kind in ("linear", "yarn"):
-        rope |= {"rope_type": kind, "factor": read.number("rope.scaling.factor", 1.0)}
-        if read.get("rope.scaling.original_context_length"):
-            rope["original_max_position_embeddings"] = read.count("rope.scaling.original_context_length")
-        if kind == "yarn":
-            rope["beta_fast"] = read.number("rope.scaling.yarn_beta_fast", 32.0)
-            rope["beta_slow"] = read.number("rope.scaling.yarn_beta_slow", 1.0)
-            if read.get("rope.scaling.attn_factor") is not None:
-                own = 0.1 * math.log(rope["factor"]) + 1.0
-                rope["attention_factor"] = _shortest(read.number("rope.scaling.attn_factor", 1.0) * own)
-    elif kind not in (None, "none"):
+        scaling = _stretch_values(read, kind)
+    elif kind in (None, "none"):
+        scaling = {}
+    else:
         raise ModelError(f"the GGUF file stretches positions by {kind!r}, which dunwu does not read from GGUF")
-    scaled = rope["rope_type"] != "default"
-    older = {key: value for key, value in rope.items() if key != "rope_theta"}
-    return {"rope_theta": theta, "rope_parameters": rope, "rope_scaling": older if scaled else None}
+    rope = {"rope_type": "default", **scaling, "rope_theta": theta}
+    values: dict[str, Any] = {"rope_theta": theta, "rope_parameters": rope, "rope_scaling": scaling or None}
+    turned = read.count("rope.dimension_count", head_dim)
+    if turned != head_dim:
+        values["partial_rotary_factor"] = rope["partial_rotary_factor"] = written_share(turned, head_dim)
+    return values
+
+
+def _stretch_values(read: _Reader, kind: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"rope_type": kind, "factor": read.number("rope.scaling.factor", 1.0)}
+    if read.get("rope.scaling.original_context_length"):
+        values["original_max_position_embeddings"] = read.count("rope.scaling.original_context_length")
+    if kind == "yarn":
+        values["beta_fast"] = read.number("rope.scaling.yarn_beta_fast", 32.0)
+        values["beta_slow"] = read.number("rope.scaling.yarn_beta_slow", 1.0)
+        if read.get("rope.scaling.attn_factor") is not None:
+            own = yarn_mscale(values["factor"], 1.0)
+            values["attention_factor"] = _shortest(read.number("rope.scaling.attn_factor", 1.0) * own)
+    return values
+
+
+def _longrope_values(read: _Reader, factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    lists = {
+        f"{name}_factor": [_shortest(one) for one in factors[f"rope_factors_{name}.weight"]]
+        for name in ("long", "short")
+    }
+    original = read.count("rope.scaling.original_context_length")
+    values = {"rope_type": "longrope", "original_max_position_embeddings": original, **lists}
+    factor = read.count("context_length") / original
+    given = read.number("rope.scaling.attn_factor", 1.0)
+    own = attention_factor(RopeScaling(kind="longrope", factor=factor, original_max_position_embeddings=original))
+    return values if math.isclose(given, own, rel_tol=1e-6) else values | {"attention_factor": given}
 
 
 def _llama3_values(theta: float, channels: int, factors: Sequence[float]) -> dict[str, Any]:
@@ -252,8 +289,50 @@ def _qwen3_moe(read: _Reader, _values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _gemma(read: _Reader, values: Mapping[str, Any]) -> dict[str, Any]:
+    """llama.cpp tells the 27B models, whose scale is another, by their number of layers."""
+    layers = values["num_hidden_layers"]
+    largest = layers == (46 if values["model_type"] == "gemma2" else 62)
+    scale = values["hidden_size"] // values["num_attention_heads"] if largest else values["head_dim"]
+    window = read.count("attention.sliding_window") if read.get("attention.sliding_window") else None
+    pattern = read.get("attention.sliding_window_pattern")
+    every = pattern if isinstance(pattern, int) else 2 if values["model_type"] == "gemma2" else 6
+    if not isinstance(pattern, list):
+        pattern = [bool((layer + 1) % every) for layer in range(layers)]
+    types = ["sliding_attention" if window and layer else "full_attention" for layer in pattern]
+    caps = {
+        "attn_logit_softcapping": read.get("attn_logit_softcapping") and read.number("attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": read.get("final_logit_softcapping") and read.number("final_logit_softcapping", 30.0),
+    }
+    rope = values["rope_parameters"]
+    local = {"rope_type": "default", "rope_theta": read.number("rope.freq_base_swa", 10_000.0)}
+    nested = {"full_attention": rope, "sliding_attention": local}
+    return {
+        "query_pre_attn_scalar": scale,
+        "sliding_window": window,
+        "layer_types": types,
+        **caps,
+        **({"rope_parameters": nested} if values["model_type"] == "gemma3_text" else {}),
+    }
+
+
+def _gpt2(_read: _Reader, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "n_embd": values["hidden_size"],
+        "n_inner": values["intermediate_size"],
+        "n_layer": values["num_hidden_layers"],
+        "n_head": values["num_attention_heads"],
+        "n_positions": values["max_position_embeddings"],
+        "layer_norm_epsilon": values["rms_norm_eps"],
+        "activation_function": "gelu_new",
+    }
+
+
 _SPECIAL: Mapping[str, Callable[[_Reader, Mapping[str, Any]], dict[str, Any]]] = {
     "mixtral": _mixtral,
     "qwen3_moe": _qwen3_moe,
+    "gemma2": _gemma,
+    "gemma3_text": _gemma,
+    "gpt2": _gpt2,
 }
 """What an architecture's config.json has beyond what all have."""
