@@ -156,7 +156,7 @@ def expert_product(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
     """
     if _has_grouped(x_MC, stack_ERC):
         return grouped_product(x_MC, stack_ERC, ends_E)
-    return one_by_one(x_MC, stack_ERC, ends_E)
+    return _not_compiled(x_MC, stack_ERC, ends_E)
 
 
 def _has_grouped(x_MC: Tensor, stack_ERC: Tensor) -> bool:
@@ -174,10 +174,13 @@ def grouped_product(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
     return F.grouped_mm(x_MC, stack_ERC.mT, offs=ends_E.to(torch.int32))
 
 
-@torch.compiler.disable
 def one_by_one(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
     """`expert_product` as one product for each expert that has rows."""
     return cast("Tensor", _ExpertProduct.apply(x_MC, stack_ERC, ends_E.tolist()))
+
+
+_not_compiled = cast("Callable[[Tensor, Tensor, Tensor], Tensor]", torch.compiler.disable(one_by_one))
+"""A compiler would make another graph for every share of tokens among the experts."""
 
 
 class _ExpertProduct(torch.autograd.Function):
