@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dunwu.core.errors import ModelError, TokenizerError
+from dunwu.core.errors import MissingExtraError, ModelError, TokenizerError
 from dunwu.model.config import DecoderConfig
 from dunwu.model.gguf import WRITTEN, export_gguf, import_gguf
 from dunwu.model.gguf.container import Container, TensorEntry, Value, write_container
@@ -157,7 +157,26 @@ def test_an_unknown_cutting_rule_is_refused(llama, tmp_path):
 
 
 def test_an_unknown_type_is_refused_with_the_list(llama, tmp_path):
-    with pytest.raises(ModelError, match=r"'q4_k_m'.*f32, f16.*llama-quantize"):
+    with pytest.raises(ModelError, match=r"'q7_x'.*f32, f16.*q4_k_m"):
+        export_gguf(llama, tmp_path / "x.gguf", dtype="q7_x", rules=RULES)
+
+
+def test_a_k_quant_is_made_and_read(tmp_path):
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    make_model(tmp_path / "m", architecture="llama", tie_word_embeddings=True, hidden_size=256, intermediate_size=256)
+    exported = export_gguf(tmp_path / "m", tmp_path / "x.gguf", dtype="q4_k_m", rules=RULES)
+    assert exported.numbers["Q4_K"] > exported.numbers["Q6_K"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "x.gguf"]
+    import_gguf(tmp_path / "x.gguf", tmp_path / "back", rules=NAMES)
+    before, after = load_model(tmp_path / "m").state_dict(), load_model(tmp_path / "back").state_dict()
+    name = "model.layers.0.mlp.gate_proj.weight"
+    assert 0 < (after[name] - before[name]).std() < 0.1 * before[name].std()
+
+
+def test_a_k_quant_without_llama_cpp_says_what_to_install(llama, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dunwu\[llamacpp\]'"):
         export_gguf(llama, tmp_path / "x.gguf", dtype="q4_k_m", rules=RULES)
 
 

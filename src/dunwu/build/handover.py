@@ -18,8 +18,9 @@ from dunwu.core.files import disk_errors, read_json, write_json
 from dunwu.core.units import format_bytes
 from dunwu.evaluate.parity import BOUNDS, EXACT, Bounds, Comparison, answers, ask, compare
 from dunwu.evaluate.peers import LlamaCppPeer, OwnPeer, Peer, TransformersPeer
-from dunwu.model.gguf import export_gguf, written_type
+from dunwu.model.gguf import export_gguf, require_written
 from dunwu.model.hub import load_model, save_model
+from dunwu.model.inspect import inspect_model
 from dunwu.tokenizer.pattern import PATTERN
 
 Form = Literal["hf", "gguf"]
@@ -54,7 +55,7 @@ class Handover:
 def hand_over(folder: Path, *, to: Form, dtype: str | None, out: Path | None, check: bool) -> Handover:
     """Export the model of `folder` and, with `check`, compare it in every engine that is installed.
 
-    `dtype`: for "hf" one of f32, f16, bf16 (None keeps the stored one), for "gguf" one of those that `written_type` knows (None
+    `dtype`: for "hf" one of f32, f16, bf16 (None keeps the stored one), for "gguf" one of those that `require_written` knows (None
     is f16). `out` None: a name made of the model's, in the present folder. The figures go into `dunwu.json`: of the exported
     folder, or, for a GGUF file, of the model that it was made from. Raises ModelError, TokenizerError, DiskError.
     """
@@ -69,7 +70,14 @@ def hand_over(folder: Path, *, to: Form, dtype: str | None, out: Path | None, ch
     with disk_errors(place):
         try:
             if to == "gguf":
-                size = export_gguf(folder, fresh, dtype=wanted or "f16", rules=GGUF_RULES, name=_name(folder)).size
+                size = export_gguf(
+                    folder,
+                    fresh,
+                    dtype=wanted or "f16",
+                    rules=GGUF_RULES,
+                    name=_name(folder),
+                    licence=inspect_model(folder).licence,
+                ).size
                 bounds = BOUNDS[wanted or "f16"]
             else:
                 size, bounds = _export_folder(folder, fresh, _HF_DTYPES[dtype.lower()] if dtype else None)
@@ -85,7 +93,7 @@ def hand_over(folder: Path, *, to: Form, dtype: str | None, out: Path | None, ch
 
 def _require_dtype(to: Form, dtype: str | None) -> None:
     if to == "gguf":
-        written_type(dtype or "f16")
+        require_written(dtype or "f16")
     elif dtype is not None and dtype.lower() not in _HF_DTYPES:
         raise ModelError(f"--dtype {dtype} is not one of a Hugging Face folder's; use one of {', '.join(_HF_DTYPES)}")
 

@@ -142,7 +142,7 @@ def export(
     dtype: Annotated[
         str | None,
         Parameter(
-            help="hf: f32, f16, bf16; default: as stored. gguf: also q8_0, q5_1, q5_0, q4_1, q4_0; default: f16."
+            help="hf: f32, f16, bf16; default: as stored. gguf: also q8_0, q4_k_m and the like; default: f16."
         ),
     ] = None,
     out: Annotated[

@@ -70,8 +70,10 @@ class Bounds:
 EXACT = Bounds(logits=1e-3)
 """Engines in float32 that add in another order."""
 BOUNDS: Mapping[str, Bounds] = {
-    "f32": Bounds(logits=5e-3), "f16": Bounds(kl=0.02), "bf16": Bounds(kl=0.05), "q8_0": Bounds(kl=0.05), "q5_1": Bounds(kl=0.5),
-    "q5_0": Bounds(kl=0.5), "q4_1": Bounds(kl=1.0), "q4_0": Bounds(kl=1.0),
+    "f32": Bounds(logits=5e-3), "f16": Bounds(kl=0.02), "bf16": Bounds(kl=0.05), "q8_0": Bounds(kl=0.05),
+    "q6_k": Bounds(kl=0.1), **dict.fromkeys(("q5_1", "q5_0", "q5_k_m", "q5_k_s"), Bounds(kl=0.5)),
+    **dict.fromkeys(("q4_1", "q4_0", "q4_k_m", "q4_k_s", "iq4_xs", "iq4_nl"), Bounds(kl=1.0)),
+    **dict.fromkeys(("q3_k_l", "q3_k_m", "q3_k_s", "q2_k"), Bounds(kl=2.0)),
 }  # fmt: skip
 """By the type of the matrices; llama.cpp looks GELU up in a table of float16 even where these are float32. Rounding alone stays far below; what is beyond is a mistake, or a model that cannot bear it."""
 

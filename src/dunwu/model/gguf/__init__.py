@@ -3,6 +3,7 @@ folder of one."""
 
 from dunwu.model.gguf.exporting import Exported, export_gguf
 from dunwu.model.gguf.importing import import_gguf
-from dunwu.model.gguf.quantise import WRITTEN, written_type
+from dunwu.model.gguf.kquants import K_QUANTS
+from dunwu.model.gguf.quantise import WRITTEN, require_written
 
-__all__ = ["WRITTEN", "Exported", "export_gguf", "import_gguf", "written_type"]
+__all__ = ["K_QUANTS", "WRITTEN", "Exported", "export_gguf", "import_gguf", "require_written"]

@@ -1,11 +1,11 @@
 """A model's folder to one GGUF file, a tensor at a time."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from dunwu.model.families import StoredTensor, config_from_hf, family_of
 from dunwu.model.folder import config_values as hf_values
 from dunwu.model.folder import weight_files
 from dunwu.model.gguf import metadata, quantise, vocabulary
-from dunwu.model.gguf.container import BLOCK_TYPE, BlockType, TensorEntry, Value, write_container
+from dunwu.model.gguf.container import BLOCK_TYPE, BlockType, Container, TensorEntry, Value, write_container
+from dunwu.model.gguf.kquants import K_QUANTS, requantise
 from dunwu.model.gguf.names import Slot, slots
 from dunwu.model.safetensors_file import SafetensorsFile
 
@@ -44,29 +45,61 @@ class Exported:
 
 
 def export_gguf(
-    folder: Path, out: Path, *, dtype: str = "f16", rules: Mapping[str, str] | None = None, name: str | None = None
+    folder: Path,
+    out: Path,
+    *,
+    dtype: str = "f16",
+    rules: Mapping[str, str] | None = None,
+    name: str | None = None,
+    licence: str | None = None,
 ) -> Exported:
     """Write the model of `folder` to the GGUF file `out`, with its tokenizer and chat template.
 
     `dtype` is the type of the matrices: norms, biases and routers stay in F32, rows that a type's blocks do not divide go to
-    F16, and with the 4- and 5-bit types the embedding and the head are Q8_0. `rules`: names of llama.cpp's for cutting rules
-    beyond those that `patterns.py` knows.
+    F16, and with the 4- and 5-bit types the embedding and the head are Q8_0. K-quants are llama.cpp's own mixtures. `rules`:
+    names of llama.cpp's for cutting rules beyond those that `patterns.py` knows.
     Raises ModelError or TokenizerError for a model that llama.cpp would not run as it is, MissingExtraError where quantising
-    needs the `gguf` package, DiskError.
+    needs a package, DiskError.
     """
-    wanted = quantise.written_type(dtype)
-    if wanted.name not in quantise.FLOATS:
-        quantise.require_package()
-    values = hf_values(folder)
-    config = config_from_hf(values)
+    quantise.require_written(dtype)
+    about = {"general.name": name or folder.resolve().name, "general.license": licence}
+    if dtype.lower() not in K_QUANTS:
+        return _write(folder, out, BLOCK_TYPE[dtype.upper()], rules or {}, about)
+    whole = out.with_name(f".{out.name}.float.tmp")
+    try:
+        _write(folder, whole, _float_type(folder), rules or {}, about)
+        requantise(whole, out, dtype.lower())
+    finally:
+        whole.unlink(missing_ok=True)
+    return _exported(out.stat().st_size, Container(out).tensors.values())
+
+
+def _float_type(folder: Path) -> BlockType:
+    """The smallest float that holds the weights as they are stored."""
+    stored = {entry.dtype for path in weight_files(folder) for entry in SafetensorsFile(path).entries.values()}
+    narrow = next((name for name in ("F16", "BF16") if stored == {quantise.FLOATS[name]}), "F32")
+    return BLOCK_TYPE[narrow]
+
+
+def _exported(size: int, entries: Iterable[TensorEntry]) -> Exported:
+    numbers: dict[str, int] = {}
+    for entry in entries:
+        numbers[entry.type.name] = numbers.get(entry.type.name, 0) + math.prod(entry.shape)
+    return Exported(size=size, numbers=numbers)
+
+
+def _write(
+    folder: Path, out: Path, wanted: BlockType, rules: Mapping[str, str], about: Mapping[str, str | None]
+) -> Exported:
+    config = config_from_hf(hf_values(folder))
     stored = {tensor.name: tensor for tensor in family_of(config.architecture).stored(config)}
     plan = slots(config, stored)
     files = vocabulary.TokenizerFiles.read(folder)
     header = (
         {"general.architecture": Value("str", metadata.GGUF_NAME[config.architecture])}
-        | _about(folder, values, wanted, name)
+        | _about(about, wanted)
         | metadata.key_values(config)
-        | vocabulary.key_values(files, config.vocab_size, rules=rules or {})
+        | vocabulary.key_values(files, config.vocab_size, rules=rules)
     )
     _require_nothing_lost(config, header, plan)
     source = _Source(folder, config.architecture, stored)
@@ -85,22 +118,16 @@ def export_gguf(
         packed = slot.layout.pack([source.tensor(theirs) for theirs in slot.theirs], config)[place]
         yield from _parts(packed, entry)
 
-    size = write_container(out, header, entries, data)
-    numbers: dict[str, int] = {}
-    for entry in entries:
-        numbers[entry.type.name] = numbers.get(entry.type.name, 0) + int(np.prod(entry.shape))
-    return Exported(size=size, numbers=numbers)
+    return _exported(write_container(out, header, entries, data), entries)
 
 
-def _about(folder: Path, values: Mapping[str, Any], block: BlockType, name: str | None) -> dict[str, Value]:
-    keys = {
+def _about(about: Mapping[str, str | None], block: BlockType) -> dict[str, Value]:
+    return {
         "general.type": Value("str", "model"),
-        "general.name": Value("str", name or folder.resolve().name),
+        **{key: Value("str", text) for key, text in about.items() if text},
         "general.file_type": Value("u32", quantise.FILE_TYPE[block.name]),
         "general.quantization_version": Value("u32", 2),
     }
-    licence = values.get("license")
-    return keys | ({"general.license": Value("str", licence)} if isinstance(licence, str) else {})
 
 
 def _require_nothing_lost(config: DecoderConfig, header: Mapping[str, Value], plan: list[Slot]) -> None:

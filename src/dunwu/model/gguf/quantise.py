@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from dunwu.core.errors import MissingExtraError, ModelError
-from dunwu.model.gguf.container import BLOCK_TYPE, BlockType, Container
+from dunwu.model.gguf.container import BlockType, Container
+from dunwu.model.gguf.kquants import K_QUANTS, require_llama_cpp
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 WRITTEN = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-"""What we write. Of the k-quants the package has the way back only; llama.cpp's own `llama-quantize` makes them of an F16 file.
-Its ternary types are for networks that were trained to three values."""
+"""What we write. Of the k-quants the package has the way back only: see `kquants.py`. Its ternary types are for networks that
+were trained to three values."""
 
 FILE_TYPE = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
 """llama.cpp's `general.file_type` (enum llama_ftype in llama.h): what most matrices are."""
@@ -22,13 +23,17 @@ CHUNK = 1 << 22
 """Numbers that are quantised at a time: bounds the scratch memory of the package, which computes in float64 for some types."""
 
 
-def written_type(name: str) -> BlockType:
-    """The type of that name. Raises ModelError naming those that we write."""
-    if name.upper() not in WRITTEN:
-        near = " (k-quants: write f16, then run llama.cpp's llama-quantize)" if "K" in name.upper() else ""
-        choices = ", ".join(one.lower() for one in WRITTEN)
-        raise ModelError(f"GGUF type {name!r} is not written by dunwu; choose one of {choices}{near}")
-    return BLOCK_TYPE[name.upper()]
+def require_written(name: str) -> None:
+    """Raise ModelError for a type that we do not write, naming those that we do; MissingExtraError for what it would need."""
+    if name.lower() in K_QUANTS:
+        require_llama_cpp()
+    elif name.upper() not in WRITTEN:
+        own, theirs = (", ".join(one.lower() for one in names) for names in (WRITTEN, K_QUANTS))
+        raise ModelError(
+            f"GGUF type {name!r} is not written; choose one of {own}, or, with llama-cpp-python, of {theirs}"
+        )
+    elif name.upper() not in FLOATS:
+        _package()
 
 
 def to_blocks(values: Tensor, block: BlockType) -> npt.NDArray[Any]:
@@ -74,11 +79,6 @@ def from_blocks(file: Container, name: str) -> Tensor:
     if not bool(torch.isfinite(values).all()):
         raise ModelError(f"{name} in {file.path} holds a value that is not finite; the file is damaged: fetch it again")
     return values
-
-
-def require_package() -> None:
-    """Raise MissingExtraError early where the numerics of quantised types are not installed."""
-    _package()
 
 
 def _package() -> Any:
