@@ -140,9 +140,10 @@ LEARNED = {
 def test_verify_mask_passes_what_can_be_trained_and_says_what_is_wrong(pair, request):
     ours, _ = pair
     style = request.node.callspec.params["pair"]
-    wrong = {"glm4": "no token ends answer 2", "smollm3": "so that a model trained on it would never stop"}
-    if style in wrong:
-        with pytest.raises(TokenizerError, match=wrong[style]):
+    if style == "glm4":  # the header of the next turn is what ends an answer, so that the last one has no end
+        with pytest.raises(
+            TokenizerError, match="no token ends answer 2, so that a model trained on it would never stop"
+        ):
             verify_mask(ours)
     else:
         verify_mask(ours)

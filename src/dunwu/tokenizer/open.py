@@ -42,8 +42,10 @@ class Encoded(NamedTuple):
 
 
 class OpenTokenizer:
-    """Text ↔ ids by Hugging Face's `tokenizers`.
+    """Text ↔ ids by Hugging Face's `tokenizers`, as `tokenizer.json` says.
 
+    transformers 5 reads no more than the vocabulary of that file for the class LlamaTokenizer (Llama 2), and then opens a text
+    after `<s>`, or one that begins with a space, without the space that sentencepiece and the file put there; we follow the file.
     `decode` is the library's own, without `clean_up_tokenization_spaces`: that old switch of transformers loses spaces.
     """
 

@@ -70,7 +70,7 @@ def verify_open_mask(tokenizer: OpenTokenizer) -> None:
             f"the chat template does not show which tokens are the model's: {len(runs)} runs for {len(answers)} answers; "
             "put {% generation %} and {% endgeneration %} around the answer and its end-of-turn token in it"
         )
-    ends = [run[-1] in tokenizer.stop_ids for run in runs]
+    ends = [any(number in tokenizer.stop_ids for number in run) for run in runs]
     if not all(ends):
         raise TokenizerError(
             f"in the chat template no token ends answer {ends.index(False) + 1}, so that a model trained on it would never "
