@@ -1,8 +1,8 @@
 """Rows with a text among their values: `.jsonl .json .csv .parquet`."""
 
 import csv
-import itertools
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
