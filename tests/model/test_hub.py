@@ -98,7 +98,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     [
         ({"model_type": "lama"}, "nearest .llama."),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope type='yarn'"),
+        ({"rope_parameters": {"rope_type": "mrope", "rope_theta": 1.0}}, "mrope"),
         ({"num_key_value_heads": 3}, r"num_attention_heads=4 is not divisible by .*=3; use one of \[1, 2, 4\]"),
         ({"head_dim": 5}, "head_dim=5 is odd"),
         ({"vocab_size": 0}, "vocab_size=0"),
