@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dunwu.build.handover import hand_over, report
+from dunwu.cli import run
 from dunwu.core.errors import ModelError, TokenizerError
 from dunwu.evaluate.parity import BOUNDS, CONVERSATIONS, EXACT, HARD_TEXTS, answers, ask, compare
 from dunwu.evaluate.peers import REFUSED, OwnPeer, TransformersPeer
@@ -74,7 +75,20 @@ def test_ourselves_against_ourselves_pass(own, ours, questions):
 def test_the_texts_are_as_hard_as_they_say():
     joined = "".join(HARD_TEXTS)
     assert "" in HARD_TEXTS
-    for sample in ("🙂", "\u200d", "\u0301", "ש", "بالعالم", "\r\n", "１", "〇", "<|im_end|>", " " * 40, "=" * 80, "𠀀"):
+    for sample in (
+        "🙂",
+        "\u200d",
+        "\u0301",
+        "ש",
+        "بالعالم",
+        "\r\n",
+        "１",
+        "〇",
+        "<|im_end|>",
+        " " * 40,
+        "=" * 80,
+        "𠀀",
+    ):
         assert sample in joined, sample
     assert max(map(len, HARD_TEXTS)) > 5000
 
@@ -233,3 +247,20 @@ def test_llama_cpp_agrees_where_it_is_installed(home, tmp_path):
     assert result.figures["logits"]["max_abs_difference"] < 1e-3
     assert result.figures["greedy"]["equal"] == result.figures["greedy"]["n"]
     assert result.figures["chat_template"]["differ"] == result.figures["chat_ids"]["differ"] == 0
+
+
+def test_the_command_says_how_it_went_and_ends_with_2_where_it_differs(home, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    assert run(["export", str(home), "--out", str(tmp_path / "good")]) == 0
+    assert "checked against transformers" in capsys.readouterr().out
+    said = TransformersPeer.encode
+    monkeypatch.setattr(TransformersPeer, "encode", lambda self, text: said(self, text)[:3])
+    assert run(["export", str(home), "--out", str(tmp_path / "bad")]) == 2
+    complaint = capsys.readouterr().err
+    assert f"{tmp_path / 'bad'}.failed" in complaint
+    assert "ids of" in complaint
+    assert "Traceback" not in complaint
+    assert run(["export", str(home), "--to", "gguf", "--dtype", "q9"]) == 2
+    assert "q8_0" in capsys.readouterr().err
+    assert run(["export", str(home), "--no-check", "--out", str(tmp_path / "fast")]) == 0
+    assert "not checked" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ def requantise(source: Path, out: Path, kind: str) -> None:
     require_llama_cpp()
     import llama_cpp
 
-    params = llama_cpp.llama_model_quantize_default_params()
+    params: Any = llama_cpp.llama_model_quantize_default_params()
     params.ftype = K_QUANTS[kind]
     params.nthread = torch.get_num_threads()
     fresh = out.with_name(f".{out.name}.{kind}.tmp")

@@ -1,18 +1,17 @@
 """A GGUF header's tokenizer as `tokenizer.json`, `tokenizer_config.json` and the chat template."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from dunwu.core.errors import TokenizerError
 from dunwu.model.gguf.patterns import rules_named
-from dunwu.model.gguf.vocabulary import BYTE, CONTROL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
+from dunwu.model.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
 
 Spec = dict[str, Any]
+T = TypeVar("T")
 
 
-def tokenizer_files(
-    metadata: Mapping[str, Any], tokens: Sequence[str], *, rules: Mapping[str, str]
-) -> tuple[Spec, Spec]:
+def tokenizer_files(metadata: Mapping[str, Any], tokens: list[str], *, rules: Mapping[str, str]) -> tuple[Spec, Spec]:
     """`tokenizer.json` and `tokenizer_config.json`; `rules` are cutting rules by the names that stand for them beyond the known.
 
     Raises TokenizerError for a kind of tokenizer that we do not read.
@@ -34,14 +33,21 @@ def tokenizer_files(
     return spec, config
 
 
-def _types(metadata: Mapping[str, Any], tokens: Sequence[str]) -> list[int]:
-    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+def _listed(metadata: Mapping[str, Any], key: str, kind: type[T]) -> list[T]:
+    values = metadata.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise TokenizerError(f"the GGUF key {key} is no list of {kind.__name__}; the file is damaged")
+    return values
+
+
+def _types(metadata: Mapping[str, Any], tokens: list[str]) -> list[int]:
+    types = _listed(metadata, "tokenizer.ggml.token_type", int) or [NORMAL] * len(tokens)
     if len(types) != len(tokens):
         raise TokenizerError(f"the GGUF file has {len(tokens)} tokens and {len(types)} types of them; it is damaged")
     return types
 
 
-def _vocabulary(metadata: Mapping[str, Any], tokens: Sequence[str], *, without: tuple[int, ...]) -> dict[str, int]:
+def _vocabulary(metadata: Mapping[str, Any], tokens: list[str], *, without: tuple[int, ...]) -> dict[str, int]:
     types = _types(metadata, tokens)
     vocabulary: dict[str, int] = {}
     for number, (token, kind) in enumerate(zip(tokens, types, strict=True)):
@@ -50,7 +56,7 @@ def _vocabulary(metadata: Mapping[str, Any], tokens: Sequence[str], *, without: 
     return vocabulary
 
 
-def _added(metadata: Mapping[str, Any], tokens: Sequence[str]) -> list[Spec]:
+def _added(metadata: Mapping[str, Any], tokens: list[str]) -> list[Spec]:
     return [
         {
             "id": number, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
@@ -75,32 +81,30 @@ def _bpe(vocabulary: dict[str, int], merges: list[list[str]], **options: Any) ->
     } | options  # fmt: skip
 
 
-def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str], rules: Mapping[str, str]) -> Spec:
-    name = metadata.get("tokenizer.ggml.pre")
-    known = ((rules[name],), False) if name in rules else rules_named(str(name))
+def _byte_level(metadata: Mapping[str, Any], tokens: list[str], rules: Mapping[str, str]) -> Spec:
+    name = str(metadata.get("tokenizer.ggml.pre"))
+    known = ((rules[name],), False) if name in rules else rules_named(name)
     if known is None:
         raise TokenizerError(
             f"the GGUF file's tokenizer cuts text by llama.cpp's rule {name!r}, which dunwu does not know; take the tokenizer "
             "from the model's Hugging Face folder"
         )
     cuts, ignore_merges = known
-    merges = [merge.split(" ", 1) for merge in metadata.get("tokenizer.ggml.merges", ())]
+    merges = [merge.split(" ", 1) for merge in _listed(metadata, "tokenizer.ggml.merges", str)]
     if any(len(merge) != 2 for merge in merges):
         raise TokenizerError("a merge in the GGUF file is not two tokens with a space between; the file is damaged")
     split = [{"type": "Split", "pattern": {"Regex": cut}, "behavior": "Isolated", "invert": False} for cut in cuts]
     to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return _spec(
-        _bpe(
-            _vocabulary(metadata, tokens, without=(UNUSED, CONTROL, USER_DEFINED)), merges, ignore_merges=ignore_merges
-        ),
+        _bpe(_vocabulary(metadata, tokens, without=(UNUSED,)), merges, ignore_merges=ignore_merges),
         None,
         {"type": "Sequence", "pretokenizers": [*split, to_bytes]},
         {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
     )
 
 
-def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Spec:
-    vocabulary = _vocabulary(metadata, tokens, without=(UNUSED, USER_DEFINED))
+def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str]) -> Spec:
+    vocabulary = _vocabulary(metadata, tokens, without=(UNUSED,))
     types = _types(metadata, tokens)
     unknown = next((token for token, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
     has_bytes = BYTE in types
@@ -110,7 +114,7 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Spec:
     decoders += [{"type": "ByteFallback"}] if has_bytes else []
     decoders += [{"type": "Fuse"}]
     decoders += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
-    merges = _merges(vocabulary, metadata.get("tokenizer.ggml.scores", ()), types)
+    merges = _merges(vocabulary, _listed(metadata, "tokenizer.ggml.scores", float), types)
     return _spec(
         _bpe(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=has_bytes),
         {"type": "Sequence", "normalizers": [*prefix, to_marks]},
@@ -125,7 +129,7 @@ def _merges(vocabulary: Mapping[str, int], scores: Sequence[float], types: Seque
         raise TokenizerError(f"the GGUF file has {len(types)} tokens and {len(scores)} scores; it is damaged")
     found: list[tuple[float, int, int, list[str]]] = []
     for token, number in vocabulary.items():
-        if types[number] not in (BYTE, CONTROL, UNKNOWN):
+        if types[number] not in (BYTE, CONTROL, UNKNOWN, USER_DEFINED):
             for place in range(1, len(token)):
                 left, right = token[:place], token[place:]
                 if left in vocabulary and right in vocabulary:
@@ -145,12 +149,16 @@ def _start_with(token: str, number: int) -> Spec:
     }
 
 
-def _config(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Spec:
+def _config(metadata: Mapping[str, Any], tokens: list[str]) -> Spec:
     def token(name: str) -> str | None:
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if number is not None and not 0 <= number < len(tokens):
-            raise TokenizerError(f"the GGUF file has {name}_token_id={number} and {len(tokens)} tokens; it is damaged")
-        return None if number is None else tokens[number]
+        if number is None:
+            return None
+        if not isinstance(number, int) or not 0 <= number < len(tokens):
+            raise TokenizerError(
+                f"the GGUF file has {name}_token_id={number!r} and {len(tokens)} tokens; it is damaged"
+            )
+        return tokens[number]
 
     config: Spec = {
         "tokenizer_class": "PreTrainedTokenizerFast",

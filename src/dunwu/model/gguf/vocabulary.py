@@ -213,7 +213,7 @@ def added_around(spec: Mapping[str, Any]) -> tuple[bool, bool]:
     return False, False
 
 
-def require_tokens(metadata: Mapping[str, Any], path: Path) -> Sequence[str]:
+def require_tokens(metadata: Mapping[str, Any], path: Path) -> list[str]:
     """The tokens of a file. Raises ModelError where it has none."""
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], str):
