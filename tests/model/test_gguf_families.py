@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dunwu.core.errors import ModelError
-from dunwu.model.config import DecoderConfig, Experts, RopeScaling
+from dunwu.model.config import DecoderConfig, Experts, Latent, RopeScaling
 from dunwu.model.decoder import Decoder, new_decoder
 from dunwu.model.families import FAMILIES
 from dunwu.model.gguf import export_gguf, import_gguf
@@ -27,6 +27,13 @@ LONGROPE = RopeScaling(
 GEMMA = {
     "norm_offset": 1.0, "norm_placement": "both", "activation": "gelu_tanh", "embedding_scale": 32**0.5,
     "attention_scale": 16**-0.5, "sliding_window": 7, "tie_word_embeddings": True, "head_dim": 16,
+}  # fmt: skip
+
+
+V2 = Experts(count=4, per_token=2, intermediate_size=32, shared_intermediate_size=64, router_float32=True)
+DEEPSEEK = {
+    "latent": Latent(q_rank=24, kv_rank=16, rope_dim=4, nope_dim=8, value_dim=6), "head_dim": 12, "num_key_value_heads": 4,
+    "rope_interleaved": True, "dense_layers": (0,),
 }  # fmt: skip
 
 
@@ -76,6 +83,29 @@ CONFIGS = {
     "mixtral": config_of(
         "mixtral", experts=Experts(count=4, per_token=2, intermediate_size=64, scores="softmax_after"), rope_theta=1e6
     ),
+    "qwen2_moe": config_of(
+        "qwen2_moe", attention_bias=True,
+        experts=Experts(count=4, per_token=2, intermediate_size=32, shared_intermediate_size=64, shared_gate=True),
+    ),
+    "deepseek_v2": config_of(
+        "deepseek_v2", **DEEPSEEK, experts=dataclasses.replace(V2, scale=2.0),
+        rope_scaling=dataclasses.replace(YARN, mscale=0.707, mscale_all_dim=0.707),
+        attention_scale=12**-0.5 * (0.0707 * math.log(4.0) + 1.0) ** 2,
+    ),
+    "deepseek_v3": config_of(
+        "deepseek_v3", **DEEPSEEK,
+        experts=dataclasses.replace(
+            V2, count=8, scores="sigmoid", normalise=True, scale=2.5, groups=4, groups_per_token=2, group_score="best_two",
+            correction=True,
+        ),
+    ),
+    "gpt_oss": config_of(
+        "gpt_oss", attention_bias=True, attention_output_bias=True, sinks=True, sliding_window=6, sliding_layers=(0, 2),
+        activation="clamped_silu", activation_limit=7.0, intermediate_size=32, rope_theta=150_000.0,
+        experts=Experts(
+            count=4, per_token=2, intermediate_size=32, scores="softmax_after", router_bias=True, bias=True
+        ),
+    ),
     "qwen3_moe": config_of(
         "qwen3_moe", qk_norm="head", experts=Experts(count=4, per_token=2, intermediate_size=32, normalise=True)
     ),
@@ -93,6 +123,9 @@ def strong(config: DecoderConfig) -> Decoder:
                 parameter.copy_(noise * 1.5 / math.sqrt(parameter.shape[-1]))
             else:
                 parameter.copy_(0.3 * noise + (parameter if name.endswith("weight") else 0))
+        for name, buffer in model.named_buffers():
+            if name in model.state_dict():
+                buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
     return model
 
 
@@ -173,6 +206,13 @@ LOST = {
     "untruncated YaRN": (
         "qwen2", {"rope_scaling": dataclasses.replace(YARN, truncate=False)}, "rope_scaling",
     ),
+    "queries without a bottleneck": (
+        "deepseek_v2", {"latent": dataclasses.replace(DEEPSEEK["latent"], q_rank=None)}, "q_lora_rank null",
+    ),
+    "groups by their best expert": (
+        "deepseek_v2", {"experts": dataclasses.replace(V2, groups=2, groups_per_token=1)}, "best two",
+    ),
+    "another limit": ("gpt_oss", {"activation_limit": 5.0}, "activation_limit"),
     "another activation": ("gpt2", {"activation": "gelu"}, "activation"),
 }  # fmt: skip
 

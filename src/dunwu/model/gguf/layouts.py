@@ -59,3 +59,39 @@ STACKED = Layout(  # the experts' matrices [R, D] as one tensor [E, R, D]
     lambda xs, _config: [torch.stack(list(xs))],
     lambda xs, _config: list(xs[0].unbind(0)),
 )
+FLATTENED = Layout(  # a matrix of one row as a vector
+    lambda xs, _config: [x.reshape(-1) for x in xs],
+    lambda xs, _config: [x.reshape(1, -1) for x in xs],
+)
+TURNED = Layout(  # gpt-oss multiplies its experts from the right
+    lambda xs, _config: [x.mT for x in xs],
+    lambda xs, _config: [x.mT for x in xs],
+)
+
+
+def _woven(gate: Tensor, up: Tensor) -> Tensor:
+    return torch.stack((gate, up), dim=-1).flatten(-2)
+
+
+WOVEN_TURNED = Layout(  # gate and up in turns along the last axis, [E, D, 2F], to two tensors [E, F, D]
+    lambda xs, _config: [xs[0][..., ::2].mT, xs[0][..., 1::2].mT],
+    lambda xs, _config: [_woven(xs[0].mT, xs[1].mT)],
+)
+WOVEN = Layout(
+    lambda xs, _config: [xs[0][..., ::2], xs[0][..., 1::2]],
+    lambda xs, _config: [_woven(xs[0], xs[1])],
+)
+
+
+def _latent_parts(xs: Tensors, config: DecoderConfig) -> Tensors:
+    """The matrix that makes keys and values of the latent vector, as one for keys, turned, and one for values, by head."""
+    assert config.latent is not None
+    by_head = xs[0].view(config.num_attention_heads, -1, xs[0].shape[-1])
+    return [by_head[:, : config.latent.nope_dim].mT, by_head[:, config.latent.nope_dim :]]
+
+
+def _latent_whole(xs: Tensors, _config: DecoderConfig) -> Tensors:
+    return [torch.cat((xs[0].mT, xs[1]), dim=1).flatten(0, 1)]
+
+
+LATENT = Layout(_latent_parts, _latent_whole)

@@ -6,7 +6,7 @@ for the value that was meant.
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,17 @@ from dunwu.model.blocks.rotary import attention_factor, yarn_mscale
 from dunwu.model.config import DecoderConfig, RopeScaling
 from dunwu.model.families.base import written_share
 from dunwu.model.gguf.container import Value
+from dunwu.model.gguf.keys import Reader, shortest
+from dunwu.model.gguf.special import SIGMOID, SPECIAL_KEYS, SPECIAL_VALUES
 
 GGUF_NAME: Mapping[str, str] = {
     "llama": "llama", "mistral": "llama", "mixtral": "llama", "smollm3": "smollm3", "qwen2": "qwen2", "qwen3": "qwen3",
-    "qwen3_moe": "qwen3moe", "gemma2": "gemma2", "gemma3_text": "gemma3", "olmo2": "olmo2", "phi3": "phi3", "glm4": "glm4",
+    "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "gemma2": "gemma2", "gemma3_text": "gemma3", "olmo2": "olmo2", "phi3": "phi3", "glm4": "glm4",
     "gpt2": "gpt2",
 }  # fmt: skip
 """Hugging Face's `model_type` to llama.cpp's architecture."""
 
-WINDOWED = {"gemma2", "gemma3"}
+WINDOWED = {"gemma2", "gemma3", "gpt-oss"}
 """Architectures in which llama.cpp has sliding windows (Phi-3's are switched off there, Mistral's were never in)."""
 
 
@@ -66,6 +68,8 @@ def key_values(config: DecoderConfig) -> dict[str, Value]:
         values["expert_count"] = Value("u32", config.experts.count)
         values["expert_used_count"] = Value("u32", config.experts.per_token)
         values["expert_feed_forward_length"] = Value("u32", config.experts.intermediate_size)
+    special = SPECIAL_KEYS.get(config.architecture)
+    values |= special(config) if special else {}
     return {"general.architecture": Value("str", arch)} | {f"{arch}.{key}": value for key, value in values.items()}
 
 
@@ -83,6 +87,8 @@ def _scaling_keys(scaling: RopeScaling | None) -> dict[str, Value]:
     if scaling.kind == "yarn":
         values["rope.scaling.yarn_beta_fast"] = Value("f32", scaling.beta_fast)
         values["rope.scaling.yarn_beta_slow"] = Value("f32", scaling.beta_slow)
+        if scaling.mscale_all_dim:  # as old files have it: a tenth, and only of DeepSeek's
+            values["rope.scaling.yarn_log_multiplier"] = Value("f32", 0.1 * scaling.mscale_all_dim)
         if scaling.attention_factor is not None:  # llama.cpp multiplies by YaRN's own factor besides
             own = yarn_mscale(scaling.factor, 1.0)
             values["rope.scaling.attn_factor"] = Value("f32", scaling.attention_factor / own)
@@ -123,7 +129,7 @@ def config_values(
     """
     arch = metadata.get("general.architecture")
     model_type = _model_type(arch, metadata)
-    read = _Reader(str(arch), metadata)
+    read = Reader(str(arch), metadata)
     heads, width = read.count("attention.head_count"), read.count("embedding_length")
     head_dim = read.count("attention.key_length", width // heads)
     epsilon = read.number("attention.layer_norm_rms_epsilon", read.number("attention.layer_norm_epsilon", 1e-6))
@@ -145,13 +151,15 @@ def config_values(
         **_token_ids(metadata),
     }
     values |= _rope_values(read, head_dim, factors)
-    special = _SPECIAL.get(model_type)
+    special = SPECIAL_VALUES.get(model_type)
     return values | (special(read, values) if special else {})
 
 
 def _model_type(arch: Any, metadata: Mapping[str, Any]) -> str:
     if arch == "llama" and metadata.get("llama.expert_count"):
         return "mixtral"
+    if arch == "deepseek2" and metadata.get("deepseek2.expert_gating_func") == SIGMOID:
+        return "deepseek_v3"
     for model_type, name in GGUF_NAME.items():
         if name == arch:
             return model_type
@@ -163,37 +171,6 @@ def _model_type(arch: Any, metadata: Mapping[str, Any]) -> str:
     )
 
 
-class _Reader:
-    """The keys of one architecture, checked for type."""
-
-    def __init__(self, arch: str, metadata: Mapping[str, Any]) -> None:
-        self._arch, self._metadata = arch, metadata
-
-    def get(self, key: str) -> Any:
-        return self._metadata.get(f"{self._arch}.{key}")
-
-    def count(self, key: str, default: int | None = None) -> int:
-        value = self.get(key)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
-            shown = "a list" if isinstance(value, list) else repr(value)
-            raise ModelError(f"the GGUF key {self._arch}.{key} is {shown}; it must be a whole number above 0")
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ModelError(f"the GGUF key {self._arch}.{key} is {value!r}; it must be a finite number")
-        return _shortest(value)
-
-
-def _shortest(value: float) -> float:
-    return float(str(np.float32(value)))
-
-
 def _token_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
     names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
     ids = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in names.items()}
@@ -203,7 +180,7 @@ def _token_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return ids
 
 
-def _rope_values(read: _Reader, head_dim: int, factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _rope_values(read: Reader, head_dim: int, factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     theta = read.number("rope.freq_base", 10_000.0)
     kind = read.get("rope.scaling.type")
     if factors.get("rope_freqs.weight"):
@@ -211,7 +188,7 @@ def _rope_values(read: _Reader, head_dim: int, factors: Mapping[str, Sequence[fl
     elif factors.get("rope_factors_long.weight"):
         scaling = _longrope_values(read, factors)
     elif kind in ("linear", "yarn"):
-        scaling = _stretch_values(read, kind)
+        scaling = _stretch_values(read, str(kind))
     elif kind in (None, "none"):
         scaling = {}
     else:
@@ -224,22 +201,25 @@ def _rope_values(read: _Reader, head_dim: int, factors: Mapping[str, Sequence[fl
     return values
 
 
-def _stretch_values(read: _Reader, kind: str) -> dict[str, Any]:
+def _stretch_values(read: Reader, kind: str) -> dict[str, Any]:
     values: dict[str, Any] = {"rope_type": kind, "factor": read.number("rope.scaling.factor", 1.0)}
     if read.get("rope.scaling.original_context_length"):
         values["original_max_position_embeddings"] = read.count("rope.scaling.original_context_length")
     if kind == "yarn":
         values["beta_fast"] = read.number("rope.scaling.yarn_beta_fast", 32.0)
         values["beta_slow"] = read.number("rope.scaling.yarn_beta_slow", 1.0)
+        if read.get("rope.scaling.yarn_log_multiplier") is not None:
+            both = shortest(10.0 * read.number("rope.scaling.yarn_log_multiplier", 0.0))
+            values |= {"mscale": both, "mscale_all_dim": both}
         if read.get("rope.scaling.attn_factor") is not None:
             own = yarn_mscale(values["factor"], 1.0)
-            values["attention_factor"] = _shortest(read.number("rope.scaling.attn_factor", 1.0) * own)
+            values["attention_factor"] = shortest(read.number("rope.scaling.attn_factor", 1.0) * own)
     return values
 
 
-def _longrope_values(read: _Reader, factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _longrope_values(read: Reader, factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     lists = {
-        f"{name}_factor": [_shortest(one) for one in factors[f"rope_factors_{name}.weight"]]
+        f"{name}_factor": [shortest(one) for one in factors[f"rope_factors_{name}.weight"]]
         for name in ("long", "short")
     }
     original = read.count("rope.scaling.original_context_length")
@@ -252,7 +232,7 @@ def _longrope_values(read: _Reader, factors: Mapping[str, Sequence[float]]) -> d
 
 def _llama3_values(theta: float, channels: int, factors: Sequence[float]) -> dict[str, Any]:
     """The parameters behind llama3's divisors. The file does not keep them: those published are tried."""
-    factor = _shortest(max(factors))
+    factor = shortest(max(factors))
     for original in (8192, 4096, 16384, 32768, 2048, 1024, 512, 256, 128, 64, 32, 16):
         scaling = RopeScaling(kind="llama3", factor=factor, original_max_position_embeddings=original)
         guess = _llama3_factors(2 * len(factors), theta, scaling)
@@ -268,71 +248,3 @@ def _llama3_values(theta: float, channels: int, factors: Sequence[float]) -> dic
         "the GGUF file's rope_freqs are not those of Llama 3's rule with low_freq_factor 1 and high_freq_factor 4; "
         "take the model from its Hugging Face folder"
     )
-
-
-def _mixtral(read: _Reader, _values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "num_local_experts": read.count("expert_count"),
-        "num_experts_per_tok": read.count("expert_used_count"),
-        "sliding_window": None,
-    }
-
-
-def _qwen3_moe(read: _Reader, _values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "num_experts": read.count("expert_count"),
-        "num_experts_per_tok": read.count("expert_used_count"),
-        "moe_intermediate_size": read.count("expert_feed_forward_length"),
-        "norm_topk_prob": True,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-    }
-
-
-def _gemma(read: _Reader, values: Mapping[str, Any]) -> dict[str, Any]:
-    """llama.cpp tells the 27B models, whose scale is another, by their number of layers."""
-    layers = values["num_hidden_layers"]
-    largest = layers == (46 if values["model_type"] == "gemma2" else 62)
-    scale = values["hidden_size"] // values["num_attention_heads"] if largest else values["head_dim"]
-    window = read.count("attention.sliding_window") if read.get("attention.sliding_window") else None
-    pattern = read.get("attention.sliding_window_pattern")
-    every = pattern if isinstance(pattern, int) else 2 if values["model_type"] == "gemma2" else 6
-    if not isinstance(pattern, list):
-        pattern = [bool((layer + 1) % every) for layer in range(layers)]
-    types = ["sliding_attention" if window and layer else "full_attention" for layer in pattern]
-    caps = {
-        "attn_logit_softcapping": read.get("attn_logit_softcapping") and read.number("attn_logit_softcapping", 50.0),
-        "final_logit_softcapping": read.get("final_logit_softcapping") and read.number("final_logit_softcapping", 30.0),
-    }
-    rope = values["rope_parameters"]
-    local = {"rope_type": "default", "rope_theta": read.number("rope.freq_base_swa", 10_000.0)}
-    nested = {"full_attention": rope, "sliding_attention": local}
-    return {
-        "query_pre_attn_scalar": scale,
-        "sliding_window": window,
-        "layer_types": types,
-        **caps,
-        **({"rope_parameters": nested} if values["model_type"] == "gemma3_text" else {}),
-    }
-
-
-def _gpt2(_read: _Reader, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "n_embd": values["hidden_size"],
-        "n_inner": values["intermediate_size"],
-        "n_layer": values["num_hidden_layers"],
-        "n_head": values["num_attention_heads"],
-        "n_positions": values["max_position_embeddings"],
-        "layer_norm_epsilon": values["rms_norm_eps"],
-        "activation_function": "gelu_new",
-    }
-
-
-_SPECIAL: Mapping[str, Callable[[_Reader, Mapping[str, Any]], dict[str, Any]]] = {
-    "mixtral": _mixtral,
-    "qwen3_moe": _qwen3_moe,
-    "gemma2": _gemma,
-    "gemma3_text": _gemma,
-    "gpt2": _gpt2,
-}
-"""What an architecture's config.json has beyond what all have."""

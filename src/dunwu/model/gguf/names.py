@@ -12,11 +12,16 @@ from dunwu.model.config import DecoderConfig
 from dunwu.model.families import StoredTensor
 from dunwu.model.gguf.layouts import (
     AS_IS,
+    FLATTENED,
     KEY_ROTATION,
+    LATENT,
     PLUS_ONE,
     QUERY_ROTATION,
     STACKED,
     TRANSPOSED,
+    TURNED,
+    WOVEN,
+    WOVEN_TURNED,
     Layout,
 )
 
@@ -37,6 +42,8 @@ class Row:
     file: str
     theirs: str
     layout: Layout = AS_IS
+    second: str | None = None
+    """Another tensor of the file that the same one becomes a part of."""
 
 
 def _with_bias(file: str, theirs: str, layout: Layout = AS_IS) -> tuple[Row, Row]:
@@ -100,6 +107,46 @@ _QWEN = (*_ENDS, *_attention(), *_PRE_NORMS, *_GATED_MLP)
 _SPLIT_EXPERTS = "mlp.experts.{e}"
 _MIXTRAL_EXPERTS = "block_sparse_moe.experts.{e}"
 
+_SHARED = tuple(
+    Row(f"{_AT}.ffn_{name}_shexp.weight", f"{_IN}.mlp.{{shared}}.{name}_proj.weight") for name in ("gate", "up", "down")
+)
+
+
+def _shared(theirs: str) -> tuple[Row, ...]:
+    return tuple(Row(row.file, row.theirs.replace("{shared}", theirs)) for row in _SHARED)
+
+
+_QWEN_EXPERTS = _experts(
+    "mlp.gate", f"{_SPLIT_EXPERTS}.gate_proj", f"{_SPLIT_EXPERTS}.up_proj", f"{_SPLIT_EXPERTS}.down_proj"
+)
+_DEEPSEEK = (
+    *_ENDS,
+    *_PRE_NORMS,
+    *_GATED_MLP,
+    *_QWEN_EXPERTS,
+    *_shared("shared_experts"),
+    Row(f"{_AT}.exp_probs_b.bias", f"{_IN}.mlp.gate.e_score_correction_bias"),
+    *(
+        Row(f"{_AT}.{file}.weight", f"{_IN}.self_attn.{theirs}.weight")
+        for file, theirs in (
+            ("attn_q", "q_proj"), ("attn_q_a", "q_a_proj"), ("attn_q_a_norm", "q_a_layernorm"), ("attn_q_b", "q_b_proj"),
+            ("attn_kv_a_mqa", "kv_a_proj_with_mqa"), ("attn_kv_a_norm", "kv_a_layernorm"), ("attn_output", "o_proj"),
+        )
+    ),
+    Row(f"{_AT}.attn_k_b.weight", f"{_IN}.self_attn.kv_b_proj.weight", LATENT, f"{_AT}.attn_v_b.weight"),
+)  # fmt: skip
+_GPT_OSS = (
+    *_ENDS,
+    *_attention(),
+    Row(f"{_AT}.attn_sinks.weight", f"{_IN}.self_attn.sinks"),
+    *_norms(attn_norm="input_layernorm", post_attention_norm="post_attention_layernorm"),
+    *_with_bias(f"{_AT}.ffn_gate_inp", f"{_IN}.mlp.router"),
+    Row(f"{_AT}.ffn_gate_exps.weight", f"{_IN}.mlp.experts.gate_up_proj", WOVEN_TURNED, f"{_AT}.ffn_up_exps.weight"),
+    Row(f"{_AT}.ffn_gate_exps.bias", f"{_IN}.mlp.experts.gate_up_proj_bias", WOVEN, f"{_AT}.ffn_up_exps.bias"),
+    Row(f"{_AT}.ffn_down_exps.weight", f"{_IN}.mlp.experts.down_proj", TURNED),
+    Row(f"{_AT}.ffn_down_exps.bias", f"{_IN}.mlp.experts.down_proj_bias"),
+)
+
 TABLES: Mapping[str, tuple[Row, ...]] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -114,12 +161,16 @@ TABLES: Mapping[str, tuple[Row, ...]] = {
     ),
     "qwen2": _QWEN,
     "qwen3": _QWEN,
-    "qwen3_moe": (
+    "qwen2_moe": (
         *_QWEN,
-        *_experts(
-            "mlp.gate", f"{_SPLIT_EXPERTS}.gate_proj", f"{_SPLIT_EXPERTS}.up_proj", f"{_SPLIT_EXPERTS}.down_proj"
-        ),
+        *_QWEN_EXPERTS,
+        *_shared("shared_expert"),
+        Row(f"{_AT}.ffn_gate_inp_shexp.weight", f"{_IN}.mlp.shared_expert_gate.weight", FLATTENED),
     ),
+    "qwen3_moe": (*_QWEN, *_QWEN_EXPERTS),
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v3": _DEEPSEEK,
+    "gpt_oss": _GPT_OSS,
     "gemma2": (*_OFFSET_ENDS, *_attention(), *_FOUR_OFFSET_NORMS, *_GATED_MLP),
     "gemma3_text": (*_OFFSET_ENDS, *_attention(norm=PLUS_ONE), *_FOUR_OFFSET_NORMS, *_GATED_MLP),
     "olmo2": (
@@ -193,4 +244,5 @@ def _counted(row: Row, config: DecoderConfig) -> Iterator[Slot]:
     for n in layers:
         theirs = tuple(row.theirs.format(n=n, e=e) for e in experts)
         if theirs:
-            yield Slot((row.file.format(n=n),), theirs, row.layout)
+            files = (row.file, row.second) if row.second else (row.file,)
+            yield Slot(tuple(file.format(n=n) for file in files), theirs, row.layout)
