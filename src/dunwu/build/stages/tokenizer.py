@@ -120,7 +120,8 @@ def _shards(work: Work, corpus: Path, tokenizer: TokenizerLike, name: str) -> Sh
         work.folder / name,
         progress=work.progress,
         workers=available_cores(),
-        start_ids=tokenizer.start_ids,
+        # What ends a document of ours also opens the next one: it is not written twice.
+        start_ids=() if tuple(tokenizer.start_ids) == (tokenizer.eos_id,) else tokenizer.start_ids,
     )
 
 
