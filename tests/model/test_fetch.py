@@ -1,5 +1,6 @@
 """Models by name, through the real `huggingface_hub`, from a small hub on this machine."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from dunwu.core.errors import ModelError
+from dunwu.model.families import config_to_hf
 from dunwu.model.fetch import is_hub_name, model_folder
 
+from .helpers import TINY
 from .hub_server import COMMIT, GATED, Hub
 
 NAME = "someone/tiny"
@@ -149,6 +152,21 @@ def test_what_cannot_be_fetched_says_why_and_what_to_do(
     with pytest.raises(ModelError, match=message):
         raise ModelError(done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_looking_at_a_model_of_the_hub_does_not_fetch_its_weights(hub: Hub, tmp_path: Path) -> None:
+    hub.files["config.json"] = json.dumps(config_to_hf(TINY)).encode()
+    done = subprocess.run(
+        [sys.executable, "-m", "dunwu", "inspect", NAME],
+        env=environment(hub, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert NAME in done.stdout.splitlines()[0]
+    assert "no weights here" in done.stdout
+    assert "model.safetensors" not in hub.fetched
 
 
 def test_a_repository_without_a_config_is_no_model(hub: Hub, tmp_path: Path) -> None:

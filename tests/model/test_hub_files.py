@@ -4,6 +4,8 @@ import json
 import math
 import os
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -368,3 +370,45 @@ def test_saving_again_in_fewer_files_leaves_no_stale_ones(sharded: Path) -> None
 def test_metadata_of_a_file_is_kept(tmp_path: Path) -> None:
     write_tensors(tmp_path / "t.safetensors", {"a": torch.ones(1)}, metadata={"step": "7"})
     assert SafetensorsFile(tmp_path / "t.safetensors").metadata == {"format": "pt", "step": "7"}
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from dunwu.model.hub import load_model, save_model
+
+def status(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key + ":"))
+
+folder, other = Path(sys.argv[1]), Path(sys.argv[2])
+load_model(folder / "small", dtype=torch.float32)
+for _ in range(2):  # the first time also brings in what torch loads late
+    Path("/proc/self/clear_refs").write_text("5")
+    base = status("VmRSS")
+    model = load_model(folder, dtype=torch.float32)
+    loading = status("VmHWM") - base
+    Path("/proc/self/clear_refs").write_text("5")
+    base = status("VmRSS")
+    save_model(model, other)
+    saving = status("VmHWM") - base
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    largest = max(parameter.nbytes for parameter in model.parameters())
+    del model
+print(loading, saving, weights, largest)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+def test_no_more_is_held_than_the_model_and_one_tensor(tmp_path: Path) -> None:
+    wide = replace(TINY, vocab_size=4000, hidden_size=512, intermediate_size=1024, num_hidden_layers=4, head_dim=128)
+    save_model(lively(wide).to(torch.bfloat16), tmp_path)
+    save_model(lively(TINY), tmp_path / "small")
+    command = [sys.executable, "-c", PEAK, str(tmp_path), str(tmp_path / "again")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    loading, saving, weights, largest = map(int, done.stdout.split())
+    slack = 6_000_000  # pages of libraries and of the heap
+    assert weights > 50_000_000
+    assert loading <= weights + largest + slack
+    assert saving <= largest + slack

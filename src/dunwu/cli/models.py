@@ -40,12 +40,12 @@ def inspect(model: str, *, as_json: bool, revision: str | None) -> None:
     if as_json:
         print(json.dumps(asdict(facts) | {"embedding_share": round(facts.embedding_share, 4)}, indent=2))
         return
-    for label, text in _lines(facts):
+    for label, text in _lines(facts, name=model):
         print(harmless(f"{label:<12} {text}").replace("\n", "␊"))
 
 
-def _lines(facts: ModelFacts) -> Iterator[tuple[str, str]]:
-    yield "model", (facts.name or Path(facts.folder).name) + (f", from {facts.source}" if facts.source else "")
+def _lines(facts: ModelFacts, *, name: str) -> Iterator[tuple[str, str]]:
+    yield "model", (facts.name or name) + (f", from {facts.source}" if facts.source else "")
     yield "kind", f"{facts.architecture} ({facts.class_name})"
     yield "shape", ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in facts.shape.items())
     active = ""
@@ -61,7 +61,7 @@ def _lines(facts: ModelFacts) -> Iterator[tuple[str, str]]:
         files = "1 file" if facts.stored.files == 1 else f"{facts.stored.files} files"
         yield "on disk", f"{format_bytes(facts.stored.bytes)} of {facts.stored.dtype} in {files}"
     else:
-        yield "on disk", "no weights that can be used" if facts.problems else "no weights"
+        yield "on disk", "no weights here"
     words = facts.vocabulary
     if words.size is not None:
         yield "tokenizer", f"{words.kind}, {words.size} ids"
