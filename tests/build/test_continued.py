@@ -4,20 +4,28 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from dunwu.build import base as base_module
 from dunwu.build import training
 from dunwu.build.graph import lay_out
 from dunwu.build.home import Home
+from dunwu.build.learn import rewarm_share
 from dunwu.build.registry import STAGES
 from dunwu.build.stages.pretrain import PRETRAIN
 from dunwu.build.stages.tokenizer import TOKENIZER
 from dunwu.cli import run
-from dunwu.core.errors import DunwuError, RecipeError
+from dunwu.core.errors import RecipeError
 from dunwu.core.files import sha256_file
 from dunwu.core.load import check_recipe, load_recipe
+from dunwu.core.recipe import PretrainSection
+from dunwu.corpus.shards import TokenShards
 from dunwu.evaluate.forgetting import read_scorecard
-from dunwu.model.hub import load_config, load_model
+from dunwu.model.config import DecoderConfig
+from dunwu.model.decoder import new_decoder
+from dunwu.model.hub import load_config, load_model, save_model
 from dunwu.tokenizer.extend import read_extension
 from dunwu.tokenizer.load import load_tokenizer
 from tests.test_cli import write_documents
@@ -161,6 +169,55 @@ def test_transformers_reads_the_grown_model(place):
     assert torch.allclose(theirs(torch.tensor([ids])).logits, found, atol=1e-4)
 
 
+def write_open_model(folder: Path) -> None:
+    """As others publish theirs: special tokens behind the vocabulary, one of them before every text, padded embeddings."""
+    trained = tokenizers.Tokenizer(models.BPE(ignore_merges=True))
+    trained.normalizer = normalizers.NFC()
+    cut = pre_tokenizers.Split(tokenizers.Regex(r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"), "isolated")
+    trained.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    trained.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False)
+    trained.train_from_iterator(["the class of the statement is the same"] * 9, trainer)
+    trained.add_special_tokens(["<|begin|>", "<|end|>"])
+    trained.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", trained.token_to_id("<|begin|>"))]
+    )
+    size = trained.get_vocab_size()
+    config = DecoderConfig(
+        architecture="llama", vocab_size=size + 10, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=16, max_position_embeddings=512,
+        tie_word_embeddings=False, bos_token_id=size - 2, eos_token_id=size - 1,
+    )  # fmt: skip
+    save_model(new_decoder(config, seed=0, dtype=torch.bfloat16), folder)
+    trained.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**names, "add_bos_token": True}))
+
+
+def test_a_model_of_others_goes_on_with_its_own_ids_its_own_beginning_and_its_own_context(place):
+    write_open_model(place / "open")
+    words = ["base=open", "tokenizer.extend_by=40", "name=from-open", "pretrain.optimizer=adamw", *SMALL]
+    assert run(["build", "domain", *words]) == 0
+    home = Home(place / "builds" / "from-open")
+    old, new = load_config(place / "open"), load_config(home.model)
+    assert new.vocab_size == old.vocab_size + 30  # ten rows of padding are used up
+    assert (new.bos_token_id, new.eos_token_id) == (old.bos_token_id, old.eos_token_id)
+    assert new.max_position_embeddings == 512
+    assert not new.tie_word_embeddings
+    shards = TokenShards.open(stage_folder(home.folder, "tokenizer") / "shards")
+    begins = [0, *shards.document_ends[:-1].tolist()]
+    assert {int(shards.tokens[at]) for at in begins} == {old.bos_token_id}
+    assert (shards.tokens == old.bos_token_id).sum() == len(begins)
+    tokenizer = load_tokenizer(home.model)
+    assert tokenizer.decode(tokenizer.encode(CHINESE)) == CHINESE
+    library = tokenizers.Tokenizer.from_file(str(home.model / "tokenizer.json"))
+    assert tokenizer.encode(CHINESE) == library.encode(CHINESE, add_special_tokens=False).ids
+    assert "<|begin|>" not in tokenizer.special_ids or tokenizer.encode("<|begin|>") != [old.bos_token_id]
+    (row,) = read_scorecard(stage_folder(home.folder, "evaluate") / "scorecard.json").rows
+    assert row.direction == "better"
+
+
 def recipe(**more):
     data = {"corpus": {"sources": [{"kind": "python_docs"}]}, **more}
     return check_recipe(data, [], origin="the test")
@@ -209,6 +266,30 @@ def test_a_hub_id_is_told_from_a_folder_and_names_the_stage_by_its_revision(tmp_
     assert recipe(base="Qwen/Qwen3-0.6B").base == str(tmp_path / "Qwen" / "Qwen3-0.6B")
 
 
+def test_a_hubs_model_is_used_at_the_commit_that_was_fetched_first(place, monkeypatch):
+    snapshot = place / "hub" / "models--some--model" / "snapshots" / "0123abc"
+    write_open_model(snapshot)
+    asked = []
+
+    def fetched(name, *, revision=None):
+        asked.append((name, revision))
+        return snapshot
+
+    monkeypatch.setattr(base_module, "model_folder", fetched)
+    assert run(["build", "domain", "base=some/model@v1", "name=from-hub", *SMALL]) == 0
+    assert asked[0] == ("some/model", "v1")
+    assert asked[-1] == ("some/model", "0123abc")
+    facts = json.loads((place / "builds" / "from-hub" / "model" / "dunwu.json").read_text())
+    assert (facts["base"]["name"], facts["base"]["revision"]) == ("some/model@v1", "0123abc")
+    assert "base_model: some/model\n" in (place / "builds" / "from-hub" / "model" / "README.md").read_text()
+
+
+def test_rates_are_warmed_up_less_for_models_of_others():
+    section = PretrainSection()
+    assert rewarm_share(section, {"name": "mine"}) > rewarm_share(section, {})
+    assert rewarm_share(PretrainSection(rewarm=0.5), {}) == 0.5
+
+
 def test_the_shipped_recipes_load():
     open_model = load_recipe(RECIPES / "domain_from_open_model.yaml")
     assert open_model.base == "Qwen/Qwen3-0.6B"
@@ -247,4 +328,3 @@ def test_settings_that_came_later_leave_older_homes_done():
     assert not {"freeze", "rewarm"} & set(settings)
     assert "rewarm" in PRETRAIN.settings(recipe(base="a/b"))["pretrain"]
     assert "freeze" in PRETRAIN.settings(recipe(pretrain={"freeze": ["x"]}))["pretrain"]
-    assert issubclass(RecipeError, DunwuError)

@@ -69,7 +69,7 @@ def grown_from(folder: Path) -> Mapping[str, Any]:
     if not (folder / FACTS_FILE).is_file():
         return {}
     facts = read_json(folder / FACTS_FILE)
-    return {key: facts[key] for key in ("name", "lineage") if key in facts}
+    return {key: facts[key] for key in ("name", "lineage")} if {"name", "lineage"} <= set(facts) else {}
 
 
 def require_same_shape(section: ModelSection, config: DecoderConfig) -> None:

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from dunwu.build.graph import Work
 from dunwu.core.devices import measure_matmul_flops, pick_device, pick_dtype, prepare_cpu
 from dunwu.core.errors import RecipeError
 from dunwu.core.files import disk_errors
-from dunwu.core.recipe import TrainSection
+from dunwu.core.recipe import PretrainSection, TrainSection
 from dunwu.corpus.stream import Stream
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import train_flops_per_token
@@ -22,6 +22,7 @@ from dunwu.train.objectives import causal_lm
 from dunwu.train.optim import build_optimizer, default_lrs
 from dunwu.train.signals import StopSignal
 
+GENERATION_FILE = "generation_config.json"
 SETTINGS_LATER_THAN_THEIR_STAGE = {"freeze": [], "rewarm": None}  # left out at these values: older homes stay done
 
 
@@ -50,6 +51,19 @@ def freeze(model: Decoder, patterns: Sequence[str], section: str) -> int:
     for name in frozen:
         named[name].requires_grad_(False)
     return sum(named[name].numel() for name in frozen)
+
+
+def rewarm_share(section: PretrainSection, grown_from: Mapping[str, Any]) -> float:
+    """The peak rates of going on from a base, as a share of those for a new model: warmed up to it, then decayed again.
+
+    Rates that are warmed up anew are what lets a model learn again after its own were decayed, and how high they go trades
+    what is learned against what is forgotten (arXiv:2403.08763). 0.3 for a model that dunwu grew: small runs are in
+    `docs/log.md`. 0.1, unmeasured, for those of others, which learned a thousand times more text and ended at rates far below
+    ours: about 7e-5 for AdamW at a width of 1,024.
+    """
+    if section.rewarm != "auto":
+        return section.rewarm
+    return 0.3 if grown_from else 0.1
 
 
 def peak_rates(section: TrainSection, config: DecoderConfig, *, scale: float = 1.0) -> tuple[float, float]:
@@ -93,7 +107,16 @@ def gpu_peak(result: TrainResult) -> int | None:
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Put the tokenizer beside the weights, so that the folder is a whole model."""
+    _copy_there(source, folder, TOKENIZER_FILES)
+
+
+def copy_generation_settings(source: Path, folder: Path) -> None:
+    """What a model of others says of how it wants to be sampled and what ends its turns, where it says anything."""
+    _copy_there(source, folder, (GENERATION_FILE,))
+
+
+def _copy_there(source: Path, folder: Path, names: Sequence[str]) -> None:
     with disk_errors(folder):
-        for name in TOKENIZER_FILES:
+        for name in names:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)

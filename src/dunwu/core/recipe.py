@@ -154,7 +154,7 @@ class TrainSection(Section):
 
 class PretrainSection(TrainSection):
     tokens: Count | Auto = "auto"
-    rewarm: Rate = 0.3  # with a base: the peak learning rates, as a share of those that suit a new model
+    rewarm: Rate | Auto = "auto"  # with a base: the peak learning rates, as a share of those that suit a new model
     max_epochs: float = Field(default=8.0, gt=0)  # how often the same text may be repeated before more is waste
 
 

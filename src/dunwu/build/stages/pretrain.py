@@ -7,6 +7,7 @@ were), `replayed_tokens` and `replay_epochs`.
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,16 @@ from dunwu.build.budget import Choice
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.grow import grow_vocabulary
 from dunwu.build.home import Figures, Forecast
-from dunwu.build.learn import copy_tokenizer, freeze, gpu_peak, learn, peak_rates, without_unused
+from dunwu.build.learn import (
+    copy_generation_settings,
+    copy_tokenizer,
+    freeze,
+    gpu_peak,
+    learn,
+    peak_rates,
+    rewarm_share,
+    without_unused,
+)
 from dunwu.build.meters import resident_bytes
 from dunwu.build.stages.tokenizer import REPLAY_SHARDS, SHARDS
 from dunwu.build.training import pretrain_choice
@@ -63,7 +73,7 @@ def _forecast(outlook: Outlook) -> Forecast:
     choice = pretrain_choice(outlook)
     count, corpus_tokens = parameters(choice.config), outlook.facts["tokenizer"]["train_tokens"]
     section = outlook.recipe.pretrain
-    scale = section.rewarm if outlook.recipe.base else 1.0
+    scale = rewarm_share(section, outlook.facts["base"]["grown_from"]) if outlook.recipe.base else 1.0
     lr_muon, lr_adamw = peak_rates(section, choice.config, scale=scale)
     corpus_share = 1.0 - _replay_share(outlook.recipe)
     return Forecast(
@@ -119,6 +129,8 @@ def _run(work: Work) -> Outcome:
     stream = _stream(work)
     result = learn(work, model, stream, section, total_tokens=work.resolved["tokens"])
     copy_tokenizer(work.needs["tokenizer"], work.folder)
+    if work.recipe.base:
+        copy_generation_settings(_base_folder(work), work.folder)
     config, tokens = model.config, work.facts["tokenizer"]
     facts: dict[str, Any] = {}
     if work.recipe.base:
@@ -163,10 +175,13 @@ def _new_model(work: Work) -> Decoder:
     return new_decoder(config, seed=work.recipe.seed, device=pick_device())
 
 
+def _base_folder(work: Work) -> Path:
+    return base_folder(work.recipe, work.facts["base"]["revision"])
+
+
 def _base_model(work: Work) -> Decoder:
     """The base's weights, with rows for the tokens that were added; float32, whatever they are stored in."""
-    folder = base_folder(work.recipe, work.facts["base"]["revision"])
-    model = load_model(folder, device=pick_device(), dtype=torch.float32, mapped=False)
+    model = load_model(_base_folder(work), device=pick_device(), dtype=torch.float32, mapped=False)
     extension = read_extension(work.needs["tokenizer"])
     if extension is not None:
         grow_vocabulary(model, first_id=extension.first_id, pieces=extension.pieces)

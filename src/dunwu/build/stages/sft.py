@@ -16,7 +16,15 @@ from dunwu.build.budget import batch_rows
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import sft_inputs
-from dunwu.build.learn import copy_tokenizer, freeze, gpu_peak, learn, peak_rates, without_unused
+from dunwu.build.learn import (
+    copy_generation_settings,
+    copy_tokenizer,
+    freeze,
+    gpu_peak,
+    learn,
+    peak_rates,
+    without_unused,
+)
 from dunwu.build.meters import resident_bytes
 from dunwu.build.training import expected_sft_tokens, planned_speed, sft_limit
 from dunwu.core.devices import pick_device
@@ -95,6 +103,8 @@ def _run(work: Work) -> Outcome:
     tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
     result = learn(work, model, stream, section, total_tokens=tokens)
     copy_tokenizer(work.needs["tokenizer"], work.folder)
+    if not isinstance(tokenizer, Tokenizer):
+        copy_generation_settings(work.needs["pretrain"], work.folder)
     return Outcome(
         facts={
             **asdict(result),
