@@ -84,13 +84,13 @@ def load_model(
     when a weight is not a finite number.
     """
     config = load_config(folder)
-    checkpoint = Checkpoint(folder, config)
+    weights = StoredWeights(folder, config)
     with torch.device("meta"):
         model = Decoder(config)
-    state = checkpoint.state(
+    state = weights.state(
         {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
         torch.device(device),
-        dtype or checkpoint.dtype,
+        dtype or weights.dtype,
         mapped=mapped,
     )
     model.load_state_dict(state, assign=True)
@@ -110,7 +110,7 @@ class _Source:
         return self.file.entries[self.name]
 
 
-class Checkpoint:
+class StoredWeights:
     """The weights of a folder, their headers read and compared with the configuration, their bytes not yet touched."""
 
     def __init__(self, folder: Path, config: DecoderConfig) -> None:

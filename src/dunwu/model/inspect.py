@@ -14,7 +14,7 @@ from dunwu.model.config import DecoderConfig
 from dunwu.model.count import active_parameters, kv_bytes_per_token, parameters
 from dunwu.model.families import family_of
 from dunwu.model.folder import INDEX, WEIGHTS, config_values, file_of, read_settings
-from dunwu.model.hub import Checkpoint, load_config, require_vocabulary
+from dunwu.model.hub import StoredWeights, load_config, require_vocabulary
 
 BITS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.5, "int4": 4.5}
 """Bits of a number in a matrix. The integers are in blocks of 32 with a 16-bit scale each, as GGUF's Q8_0 and Q4_0."""
@@ -151,11 +151,11 @@ def _stored(folder: Path, config: DecoderConfig) -> tuple[Stored | None, list[st
     if not any(file_of(folder, name).exists() for name in (WEIGHTS, INDEX)):
         return None, []
     try:
-        checkpoint = Checkpoint(folder, config)
+        weights = StoredWeights(folder, config)
     except ModelError as error:
         return None, [str(error)]
-    dtype = str(checkpoint.dtype).removeprefix("torch.")
-    return Stored(files=checkpoint.files, bytes=checkpoint.bytes, dtype=dtype), []
+    dtype = str(weights.dtype).removeprefix("torch.")
+    return Stored(files=weights.files, bytes=weights.bytes, dtype=dtype), []
 
 
 def _vocabulary(folder: Path) -> tuple[Vocabulary, set[int]]:
