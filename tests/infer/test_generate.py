@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,8 @@ from transformers import AutoModelForCausalLM
 from dunwu.core.errors import DataError, ModelError
 from dunwu.infer import generate
 from dunwu.infer.generate import Generator
+from dunwu.model.config import RopeScaling
+from dunwu.model.decoder import new_decoder
 from dunwu.model.hub import save_model
 from dunwu.tokenizer.bpe import train_tokenizer
 
@@ -192,3 +196,31 @@ def test_control_tokens_beyond_the_model_do_no_harm_but_text_does(model, tokeniz
     monkeypatch.setattr(type(tokenizer), "rows_needed", property(lambda self: model.config.vocab_size + 1))
     with pytest.raises(ModelError, match="take both from the same folder"):
         Generator(model, tokenizer)
+
+
+def test_text_that_outgrows_the_short_factors_of_longrope_is_read_anew(model, tokenizer, monkeypatch):
+    scaling = RopeScaling(
+        kind="longrope",
+        factor=4.0,
+        original_max_position_embeddings=12,
+        short_factor=(1.0, 1.0, 1.0, 1.0),
+        long_factor=(3.0, 5.0, 7.0, 9.0),
+    )
+    stretched = new_decoder(replace(model.config, rope_scaling=scaling), seed=0)
+    plain = new_decoder(model.config, seed=0)
+    for decoder in (stretched, plain):
+        decoder.load_state_dict(model.state_dict())
+        decoder.requires_grad_(False)
+        for block in decoder.model.layers:  # so that attention, and through it positions, decide
+            block.self_attn.o_proj.weight.mul_(1000)
+            block.self_attn.q_norm.weight.mul_(8)
+    monkeypatch.setattr(generate, "PREFILL_COLUMNS", 5)
+    generator = Generator(stretched, tokenizer)
+    expected = [by_hand(stretched, tokenizer.vocab_size, prompt, 14) for prompt in PROMPTS]
+    alone = [finish(generator.stream(prompt, max_new_tokens=14, stop_ids=NO_STOP))[0] for prompt in PROMPTS]
+    assert alone == expected
+    assert expected[1] != by_hand(plain, tokenizer.vocab_size, PROMPTS[1], 14)
+    stop = expected[1][3]  # one row ends early and stays in the cache for a while
+    together = generator.complete_batch(PROMPTS, max_new_tokens=14, stop_ids=[stop])
+    for prompt, completion in zip(PROMPTS, together, strict=True):
+        assert list(completion.ids) == finish(generator.stream(prompt, max_new_tokens=14, stop_ids=[stop]))[0]

@@ -18,6 +18,7 @@ from dunwu.core.devices import products_of_few_rows
 from dunwu.core.errors import DataError, ModelError
 from dunwu.core.records import Completion
 from dunwu.infer.sampler import Sampling, sample
+from dunwu.model.blocks.rotary import crosses_border
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.count import kv_bytes_per_token
 from dunwu.model.decoder import Decoder
@@ -181,10 +182,15 @@ class Generator:
         self, columns: list[list[int]], cache: KeyValueCache, sampling: Sampling, rows: Sequence[_Row]
     ) -> list[int]:
         """Read `columns`, [B][T], into the cache and choose the token after them, for each row."""
+        part_columns = PREFILL_COLUMNS
+        if crosses_border(self.model.config, cache, len(columns[0])):
+            columns = _all_columns(rows, cache, len(columns[0]))
+            cache.length = 0
+            part_columns = len(columns[0])
         ids_BT = torch.tensor(columns, device=self._device)
         hidden_BTD: Tensor | None = None
         with products_of_few_rows() if ids_BT.numel() < FEW_ROWS else contextlib.nullcontext():
-            for part_BT in ids_BT.split(PREFILL_COLUMNS, dim=1):
+            for part_BT in ids_BT.split(part_columns, dim=1):
                 hidden_BTD = self.model(part_BT, cache=cache)
             assert hidden_BTD is not None
             logits_BV = self.model.logits(hidden_BTD[:, -1])[:, : self.tokenizer.vocab_size]
@@ -209,6 +215,13 @@ class Generator:
     @property
     def _dtype(self) -> torch.dtype:
         return self.model.head_weight.dtype
+
+
+def _all_columns(rows: Sequence[_Row], cache: KeyValueCache, new: int) -> list[list[int]]:
+    """What the cache holds and the `new` columns after it, [B][T]; rows that ended before are filled up."""
+    starts = [0] * len(rows) if cache.starts_B is None else cache.starts_B.tolist()
+    columns = [[0] * start + [*row.prompt, *row.ids] for start, row in zip(starts, rows, strict=True)]
+    return [row + [0] * (cache.length + new - len(row)) for row in columns]
 
 
 def _row_draws(seed: int | Sequence[int] | None, rows: int) -> list[random.Random]:
