@@ -225,6 +225,7 @@ SPOILT = {
     "a missing tensor": ({"drop": ("blk.1.ffn_up.weight",)}, "lacks the tensor blk.1.ffn_up.weight"),
     "another shape": ({"shapes": {"blk.0.ffn_up.weight": (64, 96)}}, r"shape \(64, 96\), its header says \(96, 64\)"),
     "not a number": ({"spoil": "blk.0.ffn_up.weight"}, "blk.0.ffn_up.weight .* not finite"),
+    "a part of a file": ({"metadata": {"split.count": 3}}, "one of 3 parts"),
     "no tokens": ({"metadata": {"tokenizer.ggml.tokens": None}}, "carries no tokenizer"),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """A model's folder to one GGUF file, a tensor at a time."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def _write(
         slot, place = slot_of[entry.name]
         packed = slot.layout.pack([source.tensor(theirs) for theirs in slot.theirs], config)[place]
         yield from _parts(packed, entry)
+        source.forget(slot.theirs)
 
     return _exported(write_container(out, header, entries, data), entries)
 
@@ -193,3 +194,9 @@ class _Source:
     def tensor(self, name: str) -> Tensor:
         file, found = self._place[name]
         return file.view(found)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Let go of pages that were written out."""
+        for name in names:
+            file, found = self._place[name]
+            file.forget(found)

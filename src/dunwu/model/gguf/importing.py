@@ -31,6 +31,11 @@ def import_gguf(
     dequantising needs the `gguf` package, DiskError.
     """
     file = Container(path)
+    parts = file.metadata.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise ModelError(
+            f"{path} is one of {parts} parts of a model; join them first, with llama.cpp's llama-gguf-split --merge"
+        )
     tokens = require_tokens(file.metadata, path)
     factors = {
         name: quantise.from_blocks(file, name).tolist() for name in metadata.FACTOR_TENSORS if name in file.tensors
