@@ -2,7 +2,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dunwu.build.budget import (
@@ -38,6 +38,7 @@ def chosen(model=None, pretrain=None, vocab_size=4096, **changes):
     return choose(model or ModelSection(), pretrain or PretrainSection(), vocab_size, limits(**changes), steady)
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=20, max_value=1e5))
 def test_training_never_takes_more_than_its_time(train_s):
     choice = chosen(train_s=train_s, corpus_tokens=10**9)
