@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from dunwu.core.errors import ModelError
 from dunwu.core.files import read_json, write_json
+from dunwu.model.families import config_from_hf
 from dunwu.model.folder import file_of, weight_files
 from dunwu.model.hub import all_finite, load_config, load_model, read_tensors, save_model, write_tensors
 from dunwu.model.safetensors_file import SafetensorsFile
@@ -412,3 +413,17 @@ def test_no_more_is_held_than_the_model_and_one_tensor(tmp_path: Path) -> None:
     assert weights > 50_000_000
     assert loading <= weights + largest + slack
     assert saving <= largest + slack
+
+
+def test_names_of_a_bare_backbone_are_read(tmp_path: Path) -> None:
+    """As GPT-2's own page has them: without the first part of the name, and with masks that are no weights."""
+    values = {"model_type": "gpt2", "vocab_size": 61, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    model = lively(config_from_hf(values))
+    save_model(model, tmp_path)
+    path = tmp_path / "model.safetensors"
+    held = safetensors.torch.load(path.read_bytes())
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in held.items()}
+    assert bare.keys() != held.keys()
+    write_tensors(path, bare | {"h.0.attn.bias": torch.full((1, 1, 32, 32), -math.inf)})
+    again = load_model(tmp_path).state_dict()
+    assert all(again[name].equal(tensor) for name, tensor in model.state_dict().items())
