@@ -1,6 +1,7 @@
 """Every family against transformers: the same weights, the same logits, the same text, and back."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig, RopeScaling
 from dunwu.model.decoder import Decoder, new_decoder
 from dunwu.model.families import FAMILIES, config_from_hf, config_to_hf, family_of
-from dunwu.model.hub import load_model, save_model
+from dunwu.model.hub import load_model, read_tensors, save_model, write_tensors
 
 from .helpers import new_twin, to_stored, transformers_twin
 
@@ -424,6 +425,20 @@ def test_the_language_model_inside_one_that_sees() -> None:
         assert rename(name) is None
     with pytest.raises(ModelError, match="text_config"):
         config_from_hf({"model_type": "gemma3"})
+
+
+def test_a_folder_of_a_model_that_sees_gives_its_language_model(tmp_path: Path) -> None:
+    model = new_decoder(CONFIGS["gemma3_text"], seed=3)
+    save_model(model, tmp_path)
+    tensors = {
+        f"language_model.{name}": values for name, values in read_tensors(tmp_path / "model.safetensors").items()
+    }
+    write_tensors(tmp_path / "model.safetensors", tensors | {"vision_tower.a.weight": torch.zeros(2, 2)})
+    values = {"model_type": "gemma3", "text_config": config_to_hf(model.config), "vision_config": {"hidden_size": 9}}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    read = load_model(tmp_path)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(read.state_dict()[name], weight), name
 
 
 def test_text_beyond_learned_positions_is_refused() -> None:

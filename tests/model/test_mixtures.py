@@ -15,9 +15,9 @@ from dunwu.model import count
 from dunwu.model.blocks.experts import Router
 from dunwu.model.cache import KeyValueCache
 from dunwu.model.config import DecoderConfig, Experts, Latent, RopeScaling
-from dunwu.model.decoder import Decoder
+from dunwu.model.decoder import Decoder, new_decoder
 from dunwu.model.families import FAMILIES, config_from_hf, config_to_hf
-from dunwu.model.hub import load_model, save_model
+from dunwu.model.hub import load_model, read_tensors, save_model, write_tensors
 
 from .helpers import TINY, lively
 
@@ -453,3 +453,25 @@ def test_the_layer_that_predicts_a_second_token_is_passed_over() -> None:
     assert rename("model.layers.61.eh_proj.weight") is None
     assert rename("model.layers.61.mlp.experts.0.up_proj.weight") is None
     assert rename("model.layers.6.mlp.gate.weight") == "model.layers.6.mlp.gate.weight"
+
+
+def test_a_folder_with_the_extra_layer_is_read_and_the_correction_keeps_its_precision(tmp_path: Path) -> None:
+    model = lively(VARIANTS["deepseek_v3"])
+    correction = next(module for module in model.modules() if isinstance(module, Router)).correction
+    assert correction is not None
+    correction.data.add_(100.0).mul_(1.0 + 1e-5)
+    save_model(model, tmp_path)
+    tensors = read_tensors(tmp_path / "model.safetensors")
+    extra = {"model.layers.61.eh_proj.weight": torch.zeros(3, 3)}
+    write_tensors(tmp_path / "model.safetensors", tensors | extra)
+    read = load_model(tmp_path, dtype=torch.bfloat16)
+    kept = next(module for module in read.modules() if isinstance(module, Router)).correction
+    assert kept is not None
+    assert torch.equal(kept, correction)
+    assert read.head_weight.dtype == torch.bfloat16
+
+
+def test_biases_of_experts_start_at_nothing() -> None:
+    for name, parameter in new_decoder(VARIANTS["gpt_oss"], seed=0).named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name

@@ -23,12 +23,12 @@ def _structure(config: DecoderConfig) -> tuple[int, int, int]:
     with torch.device("meta"):
         model = Decoder(config)
     matrices = active = 0
-    for parameter in model.model.layers.parameters():
+    for name, parameter in model.model.layers.named_parameters():
         if parameter.ndim < 2:
             continue
         matrices += parameter.numel()
-        # A stack of experts is [E, rows, columns]; a token passes through a few of them.
-        share = config.experts.per_token / config.experts.count if config.experts and parameter.ndim == 3 else 1.0
+        # Experts lie in stacks, [E, ...]; a token passes through a few of them.
+        share = config.experts.per_token / config.experts.count if config.experts and ".experts." in name else 1.0
         active += round(share * parameter.numel())
     return sum(parameter.numel() for parameter in model.parameters()), matrices, active
 
@@ -89,10 +89,11 @@ def training_bytes(
     matrices = matrix_parameters(config)
     state = 2 * count if optimizer == "adamw" else 2 * (count - matrices) + matrices
     # Muon's update at its widest: gradient, Gram matrices and two iterates of the largest stack of matrices.
-    update = 0 if optimizer == "adamw" else 4 * config.num_hidden_layers * config.hidden_size * config.intermediate_size
+    width = config.experts.count * config.experts.intermediate_size if config.experts else config.intermediate_size
+    update = 0 if optimizer == "adamw" else 4 * config.num_hidden_layers * config.hidden_size * width
     tokens = micro_batch_rows * context_length
     kept = HEAP_HOLES * tokens * config.num_hidden_layers * _kept_per_token(config, context_length)
-    passing = tokens * (4 * config.intermediate_size + 6 * config.hidden_size)
+    passing = tokens * (4 * _mlp_channels(config) + 6 * config.hidden_size)
     head = config.vocab_size * config.hidden_size + LOGITS_CHUNK_BYTES // 2
     return RUNTIME_BYTES + 4 * round(2 * count + state + max(update, kept + passing + head))
 
@@ -107,4 +108,12 @@ def _kept_per_token(config: DecoderConfig, context_length: int) -> float:
         stream += 2 * config.hidden_size
     if config.attention_softcap is not None or config.sinks:
         probabilities = 2 * context_length  # whole squares, before and after the softmax
-    return stream + 3 * config.intermediate_size + config.num_attention_heads * probabilities
+    return stream + 3 * _mlp_channels(config) + config.num_attention_heads * probabilities
+
+
+def _mlp_channels(config: DecoderConfig) -> int:
+    """Channels between the matrices of an MLP that one token fills, with the rows that a token has among experts."""
+    if config.experts is None:
+        return config.intermediate_size
+    experts = config.experts
+    return experts.per_token * (experts.intermediate_size + config.hidden_size) + experts.shared_intermediate_size

@@ -128,7 +128,7 @@ def initialise(model: Decoder, *, seed: int) -> Decoder:
     residual_std = 0.02 / math.sqrt(2 * model.config.num_hidden_layers)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim < 2:
+            if parameter.ndim < 2 or name.endswith("bias"):  # a stack of the experts' biases is two-dimensional
                 parameter.fill_(_start(model, name))
                 continue
             std = residual_std if name.endswith(_WRITES_TO_THE_STREAM) else 0.02

@@ -17,7 +17,7 @@ from dunwu.core.errors import ModelError
 from dunwu.core.files import write_json
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
-from dunwu.model.families import StoredTensor, config_from_hf, config_to_hf, family_of
+from dunwu.model.families import Family, StoredTensor, config_from_hf, config_to_hf, family_of
 from dunwu.model.folder import INDEX, WEIGHTS, config_values, weight_files
 from dunwu.model.safetensors_file import Entry, Outgoing, SafetensorsFile, write_file
 
@@ -86,13 +86,8 @@ def load_model(
     config = load_config(folder)
     weights = StoredWeights(folder, config)
     with torch.device("meta"):
-        model = Decoder(config)
-    state = weights.state(
-        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
-        torch.device(device),
-        dtype or weights.dtype,
-        mapped=mapped,
-    )
+        model = Decoder(config).to(dtype or weights.dtype)  # a few parameters keep one of their own
+    state = weights.state(model.state_dict(), torch.device(device), mapped=mapped)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(True)
 
@@ -136,10 +131,8 @@ class StoredWeights:
         """What the weights take on disk, headers left out."""
         return sum(source.entry.end - source.entry.start for source in self._sources)
 
-    def state(
-        self, shapes: Mapping[str, tuple[int, ...]], device: torch.device, dtype: torch.dtype, *, mapped: bool
-    ) -> dict[str, Tensor]:
-        """All our tensors, by name and shape, filled from the files one stored tensor after another."""
+    def state(self, like: Mapping[str, Tensor], device: torch.device, *, mapped: bool) -> dict[str, Tensor]:
+        """All our tensors, of the shapes and dtypes of `like`, filled from the files one stored tensor after another."""
         state: dict[str, Tensor] = {}
         for source in self._sources:
             stored = source.file.view(source.name)
@@ -147,17 +140,17 @@ class StoredWeights:
             copied = True
             for piece in source.tensor.pieces:
                 theirs = piece.theirs(stored)
-                if mapped and device.type == "cpu" and _is_ours(theirs, shapes[piece.ours], dtype):
+                if mapped and device.type == "cpu" and _is_ours(theirs, like[piece.ours]):
                     state[piece.ours] = theirs
                     copied = False
                     continue
                 if piece.ours not in state:
-                    state[piece.ours] = torch.empty(shapes[piece.ours], device=device, dtype=dtype)
+                    state[piece.ours] = torch.empty_like(like[piece.ours], device=device)
                 ours = state[piece.ours] if piece.index is None else state[piece.ours][piece.index]
                 ours.copy_(theirs)
             if copied:
                 source.file.forget(source.name)
-        assert set(state) == set(shapes), "a family maps every one of our tensors"
+        assert set(state) == set(like), "a family maps every one of our tensors"
         return state
 
     def _match(self, config: DecoderConfig) -> list[_Source]:
@@ -165,10 +158,12 @@ class StoredWeights:
         places = {name: file for file in self._files for name in file.entries}
         if config.tie_word_embeddings:
             places.pop("lm_head.weight", None)  # some repeat the embedding
-        wanted = list(family_of(config.architecture).stored(config))
-        names = _names_on_disk(wanted, places)
+        family = family_of(config.architecture)
+        wanted = list(family.stored(config))
+        names = _names_on_disk(family, wanted, places)
         missing = [tensor.name for tensor in wanted if names[tensor.name] not in places]
-        unknown = sorted(name for name in set(places) - set(names.values()) if not name.endswith(_DERIVED))
+        over = set(places) - set(names.values())
+        unknown = sorted(name for name in over if family.rename(name) is not None and not name.endswith(_DERIVED))
         if missing or unknown:
             raise ModelError(
                 f"the weights in {self.folder} do not fit its config.json: missing {missing[:3]}, unknown {unknown[:3]} "
@@ -215,12 +210,14 @@ def _open(folder: Path) -> list[SafetensorsFile]:
     return files
 
 
-def _names_on_disk(wanted: list[StoredTensor], places: Mapping[str, object]) -> dict[str, str]:
+def _names_on_disk(family: Family, wanted: list[StoredTensor], places: Mapping[str, object]) -> dict[str, str]:
     """Names of the family to names of the files. Those of a bare backbone, as GPT-2's own page has it, lack the first part."""
+    spelled = {usual: name for name in places if (usual := family.rename(name)) is not None}
     names: dict[str, str] = {}
     for tensor in wanted:
         bare = tensor.name.partition(".")[2]
-        names[tensor.name] = bare if tensor.name not in places and bare in places else tensor.name
+        known = spelled.get(tensor.name, tensor.name)
+        names[tensor.name] = bare if known not in places and bare in places else known
     return names
 
 
@@ -231,9 +228,9 @@ def _quantised(unknown: list[str]) -> str:
     return ""
 
 
-def _is_ours(theirs: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+def _is_ours(theirs: Tensor, ours: Tensor) -> bool:
     """Whether a view of the file can be our parameter as it is."""
-    return tuple(theirs.shape) == shape and theirs.dtype == dtype and theirs.is_contiguous()
+    return theirs.shape == ours.shape and theirs.dtype == ours.dtype and theirs.is_contiguous()
 
 
 def all_finite(values: Tensor) -> bool:
