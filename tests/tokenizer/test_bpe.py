@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dunwu.core.errors import TokenizerError
 from dunwu.tokenizer import bpe
 from dunwu.tokenizer.bpe import SPECIAL_TOKENS, Tokenizer, train_tokenizer
-from dunwu.tokenizer.pattern import RUN, safe_pieces
+from dunwu.tokenizer.pattern import RUN_CJK, RUN_SPACES, safe_pieces
 from dunwu.tokenizer.stream import StreamDecoder
 
 ANY_CHARACTER = st.characters(exclude_categories=[])  # lone surrogates, NUL, control and unassigned characters too
@@ -90,7 +90,8 @@ def test_cuts_suit_english_chinese_digits_and_code(tokenizer):
     assert pieces("用Python写代码 naïve") == ["用", "Python", "写代码", " naïve"]
     assert pieces("if x:\n        return x") == ["if", " x", ":\n", "       ", " return", " x"]
     assert pieces("明白了。\n\n次日") == ["明白了", "。\n\n", "次日"]
-    assert max(map(len, pieces("a" * 100 + " " * 100 + "中" * 100 + "!" * 100 + "\n" * 100))) <= 2 * RUN
+    longest = max(map(len, pieces("a" * 2000 + " " * 2000 + "中" * 2000 + "!" * 2000 + "\n" * 2000)))
+    assert longest <= RUN_CJK + RUN_SPACES
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "中", "!", "\n", "7", "ab ", "🙂", "\0", "\u0301", "  \n"])

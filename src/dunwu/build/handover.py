@@ -21,13 +21,13 @@ from dunwu.evaluate.peers import LlamaCppPeer, OwnPeer, Peer, TransformersPeer
 from dunwu.model.gguf import export_gguf, require_written
 from dunwu.model.hub import load_model, save_model
 from dunwu.model.inspect import inspect_model
-from dunwu.tokenizer.pattern import PATTERN
+from dunwu.tokenizer.pattern import GGUF_RULE, PATTERN
 
 Form = Literal["hf", "gguf"]
 FACTS_FILE = "dunwu.json"
 FAILED = ".failed"
-GGUF_RULES: Mapping[str, str] = {PATTERN: "qwen35"}
-"""llama.cpp's rule for the vocabularies that we learn. Ours cuts finer, and no token that it learned spans a cut of its own."""
+GGUF_RULES: Mapping[str, str] = {PATTERN: GGUF_RULE}
+"""llama.cpp's rule for the vocabularies that we learn."""
 
 _HF_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _BESIDE = (
