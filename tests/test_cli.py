@@ -161,7 +161,7 @@ def test_a_base_model_continues_what_it_is_given(place, capsys):
         (["build", "my-folder", "out=my-folder"], "out=FOLDER"),
         (["plan", "empty"], "holds no files; put documents there"),
         (["generate", "nowhere", "hello"], "nowhere does not exist"),
-        (["generate", "my-folder", "hello"], "not a model"),
+        (["generate", "my-folder", "hello"], "give the folder of a model"),
         (["explain", "sft", "my-folder"], "there is no stage 'sft'"),
         (["biuld"], 'Did you mean "build"?'),
         (["generate"], "requires an argument"),

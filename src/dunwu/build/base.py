@@ -6,7 +6,7 @@ from typing import Any
 
 from dunwu.build.home import Home
 from dunwu.build.inputs import Hashes, file_hashes
-from dunwu.core.errors import ModelError, RecipeError
+from dunwu.core.errors import RecipeError
 from dunwu.core.files import read_json
 from dunwu.core.load import is_hub_id
 from dunwu.core.recipe import ModelSection, Recipe
@@ -89,13 +89,4 @@ def require_same_shape(section: ModelSection, config: DecoderConfig) -> None:
     if section.context_length != "auto" and section.context_length > longest:
         raise RecipeError(
             f"model.context_length={section.context_length} is beyond the base's {longest}; use at most that"
-        )
-
-
-def require_vocabulary(rows_needed: int, config: DecoderConfig, folder: Path) -> None:
-    """Raise ModelError where the base's tokenizer has ids that its embedding has no row for."""
-    if rows_needed > config.vocab_size:
-        raise ModelError(
-            f"{folder}: the tokenizer needs {rows_needed:,} rows, the embedding has {config.vocab_size:,}; "
-            "take both from the same model"
         )

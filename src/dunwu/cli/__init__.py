@@ -141,9 +141,7 @@ def export(
     ] = "hf",
     dtype: Annotated[
         str | None,
-        Parameter(
-            help="hf: f32, f16, bf16; default: as stored. gguf: also q8_0, q4_k_m and the like; default: f16."
-        ),
+        Parameter(help="hf: f32, f16, bf16; default: as stored. gguf: also q8_0, q4_k_m and the like; default: f16."),
     ] = None,
     out: Annotated[
         Path | None, Parameter(help="The folder or file to make; default: the model's name, in this folder.")

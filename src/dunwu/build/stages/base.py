@@ -14,7 +14,6 @@ from dunwu.build.base import (
     grown_from,
     hub_revision,
     require_same_shape,
-    require_vocabulary,
 )
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
@@ -22,7 +21,7 @@ from dunwu.core.files import write_json
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_count
 from dunwu.model.count import parameters
-from dunwu.model.hub import load_config
+from dunwu.model.hub import load_config, require_vocabulary
 from dunwu.tokenizer.load import load_tokenizer
 
 SECONDS = 2.0
@@ -47,7 +46,7 @@ def _facts(recipe: Recipe, folder: Path) -> dict[str, Any]:
     config = load_config(folder)
     require_same_shape(recipe.model, config)
     tokenizer = load_tokenizer(folder)
-    require_vocabulary(tokenizer.rows_needed, config, folder)
+    require_vocabulary(config, tokenizer.vocab_size, set(tokenizer.special_ids.values()), folder)
     return {
         "name": base_name(recipe),
         "revision": hub_revision(recipe, folder),
