@@ -4,11 +4,82 @@ Shapes: `B` batch, `K` key/value heads, `S` source time (columns of the cache), 
 With latent attention the two parts kept are the latent vector and the channels of its position (`DecoderConfig.cache_shape`).
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from dunwu.core.errors import ModelError
 from dunwu.model.config import DecoderConfig
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """The rows of a ragged batch that are one text: its tokens `start` to `start + count`, from `first_row` on.
+
+    `runs`: the slots of the cache in which all its tokens lie up to there, in order; each run is its first slot and the one
+    after its last.
+    """
+
+    first_row: int
+    start: int
+    count: int
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.first_row, self.first_row + self.count)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+    def first_seen(self, window: int | None) -> int:
+        """The first token that any of its rows sees."""
+        return 0 if window is None else max(0, self.start - window + 1)
+
+    def slots(self, window: int | None) -> tuple[tuple[int, int], ...]:
+        """`runs` from the first token seen on."""
+        skipped = self.first_seen(window)
+        if skipped == 0:
+            return self.runs
+        kept: list[tuple[int, int]] = []
+        for start, end in self.runs:
+            if skipped < end - start:
+                kept.append((start + skipped, end))
+            skipped = max(0, skipped - (end - start))
+        return tuple(kept)
+
+    def mask(self, window: int | None, device: torch.device) -> Tensor:
+        """Which of the tokens from `first_seen` on each row may look at, `[1, 1, T, S]`."""
+        source_S = torch.arange(self.first_seen(window), self.end, device=device)
+        own_T1 = torch.arange(self.start, self.end, device=device)[:, None]
+        allowed_TS = source_S <= own_T1
+        return (allowed_TS if window is None else allowed_TS & (source_S > own_T1 - window))[None, None]
+
+
+class RaggedCache(Protocol):
+    """A cache that serves a batch `[1, T]` of several texts side by side. `keys` and `values`: `[K, slots, C]` a layer.
+
+    `reach`, `[1, T]`: for each token, how many tokens of its text are read after this pass.
+    """
+
+    spans: list[Span]
+    reach: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    def append(self, layer: int, k_BKTC: Tensor, v_BKTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new tokens of one layer; gives back what was given."""
+        ...
+
+    def columns(self, layer: int, span: Span, window: int | None) -> tuple[Tensor, Tensor]:
+        """Keys and values of what a span sees, `[K, S, C]`."""
+        ...
+
+    def positions(self, new: int, device: torch.device) -> Tensor: ...
+    def advance(self, columns: int) -> None: ...
 
 
 class KeyValueCache:
@@ -17,6 +88,9 @@ class KeyValueCache:
     Rows of different lengths are padded on the LEFT: set `starts_B` to the first real column of each row, and the decoder
     neither attends to the padding nor counts it in positions.
     """
+
+    spans: None = None
+    reach: None = None
 
     def __init__(
         self, config: DecoderConfig, batch: int, max_length: int, device: torch.device | str, dtype: torch.dtype
@@ -80,3 +154,6 @@ class KeyValueCache:
         self.values = [v.index_select(0, rows) for v in self.values]
         if self.starts_B is not None:
             self.starts_B = self.starts_B.index_select(0, rows)
+
+
+Cache = KeyValueCache | RaggedCache

@@ -19,7 +19,7 @@ from dunwu.model.blocks.latent import LatentAttention
 from dunwu.model.blocks.mlp import GatedMLP, PlainMLP
 from dunwu.model.blocks.norms import RMSNorm, new_norm
 from dunwu.model.blocks.reading import Reading
-from dunwu.model.cache import KeyValueCache
+from dunwu.model.cache import Cache, KeyValueCache
 from dunwu.model.config import DecoderConfig
 
 _WRITES_TO_THE_STREAM = ("o_proj.weight", "down_proj.weight", "experts.down_proj")
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         *,
         positions_BT: Tensor | None = None,
         document_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Final, normalised hidden states `[B, T, D]`.
 
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         reading = Reading(x_BTD, self.config, positions_BT, document_BT, cache)
         if self.config.positions == "learned":
             if positions_BT is None:
-                self._require_positions(ids_BT.shape[1] + (0 if cache is None else cache.length))
+                self._require_positions(ids_BT.shape[1] + (cache.length if isinstance(cache, KeyValueCache) else 0))
             x_BTD = x_BTD + self.model.embed_positions(reading.positions_BT)
         for number, block in enumerate(self.model.layers):
             x_BTD = block(x_BTD, reading, number)

@@ -4,12 +4,16 @@ Shapes: `B` batch, `T` time, `S` source time, `H` heads, `D` model width, `L` ch
 the position, `C` other channels of a key, `U` channels of a value.
 """
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dunwu.core.devices import products_of_few_rows
 from dunwu.model.blocks.norms import RMSNorm
 from dunwu.model.blocks.reading import Reading
+from dunwu.model.cache import Span
 from dunwu.model.config import DecoderConfig
 
 LATENT_NORM_EPS = 1e-6
@@ -50,17 +54,35 @@ class LatentAttention(nn.Module):
         q_BHTR = reading.rotate(rotated_q_BTHR, layer)
         k_B1TR = reading.rotate(rotated_k_BTR[:, :, None], layer)
         latent_B1SL, k_B1SR = reading.remember(layer, self.kv_a_layernorm(latent_BTL)[:, None], k_B1TR)
-        if self._absorbing_is_cheaper(x_BTD.shape[1], latent_B1SL.shape[2]):
-            mask = reading.cache.mask(reading.time, reading.device, None) if reading.cache is not None else None
-            out_BTHU = self._attend_absorbed(q_BTHC, q_BHTR, latent_B1SL[:, 0], k_B1SR[:, 0], mask)
+        if reading.spans is None:
+            out_BTHU = self._attend(q_BTHC, q_BHTR, latent_B1SL, k_B1SR, reading, reading.mask(layer))
         else:
-            k_BHSC, v_BHSU = self._expand(latent_B1SL[:, 0])
-            k_BHSC = torch.cat((k_BHSC, k_B1SR.expand(-1, self.heads, -1, -1)), dim=-1)
-            q_BHTC = torch.cat((q_BTHC.transpose(1, 2), q_BHTR), dim=-1)
-            # A CPU's fast attention wants values as wide as keys: zeros beside them are cheaper than the plain formula.
-            lacking = max(0, k_BHSC.shape[-1] - v_BHSU.shape[-1]) if v_BHSU.is_cpu else 0
-            out_BTHU = reading.attend(q_BHTC, k_BHSC, F.pad(v_BHSU, (0, lacking)), layer)[..., : self.latent.value_dim]
+            out_BTHU = torch.cat(
+                [self._attend_span(span, q_BTHC, q_BHTR, reading, layer) for span in reading.spans], dim=1
+            )
         return self.o_proj(out_BTHU.flatten(2))
+
+    def _attend_span(self, span: Span, q_BTHC: Tensor, q_BHTR: Tensor, reading: Reading, layer: int) -> Tensor:
+        """One text of a ragged batch, `[1, T, H, U]`."""
+        latent_11SL, k_11SR, mask = reading.columns(layer, span)
+        # The length differs at every step of decoding, and oneDNN prepares itself for each anew.
+        with products_of_few_rows() if span.count == 1 else contextlib.nullcontext():
+            return self._attend(q_BTHC[:, span.rows], q_BHTR[:, :, span.rows], latent_11SL, k_11SR, reading, mask)
+
+    def _attend(
+        self, q_BTHC: Tensor, q_BHTR: Tensor, latent_B1SL: Tensor, k_B1SR: Tensor, reading: Reading, mask: Tensor | None
+    ) -> Tensor:
+        """The cheaper of the two ways, `[B, T, H, U]`."""
+        if self._absorbing_is_cheaper(q_BTHC.shape[1], latent_B1SL.shape[2]):
+            return self._attend_absorbed(q_BTHC, q_BHTR, latent_B1SL[:, 0], k_B1SR[:, 0], mask)
+        k_BHSC, v_BHSU = self._expand(latent_B1SL[:, 0])
+        k_BHSC = torch.cat((k_BHSC, k_B1SR.expand(-1, self.heads, -1, -1)), dim=-1)
+        q_BHTC = torch.cat((q_BTHC.transpose(1, 2), q_BHTR), dim=-1)
+        # A CPU's fast attention wants values as wide as keys: zeros beside them are cheaper than the plain formula.
+        lacking = max(0, k_BHSC.shape[-1] - v_BHSU.shape[-1]) if v_BHSU.is_cpu else 0
+        v_BHSU = F.pad(v_BHSU, (0, lacking))
+        out_BTHU = reading.attend_under(mask, q_BHTC, k_BHSC, v_BHSU, causal=reading.cache is None and mask is None)
+        return out_BTHU[..., : self.latent.value_dim]
 
     def _queries(self, x_BTD: Tensor) -> Tensor:
         if self.latent.q_rank is None:

@@ -3,14 +3,18 @@
 Shapes: `B` batch, `T` time, `S` source time, `H` query heads, `K` key/value heads, `C` head channels, `D` model width.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dunwu.core.devices import products_of_few_rows
 from dunwu.model import kernels
 from dunwu.model.blocks.norms import by_hand
+from dunwu.model.blocks.ragged import attend_one, softmax
 from dunwu.model.blocks.rotary import rotary_tables, rotate
-from dunwu.model.cache import KeyValueCache
+from dunwu.model.cache import Cache, KeyValueCache, RaggedCache, Span
 from dunwu.model.config import DecoderConfig
 
 
@@ -23,7 +27,7 @@ class Reading:
         config: DecoderConfig,
         positions_BT: Tensor | None,
         document_BT: Tensor | None,
-        cache: KeyValueCache | None,
+        cache: Cache | None,
     ) -> None:
         time, device = x_BTD.shape[1], x_BTD.device
         self.config, self.cache, self.document_BT = config, cache, document_BT
@@ -31,9 +35,11 @@ class Reading:
         if positions_BT is None:
             positions_BT = torch.arange(time, device=device)[None] if cache is None else cache.positions(time, device)
         self.positions_BT = positions_BT
+        self.spans = None if cache is None else cache.spans
         self._kept_by_hand = cache is None and by_hand(x_BTD) and time <= kernels.MAX_KEPT_TIME
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
         self._masks: dict[int | None, Tensor | None] = {}
+        self._span_masks: dict[tuple[int, int | None], Tensor] = {}
 
     def rotate(self, x_BTHC: Tensor, layer: int) -> Tensor:
         """Queries or keys turned by their positions as this layer does it; gives `[B, H, T, C]`."""
@@ -41,19 +47,81 @@ class Reading:
             return x_BTHC.transpose(1, 2)
         local = layer in self.config.sliding_layers and self.config.local_rope_theta is not None
         if local not in self._tables:
-            self._tables[local] = rotary_tables(self.config, self.positions_BT, local=local, dtype=self.dtype)
+            reach_BT = None if self.cache is None else self.cache.reach
+            self._tables[local] = rotary_tables(
+                self.config, self.positions_BT, local=local, dtype=self.dtype, reach_BT=reach_BT
+            )
         return rotate(x_BTHC, *self._tables[local], interleaved=self.config.rope_interleaved)
 
     def remember(self, layer: int, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Put a layer's new columns into the cache, if there is one; returns those of all columns."""
+        """Put a layer's new columns into the cache, if there is one; returns those of all columns.
+
+        With spans the cache keeps them, and `columns` gives each its own.
+        """
         return (first, second) if self.cache is None else self.cache.append(layer, first, second)
 
     def attend(
         self, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, layer: int, sinks_H: Tensor | None = None
     ) -> Tensor:
         """Attention over what each token may see in this layer; gives `[B, T, H, C]`."""
+        if self.spans is not None:
+            return self._attend_spans(q_BHTC, layer, sinks_H)
+        mask = self.mask(layer)
+        return self.attend_under(mask, q_BHTC, k_BKSC, v_BKSC, sinks_H, causal=self.cache is None and mask is None)
+
+    def _attend_spans(self, q_1HTC: Tensor, layer: int, sinks_H: Tensor | None) -> Tensor:
+        """Each text of a ragged batch by itself; gives `[1, T, H, C]`."""
+        cache, window = cast("RaggedCache", self.cache), self.config.window(layer)
+        keys_KPC, values_KPC = cache.keys[layer], cache.values[layer]
+        out_THC = q_1HTC.new_empty(q_1HTC.shape[2], q_1HTC.shape[1], values_KPC.shape[-1])
+        groups = (keys_KPC.shape[0], q_1HTC.shape[1] // keys_KPC.shape[0])
+        out_TKGC = out_THC.unflatten(1, groups)
+        singles = [span for span in cast("list[Span]", self.spans) if span.count == 1]
+        if singles:
+            scaled_TKGC = (q_1HTC[0].transpose(0, 1) * self.config.score_scale).unflatten(1, groups)
+            cap = self.config.attention_softcap
+            with products_of_few_rows():  # the length differs at every step, and oneDNN prepares itself for each anew
+                for span in singles:
+                    row = span.first_row
+                    attend_one(
+                        scaled_TKGC[row],
+                        keys_KPC,
+                        values_KPC,
+                        span.slots(window),
+                        out_TKGC[row],
+                        cap=cap,
+                        sinks_H=sinks_H,
+                    )
+        for span in cast("list[Span]", self.spans):
+            if span.count > 1:
+                k_1KSC, v_1KSC, mask = self.columns(layer, span, window)
+                q_1HtC = q_1HTC[:, :, span.rows]
+                out_THC[span.rows] = self.attend_under(mask, q_1HtC, k_1KSC, v_1KSC, sinks_H)[0]
+        return out_THC[None]
+
+    def columns(self, layer: int, span: Span, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What one span may look at in this layer, `[1, K, S, C]` twice, and its mask, `[1, 1, T, S]`; None is everything."""
+        cache = cast("RaggedCache", self.cache)
+        first, second = cache.columns(layer, span, window)
+        if span.count == 1:
+            return first[None], second[None], None
+        key = span.first_row, window
+        if key not in self._span_masks:
+            self._span_masks[key] = span.mask(window, self.device)
+        return first[None], second[None], self._span_masks[key]
+
+    def attend_under(
+        self,
+        mask: Tensor | None,
+        q_BHTC: Tensor,
+        k_BKSC: Tensor,
+        v_BKSC: Tensor,
+        sinks_H: Tensor | None = None,
+        *,
+        causal: bool = False,
+    ) -> Tensor:
+        """Attention of queries that may look where the mask says, or, without one, everywhere (`causal`: not ahead)."""
         groups = q_BHTC.shape[1] // k_BKSC.shape[1]
-        mask = self._mask(self.config.window(layer))
         if sinks_H is not None or self.config.attention_softcap is not None:
             return self._attend_plainly(q_BHTC, k_BKSC, v_BKSC, mask, groups, sinks_H)
         if self._kept_by_hand and mask is not None and q_BHTC.shape[-1] == v_BKSC.shape[-1]:
@@ -67,7 +135,7 @@ class Reading:
             k_BKSC,
             v_BKSC,
             attn_mask=mask,
-            is_causal=self.cache is None and mask is None,
+            is_causal=causal,
             enable_gqa=groups > 1,
             scale=self.config.score_scale,
         ).transpose(1, 2)
@@ -87,10 +155,14 @@ class Reading:
             scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
         if sinks_H is not None:
             sinks_BHT1 = sinks_H[:, None, None].to(scores_BHTS.dtype).expand(*scores_BHTS.shape[:3], 1)
-            weights_BHTS = _softmax(torch.cat((scores_BHTS, sinks_BHT1), dim=-1))[..., :-1]
+            weights_BHTS = softmax(torch.cat((scores_BHTS, sinks_BHT1), dim=-1))[..., :-1]
         else:
-            weights_BHTS = _softmax(scores_BHTS)
+            weights_BHTS = softmax(scores_BHTS)
         return (weights_BHTS @ v_BHSC).transpose(1, 2)
+
+    def mask(self, layer: int) -> Tensor | None:
+        """Who may look at whom in this layer; see `_mask`."""
+        return self._mask(self.config.window(layer))
 
     def _mask(self, window: int | None) -> Tensor | None:
         """Who may look at whom: booleans `[B, 1, T, S]`, or what is added to scores, `[T, T]` or `[B, T, T]`; None is causal."""
@@ -100,7 +172,7 @@ class Reading:
 
     def _new_mask(self, window: int | None) -> Tensor | None:
         if self.cache is not None:
-            return self.cache.mask(self.time, self.device, window)
+            return cast("KeyValueCache", self.cache).mask(self.time, self.device, window)
         if window is not None and window >= self.time:
             return self._mask(None)
         if self._kept_by_hand:
@@ -108,12 +180,6 @@ class Reading:
         if self.document_BT is not None:
             return document_mask(self.document_BT, window)
         return None if window is None else causal_mask(self.time, window, self.device)[None, None]
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Over the last axis, in float32 where the scores have less."""
-    half = scores.dtype in (torch.float16, torch.bfloat16)
-    return torch.softmax(scores, dim=-1, dtype=torch.float32 if half else scores.dtype).to(scores.dtype)
 
 
 def causal_mask(time: int, window: int | None, device: torch.device | None = None) -> Tensor:

@@ -21,11 +21,17 @@ from dunwu.model.config import DecoderConfig, RopeScaling
 
 
 def rotary_tables(
-    config: DecoderConfig, positions_BT: Tensor, *, local: bool, dtype: torch.dtype
+    config: DecoderConfig,
+    positions_BT: Tensor,
+    *,
+    local: bool,
+    dtype: torch.dtype,
+    reach_BT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cosine and sine of each position's angles, `[B, 1, T, C/2]`; `local`: those of sliding layers, which nothing stretches.
 
-    YaRN and LongRoPE also lengthen them by the attention factor.
+    YaRN and LongRoPE also lengthen them by the attention factor. `reach_BT`: how long the text of each token is, where a row
+    is several texts.
     """
     channels, device = config.rotated_channels, positions_BT.device
     scaling = config.rope_scaling
@@ -34,7 +40,8 @@ def rotary_tables(
     else:
         frequencies_C = plain_frequencies(config.rope_theta, channels, device)
     if scaling is not None:
-        frequencies_C = _stretched(config, scaling, frequencies_C, positions_BT)
+        length_B1T1 = _lengths(positions_BT) if reach_BT is None else reach_BT[:, None, :, None]
+        frequencies_C = _stretched(config, scaling, frequencies_C, length_B1T1)
     angles_B1TC = positions_BT[:, None, :, None].float() * frequencies_C
     cos_B1TC, sin_B1TC = angles_B1TC.cos(), angles_B1TC.sin()
     if scaling is not None and (factor := attention_factor(scaling)) != 1.0:
@@ -87,7 +94,7 @@ def yarn_mscale(factor: float, mscale: float) -> float:
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1.0 else 1.0
 
 
-def _stretched(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tensor, positions_BT: Tensor) -> Tensor:
+def _stretched(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tensor, length_B1T1: Tensor) -> Tensor:
     if scaling.kind == "linear":
         return frequencies_C / scaling.factor  # position interpolation, arXiv:2306.15595
     if scaling.kind == "llama3":
@@ -95,8 +102,8 @@ def _stretched(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tenso
     if scaling.kind == "yarn":
         return _yarn(config, scaling, frequencies_C)
     if scaling.kind == "dynamic":
-        return _dynamic(config, scaling, frequencies_C, positions_BT)
-    return _longrope(config, scaling, positions_BT)
+        return _dynamic(config, scaling, frequencies_C, length_B1T1)
+    return _longrope(config, scaling, length_B1T1)
 
 
 def _lengths(positions_BT: Tensor) -> Tensor:
@@ -138,29 +145,28 @@ def _yarn(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tensor) ->
     return slowed_C * (1 - stay_C) + frequencies_C * stay_C
 
 
-def _dynamic(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tensor, positions_BT: Tensor) -> Tensor:
+def _dynamic(config: DecoderConfig, scaling: RopeScaling, frequencies_C: Tensor, length_B1T1: Tensor) -> Tensor:
     """Dynamic NTK (arXiv:2309.00071, section 3.3, and appendix A.1 for the change of base): beyond the trained context theta
     grows with the length."""
     channels, trained = config.rotated_channels, config.max_position_embeddings
-    length_B111 = _lengths(positions_BT)
-    growth_B111 = (scaling.factor * length_B111 / trained) - (scaling.factor - 1)
-    theta_B111 = config.rope_theta * growth_B111.clamp(min=1.0) ** (channels / (channels - 2))
+    growth_B1T1 = (scaling.factor * length_B1T1 / trained) - (scaling.factor - 1)
+    theta_B1T1 = config.rope_theta * growth_B1T1.clamp(min=1.0) ** (channels / (channels - 2))
     return torch.where(
-        length_B111 > trained, plain_frequencies(theta_B111, channels, positions_BT.device), frequencies_C
+        length_B1T1 > trained, plain_frequencies(theta_B1T1, channels, length_B1T1.device), frequencies_C
     )
 
 
-def _longrope(config: DecoderConfig, scaling: RopeScaling, positions_BT: Tensor) -> Tensor:
+def _longrope(config: DecoderConfig, scaling: RopeScaling, length_B1T1: Tensor) -> Tensor:
     """LongRoPE (arXiv:2402.13753): each channel is slowed by its own factor, found by search; one set for what fits into the
     original context, one for what is longer."""
-    channels, device, border = config.rotated_channels, positions_BT.device, scaling.original_max_position_embeddings
+    channels, device, border = config.rotated_channels, length_B1T1.device, scaling.original_max_position_embeddings
     assert border is not None
     powers_C = _powers(config.rope_theta, channels, device)
     short_C, long_C = (
         1.0 / (torch.tensor(factors, dtype=torch.float32, device=device) * powers_C)
         for factors in (scaling.short_factor, scaling.long_factor)
     )
-    return torch.where(_lengths(positions_BT) > border, long_C, short_C)
+    return torch.where(length_B1T1 > border, long_C, short_C)
 
 
 def rotate(x_BTHC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor, *, interleaved: bool) -> Tensor:
