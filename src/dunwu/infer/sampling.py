@@ -32,9 +32,7 @@ from dunwu.infer.constrain import Constraint
 
 MOST_LOGPROBS = 20  # OpenAI's limit
 MOST_BIAS = 100.0  # OpenAI's limit: as good as a ban, or a command
-_FIRST_WIDTH = (
-    256  # most distributions have their mass in so many tokens: finding these is ten times faster than a sort
-)
+_WIDTHS = (256, 4096)  # where a distribution has its mass in so many tokens, finding these is much faster than a sort
 _NEVER = -math.inf
 
 
@@ -158,18 +156,17 @@ def choose(
     nothing must not look as if it did.
     """
     masks = masks or {}
-    best_B = logits_BV.max(dim=-1)
-    _require_finite(best_B.values)
-    if not masks and all(
-        one.greedy and not _changes_logits(one, past) for one, past in zip(params, histories, strict=True)
-    ):
-        ids = best_B.indices.tolist()
+    plain = not masks and not any(map(_changes_logits, params, histories))
+    if plain and all(one.greedy for one in params):
+        ids = _likeliest(logits_BV)
     else:
+        _require_finite(logits_BV.amax(dim=-1))
         changed_BV = processed(logits_BV, params, histories, masks)
-        ids = changed_BV.argmax(dim=-1).tolist()
-        if rows := [row for row, one in enumerate(params) if not one.greedy]:
-            kept_PV = filtered(changed_BV[rows], [params[row] for row in rows])
-            for row, number in zip(rows, pick(kept_PV, [draws[row] for row in rows]), strict=True):
+        drawn = [row for row, one in enumerate(params) if not one.greedy]
+        ids = [0] * len(params) if len(drawn) == len(params) else _likeliest(changed_BV)
+        if drawn:
+            kept_PV = filtered(changed_BV[drawn], [params[row] for row in drawn])
+            for row, number in zip(drawn, pick(kept_PV, [draws[row] for row in drawn]), strict=True):
                 ids[row] = number
     return Choice(ids, *_reported(logits_BV, ids, params))
 
@@ -228,7 +225,7 @@ def filtered(logits_PV: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     """Temperature, then the filters: steps 4 and 5, as probabilities, [P, V] float32: zero for what is dropped."""
     temperature_P1 = _column([one.temperature for one in params], logits_PV)
     temperature_P1 = temperature_P1.clamp(1e-38, 1e30)  # in float32: neither 0 / 0 nor inf / inf
-    logits_PV = (logits_PV - logits_PV.amax(-1, keepdim=True)) / temperature_P1
+    logits_PV = (logits_PV - logits_PV.amax(-1, keepdim=True)).div_(temperature_P1)
     for keep, values, off in (
         (keep_top_k, [one.top_k for one in params], 0),
         (keep_top_p, [one.top_p for one in params], 1.0),
@@ -308,15 +305,13 @@ def keep_typical(logits_PV: Tensor, typical_p_P1: Tensor) -> Tensor:
 def _floor_of_mass(keys_PV: Tensor, weights_PV: Tensor, mass_P1: Tensor) -> Tensor:
     """The key of the last token, in falling order of keys, that the sum of weights needs to reach `mass`, [P, 1]."""
     V = keys_PV.shape[-1]
-    width = min(_FIRST_WIDTH, V)
-    while True:
+    for width in (*(width for width in _WIDTHS if width < V), V):
         sorted_PW = keys_PV.topk(width, dim=-1) if width < V else keys_PV.sort(dim=-1, descending=True)
-        reached_PW = weights_PV.gather(1, sorted_PW.indices).double().cumsum(-1)
+        reached_PW = weights_PV.gather(1, sorted_PW.indices).double().cumsum_(-1)
         if width == V or bool((reached_PW[:, -1:] >= mass_P1).all()):
-            break
-        width = V
-    needed_P1 = (reached_PW < mass_P1).sum(-1, keepdim=True).clamp(max=width - 1)
-    return sorted_PW.values.gather(1, needed_P1)
+            needed_P1 = (reached_PW < mass_P1).sum(-1, keepdim=True).clamp(max=width - 1)
+            return sorted_PW.values.gather(1, needed_P1)
+    raise AssertionError("the last width is V")
 
 
 def _on_rows(
@@ -350,6 +345,12 @@ def _forbid(logits_V: Tensor, ids: Iterable[int]) -> None:
     logits_V[[number for number in ids if number < logits_V.shape[0]]] = _NEVER
     if bool(torch.isinf(logits_V.amax())):
         logits_V.copy_(before_V)
+
+
+def _likeliest(logits_BV: Tensor) -> list[int]:
+    best_B1 = logits_BV.argmax(dim=-1, keepdim=True)  # NaN counts as the greatest
+    _require_finite(logits_BV.gather(1, best_B1))
+    return best_B1[:, 0].tolist()
 
 
 def _changes_logits(params: SamplingParams, past: History) -> bool:
