@@ -1,6 +1,7 @@
 """Bits per byte against a slow, plain sum; every token once; padding, windows and chunks change nothing that they should not."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from dunwu.core.progress import RecordedProgress, SilentProgress
 from dunwu.core.records import Document
 from dunwu.evaluate import likelihood
 from dunwu.evaluate.heldout import choose_text
-from dunwu.model.config import DecoderConfig
+from dunwu.model.config import DecoderConfig, RopeScaling
 from dunwu.model.decoder import Decoder, new_decoder
 
 VOCABULARY = 300
@@ -112,6 +113,19 @@ def test_batches_and_chunks_do_not_change_the_sum(monkeypatch):
     monkeypatch.setattr(likelihood, "BATCH_TOKENS", 1)
     monkeypatch.setattr(likelihood, "LOGITS_BYTES", 3 * 4 * VOCABULARY)
     assert total() == pytest.approx(together, rel=1e-5)
+
+
+def test_padding_makes_no_text_longer(monkeypatch):
+    scaling = RopeScaling(
+        kind="longrope", factor=4.0, original_max_position_embeddings=8, short_factor=(1.0,) * 8, long_factor=(9.0,) * 8
+    )
+    model = Decoder(replace(_model().config, rope_scaling=scaling))
+    model.load_state_dict(_model().state_dict())
+    batch = [likelihood._Window(i, np.arange(length + 1, dtype=np.int32), 0) for i, length in enumerate((6, 20))]
+    with torch.no_grad():
+        together = likelihood._window_nats(model, batch)
+        alone = [likelihood._window_nats(model, [window])[0] for window in batch]
+    assert together == pytest.approx(alone, rel=1e-5)
 
 
 def test_logits_never_exist_whole(monkeypatch):

@@ -211,3 +211,18 @@ def test_what_all_share_is_added_and_its_gate_weighs_it() -> None:
     routed = sparse.experts(x_BTD.flatten(0, 1), *sparse.router(x_BTD.flatten(0, 1))).view(2, 3, 24)
     shared = torch.sigmoid(x_BTD @ sparse.shared_gate.weight[0])[..., None] * sparse.shared(x_BTD)
     torch.testing.assert_close(sparse(x_BTD), routed + shared, atol=1e-4, rtol=1e-4)
+
+
+def test_under_autocast_all_products_of_experts_are_in_its_dtype() -> None:
+    stack = ExpertStack(replace(TINY, experts=PLAIN), PLAIN)
+    lively(stack)
+    x_ND, chosen_NP = some(5, TINY.hidden_size), torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 0], [1, 2, 3], [4, 5, 6]])
+    weights_NP = torch.full((5, 3), 1 / 3)
+    plain_ND = stack(x_ND, chosen_NP, weights_NP)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low_ND = stack(x_ND.bfloat16(), chosen_NP, weights_NP)
+        assert room.expert_product(x_ND, stack.up_proj, torch.tensor([5] * 8)).dtype == torch.bfloat16
+    assert float((low_ND - plain_ND).norm() / plain_ND.norm()) < 0.03
+    low_ND.float().sum().backward()
+    assert stack.up_proj.grad is not None
+    assert stack.up_proj.grad.dtype == torch.float32

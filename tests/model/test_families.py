@@ -231,6 +231,14 @@ def test_packed_equals_one_by_one(config: DecoderConfig) -> None:
     torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_packed_equals_one_by_one_where_angles_depend_on_how_long_a_text_is(kind: str) -> None:
+    border = dataclasses.replace(LONGROPE, original_max_position_embeddings=12)
+    scaling = border if kind == "longrope" else RopeScaling(kind="dynamic", factor=4.0)
+    config = config_of("llama", rope_scaling=scaling, max_position_embeddings=12, rotary_dim=None, head_dim=6)
+    test_packed_equals_one_by_one(config)
+
+
 def test_the_plain_formulas_equal_the_kernels(config: DecoderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs on other devices than CPUs."""
     found: list[list[Tensor]] = []

@@ -119,6 +119,7 @@ def test_a_run_ends_at_the_nearest_whole_batch(memory_folder: Path, tokens: int,
         stop=StopSignal(),
     )
     assert result.steps == steps
+    assert all(row["lr_scale"] > 0 for row in rows(memory_folder / "run"))  # the shortest run learns too
 
 
 def test_the_learning_rate_is_read_in_the_middle_of_each_batch(memory_folder: Path) -> None:

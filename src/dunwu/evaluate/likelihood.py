@@ -169,11 +169,15 @@ def _window_nats(model: Decoder, batch: Sequence[_Window]) -> list[float]:
     longest = max(len(window.ids) for window in batch)
     ids_BT = torch.zeros(len(batch), longest, dtype=torch.int64)
     scored_BT = torch.zeros(len(batch), longest - 1, dtype=torch.bool)
+    positions_BT = torch.arange(longest - 1).repeat(len(batch), 1)
     for i, window in enumerate(batch):
         ids_BT[i, : len(window.ids)] = torch.from_numpy(window.ids.astype(np.int64))
+        positions_BT[i].clamp_(
+            max=max(0, len(window.ids) - 2)
+        )  # padding makes no text longer: some angles depend on that
         scored_BT[i, window.first_scored : len(window.ids) - 1] = True
     ids_BT, scored_BT = ids_BT.to(device), scored_BT.to(device)
-    hidden_ND = model(ids_BT[:, :-1])[scored_BT]
+    hidden_ND = model(ids_BT[:, :-1], positions_BT=positions_BT.to(device))[scored_BT]
     nats_N = _token_nats(model.logits, hidden_ND, ids_BT[:, 1:][scored_BT], model.config.vocab_size)
     counts = scored_BT.sum(dim=1).tolist()
     return [float(part.sum()) for part in nats_N.double().cpu().split(counts)]

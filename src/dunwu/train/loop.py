@@ -199,9 +199,10 @@ class _Run:
         return shown.pop("loss"), shown
 
     def update(self, state: TrainState, rows: int) -> dict[str, float]:
-        """Let the optimiser step; the schedule is read at the middle of the batch."""
-        middle = (state.tokens + self.tokens_of(rows) / 2) / self.total_tokens
-        scale = lr_scale(self.section, min(1.0, middle))
+        """Let the optimiser step; the schedule is read at the middle of what the batch adds to the run."""
+        left = self.total_tokens - state.tokens
+        middle = (state.tokens + min(self.tokens_of(rows), left) / 2) / self.total_tokens
+        scale = lr_scale(self.section, middle)
         figures = self.optimizer.step(scale, self.section.grad_clip)
         rates = {f"lr_{part.name}": part.lr * scale for part in self.optimizer.parts}
         return {"lr_scale": scale, **rates, **figures}

@@ -154,6 +154,9 @@ def expert_product(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
     One grouped product where torch has it: on CUDA nothing waits for the device, and a compiler sees one operation. Elsewhere
     one product for each expert that has rows, for which the ends must be read back: a compiler breaks its graph there.
     """
+    kind = x_MC.device.type
+    if torch.is_autocast_enabled(kind):
+        x_MC, stack_ERC = (operand.to(torch.get_autocast_dtype(kind)) for operand in (x_MC, stack_ERC))
     if _has_grouped(x_MC, stack_ERC):
         return grouped_product(x_MC, stack_ERC, ends_E)
     return _not_compiled(x_MC, stack_ERC, ends_E)

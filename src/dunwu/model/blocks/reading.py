@@ -13,7 +13,7 @@ from dunwu.core.devices import products_of_few_rows
 from dunwu.model import kernels
 from dunwu.model.blocks.norms import by_hand
 from dunwu.model.blocks.ragged import attend_one, softmax
-from dunwu.model.blocks.rotary import rotary_tables, rotate
+from dunwu.model.blocks.rotary import depends_on_length, rotary_tables, rotate
 from dunwu.model.cache import Cache, KeyValueCache, RaggedCache, Span
 from dunwu.model.config import DecoderConfig
 
@@ -47,11 +47,20 @@ class Reading:
             return x_BTHC.transpose(1, 2)
         local = layer in self.config.sliding_layers and self.config.local_rope_theta is not None
         if local not in self._tables:
-            reach_BT = None if self.cache is None else self.cache.reach
             self._tables[local] = rotary_tables(
-                self.config, self.positions_BT, local=local, dtype=self.dtype, reach_BT=reach_BT
+                self.config, self.positions_BT, local=local, dtype=self.dtype, reach_BT=self._reach()
             )
         return rotate(x_BTHC, *self._tables[local], interleaved=self.config.rope_interleaved)
+
+    def _reach(self) -> Tensor | None:
+        """How long the text of each token is, `[B, T]`, where a row holds several."""
+        if self.cache is not None:
+            return self.cache.reach
+        if self.document_BT is None or not depends_on_length(self.config):
+            return None
+        lengths_BN = self.positions_BT.new_zeros(len(self.document_BT), int(self.document_BT.max()) + 1)
+        ends_BT = (self.positions_BT + 1).expand_as(self.document_BT)
+        return lengths_BN.scatter_reduce(1, self.document_BT, ends_BT, "amax").gather(1, self.document_BT)
 
     def remember(self, layer: int, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Put a layer's new columns into the cache, if there is one; returns those of all columns.

@@ -49,6 +49,11 @@ def rotary_tables(
     return cos_B1TC.to(dtype), sin_B1TC.to(dtype)
 
 
+def depends_on_length(config: DecoderConfig) -> bool:
+    """Whether a text's angles depend on how long it is."""
+    return config.rope_scaling is not None and config.rope_scaling.kind in ("dynamic", "longrope")
+
+
 def plain_frequencies(theta: float | Tensor, channels: int, device: torch.device | None = None) -> Tensor:
     """Radians a position of each pair of channels, `[C/2]`, or `[..., C/2]` of several thetas `[..., 1]`."""
     return 1.0 / _powers(theta, channels, device)
