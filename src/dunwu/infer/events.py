@@ -1,0 +1,104 @@
+"""What the engine says while it answers, and the whole answer."""
+
+from dataclasses import dataclass
+
+from dunwu.infer.sampling import Scored
+from dunwu.infer.sequence import FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens. `cached_tokens`: those of the prompt that were found in the cache and not read again."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """What the model expected in a token's place: the token's log-probability, nats, and the likeliest."""
+
+    logprob: float
+    top: tuple[Scored, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptEvent:
+    """The prompt was read and judged. `tokens`: None for the first one, which nothing stands before."""
+
+    id: str
+    tokens: tuple[PromptToken | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEvent:
+    """One token of completion `index`. `text` is what can be shown now: nothing while a character or a possible stop string is
+    unfinished, and later more than the token's own."""
+
+    id: str
+    index: int
+    token_id: int
+    text: str
+    logprob: float | None = None
+    top_logprobs: tuple[Scored, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishEvent:
+    """Completion `index` is over. `text`: what was held back until now. `error`: what went wrong, with reason "error"."""
+
+    id: str
+    index: int
+    reason: FinishReason
+    usage: Usage
+    text: str = ""
+    error: str | None = None
+
+
+Event = PromptEvent | TokenEvent | FinishEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One completion, whole. `logprobs` and `top_logprobs` are empty unless asked for."""
+
+    index: int
+    text: str
+    ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[tuple[Scored, ...], ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """All completions of a request, and how its prompt was judged if that was asked."""
+
+    id: str
+    outputs: tuple[Output, ...]
+    prompt: tuple[PromptToken | None, ...] | None = None
+
+
+def answer(request_id: str, events: list[Event]) -> Answer:
+    """Put the events of one request together."""
+    finished = sorted((event for event in events if isinstance(event, FinishEvent)), key=lambda event: event.index)
+    judged = [event.tokens for event in events if isinstance(event, PromptEvent)]
+    outputs: list[Output] = []
+    for end in finished:
+        tokens = [event for event in events if isinstance(event, TokenEvent) and event.index == end.index]
+        outputs.append(
+            Output(
+                index=end.index,
+                text="".join(event.text for event in (*tokens, end)),
+                ids=tuple(event.token_id for event in tokens),
+                finish_reason=end.reason,
+                usage=end.usage,
+                logprobs=tuple(event.logprob for event in tokens if event.logprob is not None),
+                top_logprobs=tuple(event.top_logprobs for event in tokens if event.top_logprobs is not None),
+                error=end.error,
+            )
+        )
+    return Answer(id=request_id, outputs=tuple(outputs), prompt=judged[0] if judged else None)

@@ -1,0 +1,146 @@
+"""Whatever the order in which tokens come into the blocks, each text's logits are those of the plain forward pass."""
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+import torch
+
+from dunwu.infer.blocks import BlockManager
+from dunwu.infer.paged import PagedCache
+from dunwu.infer.runner import Runner, lay_out_for_few_rows
+from dunwu.infer.sampling import SamplingParams
+from dunwu.infer.scheduler import Scheduler
+from dunwu.infer.sequence import Request, Sequence
+from dunwu.model.cache import Span
+from dunwu.model.config import DecoderConfig
+from dunwu.model.decoder import Decoder
+from tests.model.helpers import TINY
+from tests.model.test_families import CONFIGS, strong
+from tests.model.test_mixtures import LATENT, VARIANTS
+
+SIZE = 4
+ALL = {
+    **CONFIGS,
+    **VARIANTS,
+    "latent, values wider than keys": replace(TINY, head_dim=10, latent=replace(LATENT, q_rank=None, value_dim=14)),
+    "longrope's border at 14": replace(
+        CONFIGS["phi3"], rope_scaling=replace(CONFIGS["phi3"].rope_scaling, original_max_position_embeddings=14)
+    ),
+}
+_numbers = count()
+
+
+@pytest.fixture(params=ALL.values(), ids=list(ALL))
+def config(request: pytest.FixtureRequest) -> DecoderConfig:
+    return request.param
+
+
+def new_sequence(prompt: list[int], room: int) -> Sequence:
+    request = Request(id=str(next(_numbers)), prompt_ids=tuple(prompt), params=SamplingParams())
+    return Sequence(request, 0, list(prompt), room, "length")
+
+
+class Loop:
+    """The engine's heart without its surroundings: greedy, and each choice held against the plain forward pass."""
+
+    def __init__(self, model: Decoder, *, blocks: int, sequences: int, budget: int) -> None:
+        scaling = model.config.rope_scaling
+        border = scaling.original_max_position_embeddings if scaling and scaling.kind == "longrope" else None
+        self.model = model
+        self.scheduler = Scheduler(
+            BlockManager(blocks, SIZE), max_sequences=sequences, token_budget=budget, border=border
+        )
+        self.runner = Runner(model, PagedCache(model.config, blocks, SIZE, "cpu", torch.float32))
+        self.checked = 0
+
+    def step(self) -> None:
+        plan = self.scheduler.plan()
+        hidden_ND = self.runner.run(plan.work)
+        self.scheduler.commit(plan)
+        row = -1
+        for work in plan.work:
+            row += work.count
+            if work.reaches_the_end:
+                self.take(work.sequence, self.runner.logits(hidden_ND[row]))
+
+    @torch.inference_mode()
+    def take(self, sequence: Sequence, logits_V: torch.Tensor) -> None:
+        plain_V = self.model.logits(self.model(torch.tensor([sequence.ids]))[0, -1])
+        torch.testing.assert_close(logits_V, plain_V, atol=1e-4, rtol=1e-4)
+        self.checked += 1
+        sequence.ids.append(int(plain_V.argmax()))
+        sequence.room -= 1
+        if sequence.room == 0:
+            self.scheduler.finish(sequence)
+
+    def finish(self) -> None:
+        while self.scheduler.waiting or self.scheduler.running:
+            self.step()
+
+
+def some_ids(length: int, seed: int) -> list[int]:
+    return torch.randint(0, 50, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def test_chunked_batched_shared_and_preempted_equal_the_plain_forward(config):
+    beginning = some_ids(9, 0)
+    loop = Loop(strong(config).requires_grad_(False), blocks=10, sequences=5, budget=7)
+    texts = [new_sequence(beginning + some_ids(length, length), 9) for length in (1, 2, 11, 5)]
+    texts.append(new_sequence(some_ids(3, 77), 12))
+    for number, text in enumerate(texts):
+        loop.scheduler.add(text)
+        if number % 2:
+            loop.step()
+    loop.finish()
+    assert loop.checked == 4 * 9 + 12
+    assert loop.scheduler.preemptions > 0
+    assert sum(text.cached_tokens or 0 for text in texts) >= 8
+    assert loop.scheduler.blocks.free == 10
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "deepseek_v3"])
+def test_forks_go_their_own_ways(name):
+    loop = Loop(strong(ALL[name]).requires_grad_(False), blocks=20, sequences=3, budget=16)
+    parent = new_sequence(some_ids(10, 1), 8)
+    loop.scheduler.add(parent)
+    loop.step()
+    children = [new_sequence(parent.ids[:-1], 8) for _ in range(2)]
+    parent.computed = 10
+    loop.scheduler.fork(parent, children)
+    for number, child in enumerate(children):
+        child.ids.append(number)  # not what the parent wrote
+    loop.finish()
+    assert len({tuple(one.ids) for one in (parent, *children)}) == 3
+    assert loop.checked == 8 + 2 * 8
+    assert loop.scheduler.blocks.free == 20
+
+
+def test_a_text_in_many_pieces_equals_one_in_one_piece():
+    """More pieces than are worth a product each, whole and behind a window."""
+    for name in ("gemma2", "mistral", "deepseek_v3"):
+        model = strong(ALL[name]).requires_grad_(False)
+        ids, outcomes = some_ids(40, 2), []
+        for blocks in ([5, 4, 3, 2, 1, 0, 11, 10, 9, 8], list(range(2, 12))):
+            cache = PagedCache(model.config, 12, SIZE, "cpu", torch.float32)
+            rows = []
+            for start, end in ((0, 30), (30, 38), (38, 39), (39, 40)):
+                cache.begin([Span(0, start, end - start, cache.runs(blocks, end))])
+                with torch.inference_mode():
+                    hidden = model(torch.tensor([ids[start:end]]), positions_BT=cache.positions(1, "cpu"), cache=cache)
+                rows.append(hidden)
+            outcomes.append(torch.cat(rows, dim=1))
+        torch.testing.assert_close(outcomes[0], outcomes[1], atol=1e-5, rtol=1e-5)
+        assert len(PagedCache(model.config, 12, SIZE, "cpu", torch.float32).runs([5, 4, 3, 8, 9], 18)) == 4
+
+
+def test_the_layout_for_few_rows_changes_no_value():
+    model, laid = strong(CONFIGS["llama"]), strong(CONFIGS["llama"])
+    lay_out_for_few_rows(laid)
+    weight = laid.model.layers[0].mlp.up_proj.weight
+    assert weight.stride() == (1, weight.shape[0])
+    for (name, before), after in zip(model.state_dict().items(), laid.state_dict().values(), strict=True):
+        assert torch.equal(before, after), name
+    ids = torch.tensor([some_ids(20, 5)])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids), laid(ids), atol=1e-5, rtol=1e-5)
