@@ -105,7 +105,11 @@ class Reading:
             if span.count > 1:
                 k_1KSC, v_1KSC, mask = self.columns(layer, span, window)
                 q_1HtC = q_1HTC[:, :, span.rows]
-                out_THC[span.rows] = self.attend_under(mask, q_1HtC, k_1KSC, v_1KSC, sinks_H)[0]
+                whole = span.start == 0 and (window is None or window >= span.count)
+                causal = whole and sinks_H is None and self.config.attention_softcap is None
+                out_THC[span.rows] = self.attend_under(
+                    None if causal else mask, q_1HtC, k_1KSC, v_1KSC, sinks_H, causal=causal
+                )[0]
         return out_THC[None]
 
     def columns(self, layer: int, span: Span, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
