@@ -245,7 +245,7 @@ def test_settings_that_have_no_meaning_together_are_refused(settings, told):
         (["model.hidden_size=64"], "model.hidden_size=64, but the base has 32"),
         (["model.context_length=128"], "beyond the base's 64"),
         (["pretrain.freeze=[model.layer.0.*]"], "fits no parameter; one of them is model.layers.0"),
-        (["pretrain.freeze=['*']"], "leaves nothing to learn"),
+        (["pretrain.freeze=['*']", "tokenizer.extend_by=0"], "leaves nothing to learn"),
     ],
 )
 def test_a_base_that_does_not_fit_ends_in_one_clean_message(place, capsys, words, told):
@@ -271,14 +271,14 @@ def test_a_hubs_model_is_used_at_the_commit_that_was_fetched_first(place, monkey
     write_open_model(snapshot)
     asked = []
 
-    def fetched(name, *, revision=None):
-        asked.append((name, revision))
+    def fetched(name, *, revision=None, weights=True):
+        asked.append((name, revision, weights))
         return snapshot
 
     monkeypatch.setattr(base_module, "model_folder", fetched)
     assert run(["build", "domain", "base=some/model@v1", "name=from-hub", *SMALL]) == 0
-    assert asked[0] == ("some/model", "v1")
-    assert asked[-1] == ("some/model", "0123abc")
+    assert asked[0] == ("some/model", "v1", False)  # a plan needs the small files only
+    assert asked[-1] == ("some/model", "0123abc", True)
     facts = json.loads((place / "builds" / "from-hub" / "model" / "dunwu.json").read_text())
     assert (facts["base"]["name"], facts["base"]["revision"]) == ("some/model@v1", "0123abc")
     assert "base_model: some/model\n" in (place / "builds" / "from-hub" / "model" / "README.md").read_text()

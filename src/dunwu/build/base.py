@@ -6,27 +6,34 @@ from typing import Any
 
 from dunwu.build.home import Home
 from dunwu.build.inputs import Hashes, file_hashes
-from dunwu.core.errors import RecipeError
+from dunwu.core.errors import DataError, RecipeError, TokenizerError
 from dunwu.core.files import read_json
+from dunwu.core.lineage import stable_hash
 from dunwu.core.load import is_hub_id
 from dunwu.core.recipe import ModelSection, Recipe
 from dunwu.model.config import DecoderConfig
 from dunwu.model.fetch import model_folder
 from dunwu.model.folder import weight_files
+from dunwu.tokenizer.like import TokenizerLike
+from dunwu.tokenizer.template import verify_mask
 
-CONFIG_FILE, FACTS_FILE = "config.json", "dunwu.json"
+CONFIG_FILE, GENERATION_FILE, FACTS_FILE = "config.json", "generation_config.json", "dunwu.json"
 # What is read of a tokenizer. `vocab.json` and `merges.txt` repeat `tokenizer.json`, and would contradict an extended one.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 
 
-def base_folder(recipe: Recipe, revision: str | None = None) -> Path:
+def base_folder(recipe: Recipe, revision: str | None = None, *, weights: bool = True) -> Path:
     """The folder that holds the base's `config.json`; a hub's model is fetched, at `revision` where that is known already.
 
-    Raises RecipeError where there is no model, and what fetching raises.
+    With `weights` False only the small files of a hub's model. Raises RecipeError where there is no model, and what fetching
+    raises.
     """
     if is_hub_id(recipe.base):
         name, _, asked = recipe.base.partition("@")
-        return model_folder(name, revision=revision or asked or None)
+        return model_folder(name, revision=revision or asked or None, weights=weights)
     folder = Path(recipe.base)
     if not folder.exists():
         raise RecipeError(f"base={recipe.base} does not exist; give a model's folder, a build's home or a hub id")
@@ -52,8 +59,11 @@ def base_inputs(recipe: Recipe) -> Hashes:
         name, _, revision = recipe.base.partition("@")
         return {"base": {name: f"revision {revision or 'main'}"}}
     folder = base_folder(recipe)
-    others = [folder / name for name in (CONFIG_FILE, *TOKENIZER_FILES) if (folder / name).is_file()]
-    return {"base": file_hashes([*others, *weight_files(folder)])}
+    names = (CONFIG_FILE, GENERATION_FILE, *TOKENIZER_FILES)
+    others = [folder / name for name in names if (folder / name).is_file()]
+    told = {**grown_from(folder), **tuned_as(folder)}  # of dunwu.json, which also holds figures that decide nothing
+    origin = {FACTS_FILE: stable_hash(told)} if told else {}
+    return {"base": {**file_hashes([*others, *weight_files(folder)]), **origin}}
 
 
 def base_name(recipe: Recipe) -> str:
@@ -65,11 +75,54 @@ def base_name(recipe: Recipe) -> str:
 
 
 def grown_from(folder: Path) -> Mapping[str, Any]:
-    """Of a base that dunwu made: its name and its chain of hashes; nothing of others."""
-    if not (folder / FACTS_FILE).is_file():
+    """Of a base that dunwu trained: its name and its chain of hashes; nothing of others, imported ones included."""
+    facts = _own_facts(folder)
+    lineage = facts.get("lineage")
+    if "name" not in facts or not isinstance(lineage, dict) or "pretrain" not in lineage:
         return {}
-    facts = read_json(folder / FACTS_FILE)
-    return {key: facts[key] for key in ("name", "lineage")} if {"name", "lineage"} <= set(facts) else {}
+    return {"name": facts["name"], "lineage": lineage}
+
+
+def tuned_as(folder: Path) -> Mapping[str, Any]:
+    """What `dunwu.json` says of a base's tuning: `instruction_tuned` and `system_prompt`, where it says so."""
+    facts, kinds = _own_facts(folder), {"instruction_tuned": bool, "system_prompt": str}
+    return {key: facts[key] for key, kind in kinds.items() if isinstance(facts.get(key), kind)}
+
+
+def _own_facts(folder: Path) -> Mapping[str, Any]:
+    facts = read_json(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def require_other_home(recipe: Recipe, home: Home) -> None:
+    """Raise RecipeError where the base lies in the home that is being built, whose model it would replace."""
+    if not recipe.base or is_hub_id(recipe.base):
+        return
+    if Path(recipe.base).resolve().is_relative_to(home.folder.resolve()):
+        raise RecipeError(
+            f"base={recipe.base} lies in {home.folder}, the home that this build writes; give the new model another home with "
+            "name=NAME or out=FOLDER"
+        )
+
+
+def chat_fault(tokenizer: TokenizerLike, folder: Path) -> str | None:
+    """Why a base cannot be fine-tuned on conversations, or None: its template must show what is the model's, and where it stops."""
+    if tokenizer.chat_template is None:
+        return (
+            f"the base in {folder} has no chat template to learn conversations in; leave sft.sources out, take the version of "
+            "the model that was trained to chat, or put a chat_template.jinja with its tokens into the folder"
+        )
+    try:
+        verify_mask(tokenizer)
+    except (DataError, TokenizerError) as error:
+        return f"the base in {folder} cannot be fine-tuned with its chat template: {error}"
+    return None
+
+
+def require_chat(recipe: Recipe, fault: str | None) -> None:
+    """Raise RecipeError where the recipe fine-tunes a base that cannot be: before the hours of pre-training, not after."""
+    if recipe.sft.sources and fault is not None:
+        raise RecipeError(f"sft.sources: {fault}")
 
 
 def require_same_shape(section: ModelSection, config: DecoderConfig) -> None:

@@ -1,31 +1,36 @@
 """The finished model in the home: a Hugging Face directory, `dunwu.json` with its lineage, and a model card."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dunwu import __version__
-from dunwu.build.base import TOKENIZER_FILES
+from dunwu.build.base import FACTS_FILE, GENERATION_FILE, LICENCE_FILES, TOKENIZER_FILES
 from dunwu.build.home import Home, StageRecord
 from dunwu.core.files import disk_errors, fsync_folder, read_json, write_json, write_text
 from dunwu.core.lineage import stable_hash
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_bytes, format_count
 
-MODEL_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+MODEL_FILES = ("config.json", GENERATION_FILE, *TOKENIZER_FILES)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 CARD_FILE = "README.md"
-FACTS_FILE = "dunwu.json"
+_LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 
 def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> list[Path]:
     """Write `model/` anew from the last training stage, whole or not at all; returns its files. Raises DiskError."""
     trained = home.folder_of(records.get("sft") or records["pretrain"])
     facts = model_facts(home, recipe, records)
+    facts |= _parity_before(home.model / FACTS_FILE, facts)
     files = [trained / name for name in MODEL_FILES if (trained / name).is_file()]
     files += [file for pattern in WEIGHTS for file in sorted(trained.glob(pattern))]
+    if "base" in records:
+        looked_at = home.folder_of(records["base"])
+        files += [file for pattern in LICENCE_FILES for file in sorted(looked_at.glob(pattern))]
     fresh, old = home.folder / ".model-new.tmp", home.folder / ".model-old.tmp"
     with disk_errors(home.model):
         shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed; the home is locked against others
@@ -36,6 +41,19 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
         write_text(fresh / CARD_FILE, model_card(facts))
         _swap(fresh, home.model, old)
     return [home.model / name for name in (*(file.name for file in files), FACTS_FILE, CARD_FILE)]
+
+
+def _parity_before(file: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of parity with other engines that `dunwu.json` has from before, if they are of the same weights."""
+    before = read_json(file) if file.is_file() else {}
+    same = "parity" in before and _weights(before.get("lineage", {})) == _weights(facts["lineage"])
+    return {"parity": before["parity"]} if same else {}
+
+
+def _weights(lineage: Mapping[str, Any]) -> Any:
+    """The hashes of the finished model's weights."""
+    stage = lineage.get("sft") or lineage.get("pretrain") or {}
+    return stage.get("sha256") or stage.get("files")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -60,12 +78,15 @@ def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) 
     """The contents of `dunwu.json`."""
     trained = records.get("sft") or records["pretrain"]
     evaluated = records["evaluate"].facts if "evaluate" in records else {}
+    base = records["base"].facts if "base" in records else {}
+    tuned = "sft" in records
     return {
         "name": recipe.name,
         "dunwu": __version__,
         **({"base": _base(records["base"])} if "base" in records else {}),
-        "instruction_tuned": "sft" in records,
-        "system_prompt": recipe.sft.system_prompt,
+        "instruction_tuned": tuned or base.get("instruction_tuned", False),
+        "system_prompt": recipe.sft.system_prompt if tuned or not base else base.get("system_prompt", ""),
+        **({"licence": base["licence"]} if base.get("licence") else {}),
         "parameters": trained.facts["parameters"],
         "context_length": trained.facts["context_length"],
         "tokens": {name: records[name].facts["tokens"] for name in ("pretrain", "sft") if name in records},
@@ -94,9 +115,15 @@ def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
         chain[name] = {
             "hash": record.hash,
             "needs": record.identity["needs"],
-            **({"file": file, "sha256": known.sha256} if known else {}),
+            **({"file": file, "sha256": known.sha256} if known else _shards(name, record)),
         }
     return chain
+
+
+def _shards(stage: str, record: StageRecord) -> Mapping[str, Any]:
+    """The hashes of weights that lie in several files."""
+    shards = {name: known.sha256 for name, known in record.files.items() if name.endswith(".safetensors")}
+    return {"files": shards} if stage in ("pretrain", "sft") and shards else {}
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
@@ -113,7 +140,13 @@ def model_card(facts: Mapping[str, Any]) -> str:
     )
     hub = base is not None and "/" in base["name"]
     front = f"base_model: {base['name'].partition('@')[0]}\n" if base is not None and hub else ""
+    licence = facts.get("licence")
+    if licence and _LICENCE_ID.fullmatch(licence):
+        front += f"license: {licence}\n"
+    terms = f"\nIts base came under this licence, which holds for it too: {licence}\n" if licence else ""
     use = "It was tuned to answer." if facts["instruction_tuned"] else "It continues text; it was not tuned to answer."
+    if facts["instruction_tuned"] and "sft" not in facts["tokens"]:
+        use = "Its base was tuned to answer; what it learned since was plain text."
     return f"""---
 language: [{", ".join(languages)}]
 library_name: transformers
@@ -130,7 +163,7 @@ A language model of {format_count(facts["parameters"])} parameters, {origin}
 
 A model of this size repeats what it read and makes up what it did not: judge before you use it. `dunwu.json` has the
 recipe, all scores and the chain of hashes from the raw files to these weights.
-"""
+{terms}"""
 
 
 def _score_row(name: str, score: Mapping[str, Any]) -> str:

@@ -2,27 +2,27 @@
 
 import difflib
 import fnmatch
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dunwu.build.base import TOKENIZER_FILES
+from dunwu.build.base import GENERATION_FILE, TOKENIZER_FILES
 from dunwu.build.graph import Work
 from dunwu.core.devices import measure_matmul_flops, pick_device, pick_dtype, prepare_cpu
 from dunwu.core.errors import RecipeError
-from dunwu.core.files import disk_errors
+from dunwu.core.files import disk_errors, read_json, write_json
 from dunwu.core.recipe import PretrainSection, TrainSection
 from dunwu.corpus.stream import Stream
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import train_flops_per_token
 from dunwu.model.decoder import Decoder
+from dunwu.model.folder import copy_files
 from dunwu.train.loop import TrainResult, fit
 from dunwu.train.objectives import causal_lm
 from dunwu.train.optim import build_optimizer, default_lrs
 from dunwu.train.signals import StopSignal
 
-GENERATION_FILE = "generation_config.json"
+TUNING_SHARE = 0.3  # of a new model's peak learning rates, for fine-tuning: the weights know much already
 SETTINGS_LATER_THAN_THEIR_STAGE = {"freeze": [], "rewarm": None}  # left out at these values: older homes stay done
 
 
@@ -64,6 +64,14 @@ def rewarm_share(section: PretrainSection, grown_from: Mapping[str, Any]) -> flo
     if section.rewarm != "auto":
         return section.rewarm
     return 0.3 if grown_from else 0.1
+
+
+def tuning_share(section: PretrainSection, base: Mapping[str, Any] | None) -> float:
+    """The peak rates of fine-tuning, as a share of those for a new model: no higher than a base's own pre-training had.
+
+    `base`: the facts of the base's stage, None without one.
+    """
+    return TUNING_SHARE if base is None else min(TUNING_SHARE, rewarm_share(section, base["grown_from"]))
 
 
 def peak_rates(section: TrainSection, config: DecoderConfig, *, scale: float = 1.0) -> tuple[float, float]:
@@ -115,8 +123,12 @@ def copy_generation_settings(source: Path, folder: Path) -> None:
     _copy_there(source, folder, (GENERATION_FILE,))
 
 
+def add_stop_ids(folder: Path, ids: Sequence[int]) -> None:
+    """Name all of `ids` as what ends a text in the folder's generation_config.json; the rest of it stays."""
+    file = folder / GENERATION_FILE
+    write_json(file, {**read_json(file), "eos_token_id": list(ids)})
+
+
 def _copy_there(source: Path, folder: Path, names: Sequence[str]) -> None:
     with disk_errors(folder):
-        for name in names:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, folder / name)
+        copy_files(source, folder, names)

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dunwu.build.base import require_other_home
 from dunwu.build.graph import Outlook, Stage, Step, lay_out
 from dunwu.build.home import Figures, Forecast, Home, read_forecast
 from dunwu.build.inputs import folder_sources
@@ -28,8 +29,9 @@ class PlannedStage:
 def make_plan(stages: Sequence[Stage], recipe: Recipe, home: Home, *, spent_s: float = 0.0) -> list[PlannedStage]:
     """Forecast every stage in order, each from the facts of those before it. `spent_s`: wall time used up already.
 
-    Runs the probe of training speed. Raises RecipeError when the budget is too small.
+    Runs the probe of training speed. Raises RecipeError when the budget is too small, or the base is the home itself.
     """
+    require_other_home(recipe, home)
     planned: list[PlannedStage] = []
     facts: dict[str, Mapping[str, Any]] = {}
     predicted_s = 0.0

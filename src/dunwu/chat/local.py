@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dunwu.core.devices import pick_device
+from dunwu.core.devices import pick_device, pick_dtype
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
 from dunwu.core.records import Completion, Message
@@ -45,9 +45,12 @@ class LocalChat:
 
     @classmethod
     def load(cls, folder: Path | str, *, device: torch.device | None = None) -> "LocalChat":
-        """Read a model home, or the folder of any model that we read, with weights and tokenizer. Raises ModelError or TokenizerError."""
-        folder = Path(folder)
-        model = load_model(folder, device=device or pick_device()).requires_grad_(False).eval()
+        """Read a model home, or the folder of any model that we read, with weights and tokenizer, in the dtype that suits the device.
+
+        Raises ModelError or TokenizerError.
+        """
+        folder, device = Path(folder), device or pick_device()
+        model = load_model(folder, device=device, dtype=pick_dtype(device)).requires_grad_(False).eval()
         tokenizer = load_tokenizer(folder)
         facts: dict[str, Any] = read_json(folder / "dunwu.json") if (folder / "dunwu.json").exists() else {}
         return cls(

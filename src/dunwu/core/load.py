@@ -1,5 +1,6 @@
 """From a recipe file, a folder of documents or nothing at all, with overrides, to a checked `Recipe`."""
 
+import fnmatch
 import json
 import re
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dunwu.core.errors import RecipeError
+from dunwu.core.modelfiles import HUB_NAME
 from dunwu.core.nearest import explain_validation
 from dunwu.core.overrides import apply_override, parse_overrides
-from dunwu.core.recipe import Recipe
+from dunwu.core.recipe import Recipe, ReplaySection, TokenizerSection
 from dunwu.core.yaml import format_yaml, parse_yaml
 
 _PATH_KEYS = (
@@ -22,7 +24,8 @@ _PATH_KEYS = (
     "sft.sources.*.path",
     "corpus.decontaminate_files.*",
 )
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_HUB_ID = re.compile(rf"{HUB_NAME}(@[\w./-]+)?")
+_EMBEDDING = "model.embed_tokens.weight"
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
@@ -63,29 +66,62 @@ def is_hub_id(base: str) -> bool:
 
 
 def _clashes(recipe: Recipe) -> list[str]:
-    """Settings that have no meaning together, each with its remedy."""
+    """Settings that have no meaning together, each with its remedy. One at its default was not asked for."""
+    found = _clashes_with_base(recipe) if recipe.base else _clashes_without_base(recipe)
+    if not recipe.replay.sources and recipe.replay.share != ReplaySection().share:
+        found.append(
+            f"replay.share={recipe.replay.share}: there is no text to replay; give replay.sources, or remove the share"
+        )
+    return found
+
+
+def _clashes_with_base(recipe: Recipe) -> list[str]:
     found: list[str] = []
-    if recipe.base:
-        if recipe.tokenizer.vocab_size != "auto":
-            found.append(
-                f"tokenizer.vocab_size={recipe.tokenizer.vocab_size}: the vocabulary is the base's; "
-                "remove it, or add tokens with tokenizer.extend_by=2000"
-            )
-        if not (Path(recipe.base).is_absolute() or is_hub_id(recipe.base)):
-            found.append(
-                f"base={recipe.base}: no such folder, and no hub id, which has the form owner/name; correct it"
-            )
-    else:
-        if recipe.tokenizer.extend_by:
-            found.append(
-                f"tokenizer.extend_by={recipe.tokenizer.extend_by}: there is no base whose vocabulary could grow; "
-                "give base=FOLDER, or set tokenizer.vocab_size"
-            )
-        if recipe.replay.sources:
-            found.append(
-                "replay.sources: replay keeps a base from forgetting, and there is none; give base=FOLDER, or put the "
-                "sources under corpus.sources"
-            )
+    tokenizer, pretrain = recipe.tokenizer, recipe.pretrain
+    if tokenizer.vocab_size != "auto":
+        found.append(
+            f"tokenizer.vocab_size={tokenizer.vocab_size}: the vocabulary is the base's; "
+            "remove it, or add tokens with tokenizer.extend_by=2000"
+        )
+    if not tokenizer.extend_by and tokenizer.train_bytes != TokenizerSection().train_bytes:
+        found.append(
+            f"tokenizer.train_bytes={tokenizer.train_bytes}: the vocabulary is the base's, and nothing is learned for it; "
+            "remove it, or add tokens with tokenizer.extend_by=2000"
+        )
+    if not (Path(recipe.base).is_absolute() or is_hub_id(recipe.base)):
+        found.append(f"base={recipe.base}: no such folder, and no hub id, which has the form owner/name; correct it")
+    fixed = pretrain.lr_adamw != "auto" and (pretrain.optimizer == "adamw" or pretrain.lr_muon != "auto")
+    if pretrain.rewarm != "auto" and fixed:
+        found.append(
+            f"pretrain.rewarm={pretrain.rewarm}: it scales learning rates that are auto, and all are fixed; remove it, or "
+            "the rates"
+        )
+    frozen = next((pattern for pattern in pretrain.freeze if fnmatch.fnmatchcase(_EMBEDDING, pattern)), None)
+    if tokenizer.extend_by and frozen is not None:
+        found.append(
+            f"pretrain.freeze has {frozen!r}, which freezes {_EMBEDDING}: the tokens of tokenizer.extend_by="
+            f"{tokenizer.extend_by} could not be learned; take the pattern out, or set tokenizer.extend_by=0"
+        )
+    return found
+
+
+def _clashes_without_base(recipe: Recipe) -> list[str]:
+    found: list[str] = []
+    if recipe.pretrain.rewarm != "auto":
+        found.append(
+            f"pretrain.rewarm={recipe.pretrain.rewarm}: it lowers the learning rates of going on from a base, and there is "
+            "none; give base=FOLDER, or set pretrain.lr_muon and pretrain.lr_adamw"
+        )
+    if recipe.tokenizer.extend_by:
+        found.append(
+            f"tokenizer.extend_by={recipe.tokenizer.extend_by}: there is no base whose vocabulary could grow; "
+            "give base=FOLDER, or set tokenizer.vocab_size"
+        )
+    if recipe.replay.sources:
+        found.append(
+            "replay.sources: replay keeps a base from forgetting, and there is none; give base=FOLDER, or put the "
+            "sources under corpus.sources"
+        )
     return found
 
 

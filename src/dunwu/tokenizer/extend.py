@@ -18,6 +18,7 @@ import tokenizers
 from dunwu.core.errors import TokenizerError
 from dunwu.core.files import read_json, write_json
 from dunwu.tokenizer.bpe import MAX_TOKEN_BYTES, byte_of_character
+from dunwu.tokenizer.open import complete_spec, optional_json
 
 PIECE_CHARACTERS = 20_000  # text handed to the pre-tokeniser at a time
 LEAST_COUNT = 2  # a pair merged occurs at least so often, as in a vocabulary learned from nothing
@@ -57,9 +58,11 @@ def extend_tokenizer(base: Path, texts: Iterable[str], *, extend_by: int, out: P
     A small corpus yields fewer. `out` holds `tokenizer.json`, its kin and `extension.json`. Raises TokenizerError when the
     base is not a byte-level BPE.
     """
-    spec = read_json(base / "tokenizer.json")
-    _require_byte_level(spec, base / "tokenizer.json")
-    old = tokenizers.Tokenizer.from_str((base / "tokenizer.json").read_text("utf-8"))
+    path = base / "tokenizer.json"
+    spec = read_json(path)
+    _require_byte_level(spec, path)
+    spec = complete_spec(spec, optional_json(base / "tokenizer_config.json"), path)
+    old = tokenizers.Tokenizer.from_str(path.read_text("utf-8"))
     words = count_words(old, texts)
     names = _names(spec)
     first_id = max(names) + 1
@@ -68,7 +71,7 @@ def extend_tokenizer(base: Path, texts: Iterable[str], *, extend_by: int, out: P
     )
     _append(spec, merges)
     write_json(out / "tokenizer.json", spec)
-    _write_kin(base, out)
+    _write_kin(base, out, {token["id"]: token["content"] for token in spec["added_tokens"]})
     extension = Extension(first_id=first_id, pieces=tuple(_spelled(merges)))
     write_json(out / EXTENSION_FILE, asdict(extension))
     return extension
@@ -241,13 +244,20 @@ def _spelled(merges: Sequence[Merge]) -> Iterator[tuple[int, ...]]:
         yield spelled[merge.id]
 
 
-def _write_kin(base: Path, out: Path) -> None:
-    """The files beside `tokenizer.json`; the class becomes the one that reads that file as it is."""
+def _write_kin(base: Path, out: Path, added: Mapping[int, str]) -> None:
+    """The files beside `tokenizer.json`; the class becomes the one that reads that file as it is.
+
+    `added`: the added tokens of that file. Others that tokenizer_config.json gives an id would now be taken for new tokens.
+    """
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (base / name).is_file():
             values = read_json(base / name)
             if name == "tokenizer_config.json":
                 values["tokenizer_class"] = "PreTrainedTokenizerFast"
+                if known := values.get("added_tokens_decoder"):
+                    values["added_tokens_decoder"] = {
+                        number: token for number, token in known.items() if added.get(int(number)) == token["content"]
+                    }
             write_json(out / name, values)
 
 

@@ -53,7 +53,7 @@ class OpenTokenizer:
         self.folder = folder
         path = folder / "tokenizer.json"
         self._config = optional_json(folder / "tokenizer_config.json")
-        spec = _complete_spec(_json_object(path), self._config, path)
+        spec = complete_spec(_json_object(path), self._config, path)
         self._backend = _backend(spec, path)
         self.templates = _read_templates(folder, self._config)
         names = [token["content"] for token in spec["added_tokens"]]
@@ -259,7 +259,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _complete_spec(spec: dict[str, Any], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def complete_spec(spec: dict[str, Any], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """`tokenizer.json` without cutting and padding, and with the added tokens that only tokenizer_config.json knows."""
     stored = spec.get("added_tokens")
     added: list[Any] = [*stored] if isinstance(stored, list) else [] if stored is None else [stored]

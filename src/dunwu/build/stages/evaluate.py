@@ -20,7 +20,7 @@ from dunwu.build.home import Figures, Forecast
 from dunwu.build.meters import resident_bytes
 from dunwu.build.training import after_training_s, exact_speed
 from dunwu.chat.local import LocalChat
-from dunwu.core.devices import pick_device, prepare_cpu
+from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
 from dunwu.core.recipe import Recipe
 from dunwu.core.records import Message, Score
 from dunwu.corpus.store import read_documents
@@ -146,7 +146,8 @@ def _samples(stage: str, folder: Path, text: ChosenText, questions: Sequence[Que
         prompts = section.prompts or _first_of_each_kind(questions)[: section.samples]
         return answer_prompts(LocalChat.load(folder), prompts, stage=stage, system=recipe.sft.system_prompt)
     tokenizer = load_tokenizer(folder)
-    generator = Generator(load_model(folder, device=pick_device()), tokenizer)
+    device = pick_device()
+    generator = Generator(load_model(folder, device=device, dtype=pick_dtype(device)), tokenizer)
     openings = section.prompts or choose_openings(text, section.samples)
     return continue_openings(generator, tokenizer, openings, stage=stage, seed=recipe.seed)
 

@@ -1,7 +1,7 @@
 """What the home shows the world: the finished model in `model/`, and the whole build on one page, `report.html`."""
 
 from dunwu.build.costs import REPORT_S
-from dunwu.build.export import export_model
+from dunwu.build.export import FACTS_FILE, export_model
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.meters import resident_bytes
@@ -14,7 +14,8 @@ def _forecast(outlook: Outlook) -> Forecast:
 
 def _run(work: Work) -> Outcome:
     model_files = export_model(work.home, work.recipe, work.home.current())
-    return Outcome(outside=(*model_files, write_report(work.home.folder)))
+    lasting = [file for file in model_files if file.name != FACTS_FILE]  # that one takes in figures of parity later
+    return Outcome(outside=(*lasting, write_report(work.home.folder)))
 
 
 REPORT = Stage(

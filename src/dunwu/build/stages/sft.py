@@ -12,17 +12,20 @@ from dataclasses import asdict
 from typing import Any
 
 from dunwu.build import costs
+from dunwu.build.base import require_chat
 from dunwu.build.budget import batch_rows
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import sft_inputs
 from dunwu.build.learn import (
+    add_stop_ids,
     copy_generation_settings,
     copy_tokenizer,
     freeze,
     gpu_peak,
     learn,
     peak_rates,
+    tuning_share,
     without_unused,
 )
 from dunwu.build.meters import resident_bytes
@@ -43,7 +46,6 @@ from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.template import encode_chat
 
 NOT_IN_THE_RESULT = {"tensorboard", "checkpoint_every_s", "checkpoints_kept", "micro_batch_rows"}
-RATE_SCALE = 0.3  # of the pre-training's peak learning rates: the weights know much already
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -58,6 +60,9 @@ def _settings(recipe: Recipe) -> Mapping[str, Any]:
 
 def _forecast(outlook: Outlook) -> Forecast:
     recipe, pretrain = outlook.recipe, outlook.facts["pretrain"]
+    base = outlook.facts["base"] if recipe.base else None
+    if base is not None:
+        require_chat(recipe, base["chat_fault"])  # the base may have been looked at before there was fine-tuning
     config = DecoderConfig(**pretrain["model"])
     context, section = pretrain["context_length"], recipe.sft
     wanted = expected_sft_tokens(recipe, outlook.facts["tokenizer"]["bytes_per_token"])
@@ -66,7 +71,7 @@ def _forecast(outlook: Outlook) -> Forecast:
     speed = planned_speed(recipe, pretrain)
     most = None if section.tokens != "auto" else sft_limit(outlook, speed, rows * context)
     tokens = wanted if most is None else min(wanted, most)
-    lr_muon, lr_adamw = peak_rates(section, config, scale=RATE_SCALE)
+    lr_muon, lr_adamw = peak_rates(section, config, scale=tuning_share(recipe.pretrain, base))
     return Forecast(
         resolved={
             "batch_rows": rows,
@@ -90,8 +95,8 @@ def _run(work: Work) -> Outcome:
     section = work.recipe.sft
     tokenizer = load_tokenizer(work.needs["tokenizer"])
     model = load_model(work.needs["pretrain"], device=pick_device())
-    if isinstance(tokenizer, Tokenizer):
-        model.config = dataclasses.replace(model.config, eos_token_id=(tokenizer.im_end_id, tokenizer.eos_id))
+    stops = _stop_ids(tokenizer, model.config)
+    model.config = dataclasses.replace(model.config, eos_token_id=stops)
     freeze(model, section.freeze, "sft")
     context = work.facts["pretrain"]["context_length"]
     readers: list[InstructionReader] = []
@@ -105,6 +110,7 @@ def _run(work: Work) -> Outcome:
     copy_tokenizer(work.needs["tokenizer"], work.folder)
     if not isinstance(tokenizer, Tokenizer):
         copy_generation_settings(work.needs["pretrain"], work.folder)
+        add_stop_ids(work.folder, stops)
     return Outcome(
         facts={
             **asdict(result),
@@ -124,6 +130,15 @@ def _run(work: Work) -> Outcome:
             flops=result.tokens * train_flops_per_token(model.config, context),
         ),
     )
+
+
+def _stop_ids(tokenizer: TokenizerLike, config: DecoderConfig) -> tuple[int, ...]:
+    """What ends an answer or a text, for other engines, which look into the model's files and not at its template."""
+    if isinstance(tokenizer, Tokenizer):
+        return (tokenizer.im_end_id, tokenizer.eos_id)
+    own = config.eos_token_id
+    named = () if own is None else (own,) if isinstance(own, int) else own
+    return tuple(dict.fromkeys((*named, *tokenizer.stop_ids)))
 
 
 def _conversations(recipe: Recipe, tokenizer: TokenizerLike, readers: list[InstructionReader]) -> Iterator[Tokens]:

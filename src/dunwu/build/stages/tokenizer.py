@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dunwu.build.base import TOKENIZER_FILES, base_folder
+from dunwu.build.base import CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILES, base_folder
 from dunwu.build.budget import choose_vocab_size
 from dunwu.build.costs import EXTEND_BYTES, tokenizer_seconds
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
@@ -22,7 +22,7 @@ from dunwu.core.devices import available_cores
 from dunwu.core.files import disk_errors
 from dunwu.core.recipe import Recipe
 from dunwu.core.records import Document
-from dunwu.core.units import parse_duration
+from dunwu.core.units import format_bytes, parse_duration
 from dunwu.corpus.shards import ShardFacts, write_shards
 from dunwu.corpus.store import read_documents
 from dunwu.tokenizer.bpe import train_tokenizer
@@ -41,7 +41,8 @@ _MORE_A_DOUBLING = 0.4
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
     section = recipe.tokenizer
     if recipe.base:
-        return {"tokenizer": section.model_dump(mode="json", include={"extend_by", "train_bytes"})}
+        learned = {"train_bytes": min(section.train_bytes, EXTEND_BYTES)} if section.extend_by else {}
+        return {"tokenizer": {"extend_by": section.extend_by, **learned}}
     settings: dict[str, Any] = {"tokenizer": section.model_dump(mode="json", exclude={"extend_by"})}
     if section.vocab_size == "auto":
         settings |= {"budget_s": parse_duration(recipe.budget), "hidden_size": recipe.model.hidden_size}
@@ -128,13 +129,14 @@ def _shards(work: Work, corpus: Path, tokenizer: TokenizerLike, name: str) -> Sh
 def _from_base(work: Work, texts: Iterable[str]) -> tuple[TokenizerLike, dict[str, Any]]:
     """The base's tokenizer in this stage's folder, with tokens of `texts` added where the recipe wants any; facts of it."""
     base = base_folder(work.recipe, work.facts["base"]["revision"])
-    for name in TOKENIZER_FILES:
+    for name in (*TOKENIZER_FILES, CONFIG_FILE, GENERATION_FILE):  # the last two name ids that end a text or a turn
         if (base / name).is_file():
             with disk_errors(work.folder):
                 shutil.copyfile(base / name, work.folder / name)
     if not work.recipe.tokenizer.extend_by:
         return load_tokenizer(work.folder), {"added_tokens": 0}
-    work.progress.note("learning new tokens from the corpus")
+    read = min(work.recipe.tokenizer.train_bytes, EXTEND_BYTES, work.facts["corpus"]["train_bytes"])
+    work.progress.note(f"learning new tokens from {format_bytes(read)} of the corpus")
     extension = extend_tokenizer(base, texts, extend_by=work.recipe.tokenizer.extend_by, out=work.folder)
     before = _heldout_bytes_per_token(load_tokenizer(base), read_documents(work.needs["corpus"], "heldout"))
     return load_tokenizer(work.folder), {
