@@ -237,6 +237,25 @@ def test_tool_calls_are_valid_and_each_tool_can_be_called(grammars, tokenizers):
     assert markup is None or ids[0] == markup
 
 
+def test_exclusive_bounds_within_one_unit(our_grammars, tokenizer):
+    """llguidance itself lets 40 pass as a number above 40."""
+    schema = {
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 40, "maximum": 40.5},
+            {"const": {"exclusiveMinimum": 40, "maximum": 40.5}},
+        ]
+    }
+    for text, whole in {"40": False, "40.0": False, "40.1": True, "40.5": True, "40.6": False}.items():
+        matcher = our_grammars.matcher(Constraint.json_schema(schema))
+        ids = single_bytes(tokenizer, text)
+        taken = matcher.accepted(ids)
+        for number in ids[:taken]:
+            matcher.accept(number)
+        assert (taken == len(ids) and matcher.accepting) == whole, text
+    anything = our_grammars.matcher(Constraint.json_schema(True))
+    assert anything.accepted(tokenizer.encode('[{"a": 1}, "b"]')) == len(tokenizer.encode('[{"a": 1}, "b"]'))
+
+
 def test_one_forced_tool_and_free_text_before_a_call(our_grammars, tokenizer):
     forced = our_grammars.matcher(Constraint.tools(TOOLS[:1]))
     beginning = tokenizer.encode('<tool_call>\n{"name": "weather", "arguments": {')

@@ -138,10 +138,7 @@ class Grammars:
         reader, source = self._library.LLMatcher, constraint.source
         match constraint.kind:
             case "json_schema":
-                try:
-                    return reader.grammar_from_json_schema(source, defaults=_JSON)
-                except ValueError as error:
-                    raise RecipeError(f"json_schema {_shown(source)!r} is no JSON: {_shown(str(error))}") from error
+                return reader.grammar_from_json_schema(_mended(source), defaults=_JSON)
             case "regex":
                 return reader.grammar_from_lark(f"start: /{self._library.regex_to_lark(source, use_ascii='d')}/")
             case "choice":
@@ -268,9 +265,8 @@ def _tools_lark(wanted: Mapping[str, Any], special: Mapping[str, int]) -> str:
     for place, tool in enumerate(tools):
         head = _quoted(_json_text({"name": tool["name"]}, "tools")[:-1] + ', "arguments": ')
         parameters = tool.get("parameters", {"type": "object"})
-        arguments = _json_text(
-            {"x-guidance": _JSON, **parameters} if isinstance(parameters, dict) else parameters, "tools"
-        )
+        parameters = {"x-guidance": _JSON, **parameters} if isinstance(parameters, dict) else parameters
+        arguments = _mended(_json_text(parameters, "tools"))
         lines.append(f'call_{place}: {head} %json {arguments} "}}"')
     opening, closing = wanted["opening"], _parts(wanted["closing"], special)
     block = " ".join([*_parts(opening, special), "call", *closing])
@@ -291,6 +287,41 @@ def _tools_lark(wanted: Mapping[str, Any], special: Mapping[str, int]) -> str:
             f"TAIL: {tail}",
         ]
     )
+
+
+def _mended(schema: str) -> str:
+    """A schema without what llguidance 1.9 gets wrong: of the numbers above 40 and up to 40.5 it allows 40 (not 40.0)."""
+
+    def mend(value: Any) -> Any:
+        if isinstance(value, list):
+            return [mend(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        value = {name: one if name in ("const", "enum") else mend(one) for name, one in value.items()}
+        low, high = _bound(value, "exclusiveMinimum", "minimum"), _bound(value, "exclusiveMaximum", "maximum")
+        if low is not None and high is not None and 0 < high - low < 1:
+            step = (high - low) / 1000
+            for name, bound in (("Minimum", low + step), ("Maximum", high - step)):
+                if value.pop(f"exclusive{name}", None) is not None:
+                    value[name.lower()] = bound
+        return value
+
+    try:
+        value = mend(json.loads(schema))
+    except RecursionError as error:
+        raise RecipeError(f"json_schema {_shown(schema)!r} is nested too deep; flatten it") from error
+    except ValueError as error:
+        raise RecipeError(f"json_schema {_shown(schema)!r} is no JSON: {_shown(str(error))}") from error
+    value = {} if value is True else value
+    if not isinstance(value, dict):
+        raise RecipeError(f"json_schema {_shown(schema)!r} must be an object; use {{}} for any JSON")
+    return _json_text(value, "json_schema")
+
+
+def _bound(schema: Mapping[str, Any], exclusive: str, inclusive: str) -> float | None:
+    """The one bound on this side; with both, whichever holds is llguidance's affair."""
+    found = [schema[name] for name in (exclusive, inclusive) if isinstance(schema.get(name), (int, float))]
+    return float(found[0]) if len(found) == 1 and abs(found[0]) < 2**53 else None
 
 
 def _parts(text: str, special: Mapping[str, int]) -> list[str]:
