@@ -6,7 +6,7 @@ The home appears whole, its model read once and found sound, or not at all.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from dunwu.core.files import disk_errors, sha256_file, write_json, write_text
 from dunwu.core.screen import harmless
 from dunwu.model import fetch, llama2c
 from dunwu.model.count import parameters
-from dunwu.model.folder import INDEX, WEIGHTS, file_of, read_settings, weight_files
+from dunwu.model.folder import INDEX, WEIGHTS, files_of, model_name, new_place, read_settings, weight_files
 from dunwu.model.gguf.importing import import_gguf
 from dunwu.model.hub import load_model, require_vocabulary
 from dunwu.model.inspect import inspect_model
@@ -41,11 +41,11 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class _Origin:
-    """What a model is made from. `source`: as the user named it; `revision`: the hub's commit."""
+    """What a model is made from. `source`: as the user named it; `files`: by name; `revision`: the hub's commit."""
 
     source: str
     form: str
-    files: Sequence[Path]
+    files: Mapping[str, Path]
     name: str
     revision: str | None = None
 
@@ -57,7 +57,7 @@ def import_model(source: str, *, out: Path | None, tokenizer: Path | None, revis
     written, and then there is no home.
     """
     origin = _origin(source, tokenizer, revision)
-    home = out or MODELS / origin.name
+    home = new_place(out or MODELS / origin.name)
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise BuildError(f"{home} is there already; choose another folder with --out, or remove it")
     fresh = home.parent / f".{home.name}-{os.getpid()}.tmp"
@@ -81,20 +81,21 @@ def _origin(source: str, tokenizer: Path | None, revision: str | None) -> _Origi
         folder = fetch.model_folder(source, revision=revision)
         _refuse_tokenizer(tokenizer, source)
         commit = folder.name if not path.is_dir() else None
-        name = folder.resolve().name if path.is_dir() else source.rpartition("/")[2]
+        name = model_name(folder) if path.is_dir() else source.rpartition("/")[2]
         return _Origin(source=source, form="huggingface", files=_hf_files(folder), name=name, revision=commit)
     with path.open("rb") as file:
         magic = file.read(len(_GGUF_MAGIC))
     if magic == _GGUF_MAGIC:
         _refuse_tokenizer(tokenizer, source)
-        return _Origin(source=source, form="gguf", files=[path], name=path.stem)
+        return _Origin(source=source, form="gguf", files={path.name: path}, name=path.stem)
     if path.suffix.lower() in {".pt", ".pth", ".ckpt", ".pkl"} or magic[:2] in {b"PK", b"\x80\x02"}:
         raise ModelError(
             f"{source} looks like a pickle: reading one can run any code, so dunwu never does; give the model as "
             "safetensors or GGUF"
         )
     vocab_size = abs(llama2c.read_header(path).vocab_size)
-    files = [path, tokenizer or _tokenizer_beside(path, vocab_size)]
+    beside = tokenizer or _tokenizer_beside(path, vocab_size)
+    files = {path.name: path, beside.name: beside}
     return _Origin(source=source, form="llama2.c", files=files, name=path.stem)
 
 
@@ -114,24 +115,26 @@ def _tokenizer_beside(path: Path, vocab_size: int) -> Path:
     )
 
 
-def _hf_files(folder: Path) -> list[Path]:
-    """The files of a folder that a home takes over."""
-    small = [path for pattern in (*fetch.FILES, FACTS_FILE) for path in sorted(folder.glob(pattern))]
-    weights = list(weight_files(folder))
-    single = INDEX if weights[0].name == WEIGHTS else None
-    names = dict.fromkeys(path.name for path in (*small, *weights) if path.name != single)
-    return [file_of(folder, name) for name in names]
+def _hf_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder that a home takes over, by their names there."""
+    files = files_of(folder, (*fetch.FILES, FACTS_FILE))
+    weights = {path.name: path for path in weight_files(folder)}
+    if WEIGHTS in weights:
+        files.pop(INDEX, None)
+    return files | weights
 
 
 def _write(origin: _Origin, folder: Path) -> None:
     if origin.form == "gguf":
-        import_gguf(origin.files[0], folder)
+        import_gguf(next(iter(origin.files.values())), folder)
     elif origin.form == "llama2.c":
-        config = llama2c.convert_checkpoint(origin.files[0], folder)
-        llama2c.convert_tokenizer(origin.files[1], folder, config)
+        checkpoint, tokenizer = origin.files.values()
+        config = llama2c.convert_checkpoint(checkpoint, folder)
+        llama2c.convert_tokenizer(tokenizer, folder, config)
     else:
-        for file in origin.files:
-            shutil.copyfile(file, folder / file.name)
+        for name, file in origin.files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / name)
 
 
 def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
@@ -150,7 +153,8 @@ def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
         licence=facts.licence,
         instruction_tuned=instruction_tuned,
     )
-    written = {path.name: _hashed(path) for path in sorted(folder.iterdir()) if path.name != FACTS_FILE}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    written = {name: _hashed(path) for name, path in paths.items() if name != FACTS_FILE}
     before = read_settings(folder, FACTS_FILE) or {}
     lineage = before["lineage"] if isinstance(before.get("lineage"), dict) else {}
     about: dict[str, Any] = {
@@ -168,7 +172,7 @@ def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
                 "source": origin.source,
                 "form": origin.form,
                 "revision": origin.revision,
-                "source_files": {path.name: _hashed(path) for path in origin.files},
+                "source_files": {name: _hashed(path) for name, path in origin.files.items()},
                 "files": written,
                 **({"before": lineage["imported"]} if "imported" in lineage else {}),
             },

@@ -13,32 +13,26 @@ from urllib.parse import urlsplit
 
 from dunwu.core.errors import ModelError
 from dunwu.core.files import sha256_file
+from dunwu.core.modelfiles import HUB_NAME, REPEATED_TOKENIZER_FILES, TOKENIZER_FILES
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 FILES = (
     "config.json",
     "generation_config.json",
     "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
+    *TOKENIZER_FILES,
+    *REPEATED_TOKENIZER_FILES,
     "README.md",
     "LICENSE*",
     "LICENCE*",
 )
 """What is fetched of a model beside its weights: what dunwu reads, and what says how the model may be used."""
 _HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "requests", "urllib3"}
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_hub_name(name: str) -> bool:
     """Whether a name has the form owner/name."""
-    return _HUB_NAME.fullmatch(name) is not None
+    return re.fullmatch(HUB_NAME, name) is not None
 
 
 def model_folder(name: str | Path, *, revision: str | None = None, weights: bool = True) -> Path:

@@ -5,13 +5,16 @@ A folder may come from anywhere. What is read of it lies in it; the one exceptio
 store of files that several models share, `blobs/XX/HASH`.
 """
 
+import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dunwu.core.errors import DataError, ModelError
 from dunwu.core.files import read_json
+from dunwu.core.modelfiles import TEMPLATE_FOLDER
 from dunwu.model.families import FAMILIES, family_of
 
 WEIGHTS = "model.safetensors"
@@ -21,21 +24,61 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def file_of(folder: Path, name: str) -> Path:
-    """The path of a file of the folder, whether it exists or not.
+    """The path of a file of the folder, or of its folder of chat templates, whether it exists or not.
 
     Raises ModelError when the name leads elsewhere, or the file is a link out of the folder.
     """
-    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0") or Path(name).drive:
+    part = name.removeprefix(f"{TEMPLATE_FOLDER}/")
+    if not part or part in (".", "..") or any(mark in part for mark in "/\\\0") or Path(part).drive:
         raise ModelError(f"{folder} names the file {name!r}; a model's files lie in its folder itself: rename it there")
     path = folder / name
     target, home = path.resolve(), folder.resolve()
-    if target.parent != home and not _is_blob(target, home):
+    if target.parent != (home if part == name else home / TEMPLATE_FOLDER) and not _is_blob(target, home):
         raise ModelError(
             f"{path} is a link to {target}, outside the model's folder; dunwu does not follow it: put the file itself there"
         )
     if path.exists() and not path.is_file():
         raise ModelError(f"{path} is not a file; take the folder from the model's own page again")
     return path
+
+
+def files_of(folder: Path, patterns: Iterable[str]) -> dict[str, Path]:
+    """The files of the folder whose names fit, by their names within it (`additional_chat_templates/tool_use.jinja`).
+
+    Raises ModelError when one of them is a link out of the folder.
+    """
+    names = (path.relative_to(folder).as_posix() for pattern in patterns for path in sorted(folder.glob(pattern)))
+    files = {name: file_of(folder, name) for name in dict.fromkeys(names)}
+    return {name: path for name, path in files.items() if path.exists()}
+
+
+def copy_files(source: Path, folder: Path, patterns: Iterable[str]) -> None:
+    """Copy those files of `source` whose names fit to the same names in `folder`. Raises as `files_of`, and OSError."""
+    for name, path in files_of(source, patterns).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / name)
+
+
+def model_name(folder: Path) -> str:
+    """What to call the model of a folder: in a hub's cache the model's own name, of a build its home's, else the folder's."""
+    folder = folder.resolve()
+    parts = folder.parent.parent.name.split("--", 2)
+    if folder.parent.name == "snapshots" and parts[0] == "models" and parts[-1]:
+        return parts[-1]
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def new_place(out: Path) -> Path:
+    """`out` as a place where a folder or file can be made, which has a name of its own.
+
+    Raises ModelError for the working folder and those that it lies in.
+    """
+    target, here = Path(os.path.realpath(out)), Path.cwd().resolve()
+    if target == here or target in here.parents:
+        raise ModelError(
+            f"{out} is the working folder, or holds it; give a new name with --out, such as {here / 'model'}"
+        )
+    return target if out.name == ".." else out
 
 
 def _is_blob(target: Path, home: Path) -> bool:

@@ -6,7 +6,7 @@ ways go tensor by tensor, so that there is never more in memory than the model a
 
 import collections
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,20 +106,29 @@ class _Source:
 
 
 class StoredWeights:
-    """The weights of a folder, their headers read and compared with the configuration, their bytes not yet touched."""
+    """The weights of a folder, their headers read and compared with the configuration, their bytes not yet touched.
+
+    `unread`: names of tensors that the family has no use for, such as the vision side of a model that also reads text.
+    """
 
     def __init__(self, folder: Path, config: DecoderConfig) -> None:
         self.folder = folder
+        self.unread: tuple[str, ...] = ()
         self._files = _open(folder)
-        self._sources = self._match(config)
+        self._sources = {source.tensor.name: source for source in self._match(config)}
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of most weights."""
         sizes: collections.Counter[torch.dtype] = collections.Counter()
-        for source in self._sources:
+        for source in self._sources.values():
             sizes[source.entry.dtype] += source.entry.end - source.entry.start
         return sizes.most_common(1)[0][0]
+
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """All dtypes that occur."""
+        return {source.entry.dtype for source in self._sources.values()}
 
     @property
     def files(self) -> int:
@@ -129,12 +138,12 @@ class StoredWeights:
     @property
     def bytes(self) -> int:
         """What the weights take on disk, headers left out."""
-        return sum(source.entry.end - source.entry.start for source in self._sources)
+        return sum(source.entry.end - source.entry.start for source in self._sources.values())
 
     def state(self, like: Mapping[str, Tensor], device: torch.device, *, mapped: bool) -> dict[str, Tensor]:
         """All our tensors, of the shapes and dtypes of `like`, filled from the files one stored tensor after another."""
         state: dict[str, Tensor] = {}
-        for source in self._sources:
+        for source in self._sources.values():
             stored = source.file.view(source.name)
             self._require_finite(source, stored)
             copied = True
@@ -153,6 +162,27 @@ class StoredWeights:
         assert set(state) == set(like), "a family maps every one of our tensors"
         return state
 
+    def view(self, name: str) -> Tensor:
+        """A tensor by its family's name, mapped from its file. Raises ModelError when a value is not a finite number."""
+        source = self._sources[name]
+        stored = source.file.view(source.name)
+        self._require_finite(source, stored)
+        return stored
+
+    def forget(self, name: str) -> None:
+        """Let go of the pages of a tensor that was copied."""
+        source = self._sources[name]
+        source.file.forget(source.name)
+
+    def outgoing(self) -> Iterator[tuple[str, Outgoing]]:
+        """Every tensor as it is stored, to be written under its family's name."""
+        for name, source in self._sources.items():
+            yield name, Outgoing(dtype=source.entry.dtype, shape=source.entry.shape, values=self._copied(name))
+
+    def _copied(self, name: str) -> Iterator[Tensor]:
+        yield self.view(name)
+        self.forget(name)
+
     def _match(self, config: DecoderConfig) -> list[_Source]:
         """Each tensor of the family with its place; names, shapes and dtypes as they should be."""
         places = {name: file for file in self._files for name in file.entries}
@@ -162,8 +192,9 @@ class StoredWeights:
         wanted = list(family.stored(config))
         names = _names_on_disk(family, wanted, places)
         missing = [tensor.name for tensor in wanted if names[tensor.name] not in places]
-        over = set(places) - set(names.values())
-        unknown = sorted(name for name in over if family.rename(name) is not None and not name.endswith(_DERIVED))
+        over = sorted(name for name in set(places) - set(names.values()) if not name.endswith(_DERIVED))
+        unknown = [name for name in over if family.rename(name) is not None]
+        self.unread = tuple(name for name in over if family.rename(name) is None)
         if missing or unknown:
             raise ModelError(
                 f"the weights in {self.folder} do not fit its config.json: missing {missing[:3]}, unknown {unknown[:3]} "
@@ -249,8 +280,23 @@ def save_model(model: Decoder, folder: Path, *, shard_bytes: float = 5e9) -> Non
     More than `shard_bytes` of weights become several files with an index. Weights of an earlier save are removed last.
     Raises DiskError when the disk is full or may not be written.
     """
-    values = config_to_hf(model.config)
-    shards = _shards(model, shard_bytes)
+    _write_model(folder, model.config, _shards(_outgoing(model), shard_bytes), next(model.parameters()).dtype)
+
+
+def copy_model(folder: Path, out: Path, *, shard_bytes: float = 5e9) -> None:
+    """Write the model of `folder` to `out` as `save_model` does, each tensor in the dtype that it is stored in.
+
+    Raises ModelError as `load_model`, DiskError.
+    """
+    config = load_config(folder)
+    weights = StoredWeights(folder, config)
+    _write_model(out, config, _shards(weights.outgoing(), shard_bytes), weights.dtype)
+
+
+def _write_model(
+    folder: Path, config: DecoderConfig, shards: list[dict[str, Outgoing]], main_dtype: torch.dtype
+) -> None:
+    values = config_to_hf(config)
     files = {_shard_name(number, len(shards)): shard for number, shard in enumerate(shards, 1)}
     if any((folder / name).exists() for name in files if name != WEIGHTS):
         (folder / INDEX).unlink(missing_ok=True)  # killed from here on, this leaves no model rather than a mixed one
@@ -260,7 +306,7 @@ def save_model(model: Decoder, folder: Path, *, shard_bytes: float = 5e9) -> Non
         total = sum(tensor.bytes for shard in shards for tensor in shard.values())
         places = {name: file for file, shard in files.items() for name in shard}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    dtype = str(main_dtype).removeprefix("torch.")
     write_json(folder / "config.json", values | {"dtype": dtype})
     tokens = {key: values[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", {"_from_model_config": True, **tokens})
@@ -274,19 +320,23 @@ def _shard_name(number: int, count: int) -> str:
     return WEIGHTS if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
 
 
-def _shards(model: Decoder, shard_bytes: float) -> list[dict[str, Outgoing]]:
-    """All tensors under their family's names, in files of at most `shard_bytes`, or of one tensor that is larger."""
+def _outgoing(model: Decoder) -> Iterator[tuple[str, Outgoing]]:
+    """All tensors under their family's names."""
     state = model_state(model)
+    for tensor in family_of(model.config.architecture).stored(model.config):
+        dtype = state[tensor.pieces[0].ours].dtype
+        yield tensor.name, Outgoing(dtype=dtype, shape=tensor.shape, values=_stored_values(tensor, state))
+
+
+def _shards(tensors: Iterable[tuple[str, Outgoing]], shard_bytes: float) -> list[dict[str, Outgoing]]:
+    """The tensors in files of at most `shard_bytes`, or of one tensor that is larger."""
     shards: list[dict[str, Outgoing]] = [{}]
     held = 0
-    for tensor in family_of(model.config.architecture).stored(model.config):
-        outgoing = Outgoing(
-            dtype=state[tensor.pieces[0].ours].dtype, shape=tensor.shape, values=_stored_values(tensor, state)
-        )
+    for name, outgoing in tensors:
         if shards[-1] and held + outgoing.bytes > shard_bytes:
             shards.append({})
             held = 0
-        shards[-1][tensor.name] = outgoing
+        shards[-1][name] = outgoing
         held += outgoing.bytes
     return shards
 

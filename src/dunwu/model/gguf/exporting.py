@@ -1,7 +1,7 @@
 """A model's folder to one GGUF file, a tensor at a time."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ from torch import Tensor
 from dunwu.core.errors import ModelError
 from dunwu.model.config import DecoderConfig, differing_knobs
 from dunwu.model.families import StoredTensor, config_from_hf, family_of
-from dunwu.model.folder import config_values as hf_values
-from dunwu.model.folder import weight_files
+from dunwu.model.folder import model_name
 from dunwu.model.gguf import metadata, quantise, vocabulary
 from dunwu.model.gguf.container import BLOCK_TYPE, BlockType, Container, TensorEntry, Value, write_container
 from dunwu.model.gguf.kquants import K_QUANTS, requantise
 from dunwu.model.gguf.names import Slot, slots
-from dunwu.model.safetensors_file import SafetensorsFile
+from dunwu.model.hub import StoredWeights, load_config
 
 # What no reader of GGUF expects in anything else than float32; as in llama.cpp's own converter.
 _ALWAYS_F32 = (
@@ -62,7 +61,7 @@ def export_gguf(
     needs a package, DiskError.
     """
     quantise.require_written(dtype)
-    about = {"general.name": name or folder.resolve().name, "general.license": licence}
+    about = {"general.name": name or model_name(folder), "general.license": licence}
     if dtype.lower() not in K_QUANTS:
         return _write(folder, out, BLOCK_TYPE[dtype.upper()], rules or {}, about)
     whole = out.with_name(f".{out.name}.float.tmp")
@@ -76,7 +75,7 @@ def export_gguf(
 
 def _float_type(folder: Path) -> BlockType:
     """The smallest float that holds the weights as they are stored."""
-    stored = {entry.dtype for path in weight_files(folder) for entry in SafetensorsFile(path).entries.values()}
+    stored = StoredWeights(folder, load_config(folder)).dtypes
     narrow = next((name for name in ("F16", "BF16") if stored == {quantise.FLOATS[name]}), "F32")
     return BLOCK_TYPE[narrow]
 
@@ -91,7 +90,7 @@ def _exported(size: int, entries: Iterable[TensorEntry]) -> Exported:
 def _write(
     folder: Path, out: Path, wanted: BlockType, rules: Mapping[str, str], about: Mapping[str, str | None]
 ) -> Exported:
-    config = config_from_hf(hf_values(folder))
+    config = load_config(folder)
     stored = {tensor.name: tensor for tensor in family_of(config.architecture).stored(config)}
     plan = slots(config, stored)
     files = vocabulary.TokenizerFiles.read(folder)
@@ -102,7 +101,7 @@ def _write(
         | vocabulary.key_values(files, config.vocab_size, rules=rules)
     )
     _require_nothing_lost(config, header, plan)
-    source = _Source(folder, config.architecture, stored)
+    weights = StoredWeights(folder, config)
     factors = metadata.rope_factors(config)
     slot_of = {file: (slot, place) for slot in plan for place, file in enumerate(slot.files)}
     entries = [
@@ -115,9 +114,10 @@ def _write(
             yield factors[entry.name]
             return
         slot, place = slot_of[entry.name]
-        packed = slot.layout.pack([source.tensor(theirs) for theirs in slot.theirs], config)[place]
+        packed = slot.layout.pack([weights.view(theirs) for theirs in slot.theirs], config)[place]
         yield from _parts(packed, entry)
-        source.forget(slot.theirs)
+        for theirs in slot.theirs:
+            weights.forget(theirs)
 
     return _exported(write_container(out, header, entries, data), entries)
 
@@ -170,33 +170,3 @@ def _parts(values: Tensor, entry: TensorEntry) -> Iterator[npt.NDArray[Any]]:
             yield quantise.to_blocks(rows[start : start + step], entry.type)
         except ModelError as error:
             raise ModelError(f"{entry.name}: {error}; the export was not written") from error
-
-
-class _Source:
-    """The checkpoint's tensors by name, mapped from its files. Raises ModelError where one is missing or of another shape."""
-
-    def __init__(self, folder: Path, architecture: str, stored: Mapping[str, StoredTensor]) -> None:
-        self._place: dict[str, tuple[SafetensorsFile, str]] = {}
-        rename = family_of(architecture).rename
-        for path in weight_files(folder):
-            file = SafetensorsFile(path)
-            self._place |= {theirs: (file, name) for name in file.entries if (theirs := rename(name)) is not None}
-        for name, tensor in stored.items():
-            if name not in self._place:
-                raise ModelError(f"{name} is missing from the weights in {folder}; take all files from the same model")
-            file, found = self._place[name]
-            if file.entries[found].shape != tensor.shape:
-                raise ModelError(
-                    f"{name} in {folder} has shape {file.entries[found].shape}, its config.json says {tensor.shape}; "
-                    "take both from the same model"
-                )
-
-    def tensor(self, name: str) -> Tensor:
-        file, found = self._place[name]
-        return file.view(found)
-
-    def forget(self, names: Sequence[str]) -> None:
-        """Let go of pages that were written out."""
-        for name in names:
-            file, found = self._place[name]
-            file.forget(found)

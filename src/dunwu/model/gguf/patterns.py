@@ -77,7 +77,7 @@ def name_of(spec: Mapping[str, Any]) -> str | None:
     """llama.cpp's name for how this tokenizer.json cuts text, or None where it has none."""
     ignore_merges = bool(spec.get("model", {}).get("ignore_merges"))
     rules = rules_of(spec.get("pre_tokenizer"))
-    return NAMES.get((rules, ignore_merges)) or NAMES.get((rules, not ignore_merges))
+    return NAMES.get((rules, ignore_merges))
 
 
 def rules_named(name: str) -> tuple[tuple[str, ...], bool] | None:
@@ -88,6 +88,6 @@ def rules_named(name: str) -> tuple[tuple[str, ...], bool] | None:
 
 _ALIASES: Mapping[str, str] = {
     "llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "dbrx": "smaug-bpe", "chatglm-bpe": "smaug-bpe",
-    "glm4": "llama-bpe", "deepseek-r1-qwen": "qwen2", "phi-2": "gpt-2", "olmo": "gpt-2", "llama4": "gpt-4o",
+    "glm4": "smaug-bpe", "deepseek-r1-qwen": "qwen2", "phi-2": "gpt-2", "olmo": "gpt-2", "llama4": "gpt-4o",
     "stablelm2": "qwen2", "starcoder": "smollm",
 }  # fmt: skip

@@ -48,7 +48,8 @@ def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     path = file_of(folder, "chat_template.jinja")
     if path.exists():
         return path.read_text("utf-8")
-    template = config.get("chat_template")
+    older = read_settings(folder, "chat_template.json") or {}
+    template = older.get("chat_template") or config.get("chat_template")
     if isinstance(template, list):  # several by name, of which "default" is for chat
         template = next((one["template"] for one in template if one.get("name") == "default"), None)
     return template
