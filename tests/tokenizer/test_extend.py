@@ -14,6 +14,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from dunwu.core.errors import TokenizerError
 from dunwu.tokenizer.bpe import Tokenizer, train_tokenizer
 from dunwu.tokenizer.extend import extend_tokenizer, learn_merges, read_extension
+from dunwu.tokenizer.load import load_tokenizer
 
 ENGLISH = ["the cat sat on the mat and the dog sat on the log. " * 20, "never again, said the cat; never again! " * 20]
 CHINESE = [
@@ -162,6 +163,29 @@ def test_an_extended_vocabulary_can_be_extended_again(ours, tmp_path):
     text = "Größe 宝玉 the cat"
     assert Tokenizer.load(tmp_path).encode(text) == library(tmp_path).encode(text).ids
     assert spelled_out(Tokenizer.load(tmp_path).encode(text), second) == Tokenizer.load(ours / "more").encode(text)
+
+
+def test_control_tokens_that_only_the_configuration_knows_keep_their_ids(qwen_like, tmp_path):
+    """As in files of earlier years: the ids behind the vocabulary are taken, and tokenizer.json does not say so."""
+    transformers = pytest.importorskip("transformers")
+    spec = json.loads((qwen_like / "base" / "tokenizer.json").read_text())
+    config = json.loads((qwen_like / "base" / "tokenizer_config.json").read_text())
+    late = max(token["id"] for token in spec["added_tokens"]) + 1
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    config["added_tokens_decoder"] = {
+        str(late): {"content": "<|late|>", **flags},
+        str(late + 5): {"content": "<|im_end|>", **flags},  # elsewhere in tokenizer.json, which counts
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    extension = extend_tokenizer(tmp_path, CHINESE, extend_by=20, out=tmp_path / "more")
+    assert extension.first_id == late + 1
+    kept = json.loads((tmp_path / "more" / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    assert list(kept) == [str(late)]
+    for load in (load_tokenizer, transformers.AutoTokenizer.from_pretrained):
+        assert load(tmp_path / "more").decode([late], False) == "<|late|>"
+        ids = load(tmp_path / "more").encode("却说宝玉因见")
+        assert max(ids) >= extension.first_id
 
 
 @pytest.mark.skipif(not GPT2.is_dir(), reason="needs ../shared/data/tokenizers/gpt2")
