@@ -92,6 +92,7 @@ def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) 
         "tokens": {name: records[name].facts["tokens"] for name in ("pretrain", "sft") if name in records},
         "bytes_by_language": records["corpus"].facts["bytes_by_language"],
         "scores": evaluated.get("scores", {}),
+        **({"cut_bytes": cut} if (cut := records["tokenizer"].facts.get("cut_bytes")) else {}),
         **({"gain_and_forgetting": evaluated.get("gain_and_forgetting", [])} if "base" in records else {}),
         "lineage": _lineage(home, records),
         "recipe": recipe.model_dump(mode="json"),
@@ -143,6 +144,13 @@ def model_card(facts: Mapping[str, Any]) -> str:
     licence = facts.get("licence")
     if licence and _LICENCE_ID.fullmatch(licence):
         front += f"license: {licence}\n"
+    cut = facts.get("cut_bytes", {})
+    apart = (
+        f"\nNot learned, because the other text holds it out for scoring: {format_bytes(cut['corpus'])} of the corpus and "
+        f"{format_bytes(cut['replay'])} of the replayed text, exact copies.\n"
+        if any(cut.values())
+        else ""
+    )
     terms = f"\nIts base came under this licence, which holds for it too: {licence}\n" if licence else ""
     use = "It was tuned to answer." if facts["instruction_tuned"] else "It continues text; it was not tuned to answer."
     if facts["instruction_tuned"] and "sft" not in facts["tokens"]:
@@ -163,7 +171,7 @@ A language model of {format_count(facts["parameters"])} parameters, {origin}
 
 A model of this size repeats what it read and makes up what it did not: judge before you use it. `dunwu.json` has the
 recipe, all scores and the chain of hashes from the raw files to these weights.
-{terms}"""
+{apart}{terms}"""
 
 
 def _score_row(name: str, score: Mapping[str, Any]) -> str:

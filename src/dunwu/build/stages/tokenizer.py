@@ -2,7 +2,8 @@
 `shards/`, and `replay/` with the ids of the text to replay.
 
 Facts: `vocab_size`; `train_tokens`; `bytes_per_token` of the training text, `bytes_per_token_by_language` of held-out text.
-With a base: `added_tokens`, `base_bytes_per_token_by_language` before these were added, `replay_tokens`.
+With a base: `added_tokens`, `base_bytes_per_token_by_language` before these were added, `replay_tokens`, `cut_bytes` (of training
+text that the other of corpus and replay holds out).
 """
 
 import math
@@ -17,6 +18,7 @@ from dunwu.build.costs import EXTEND_BYTES, tokenizer_seconds
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.meters import resident_bytes
+from dunwu.build.overlap import WithoutCopies, held_out
 from dunwu.build.training import affordable_parameters
 from dunwu.core.devices import available_cores
 from dunwu.core.files import disk_errors
@@ -89,7 +91,8 @@ def _run(work: Work) -> Outcome:
     corpus, facts = work.needs["corpus"], work.facts["corpus"]
     section = work.recipe.tokenizer
     most_bytes = min(section.train_bytes, EXTEND_BYTES) if work.recipe.base else section.train_bytes
-    sampled = sample(read_documents(corpus, "train"), most_bytes, facts["train_bytes"])
+    train, replayed = _training_texts(work)
+    sampled = sample(train, most_bytes, facts["train_bytes"])
     texts = (document.text for document in sampled)
     more: dict[str, Any] = {}
     if work.recipe.base:
@@ -97,9 +100,12 @@ def _run(work: Work) -> Outcome:
     else:
         tokenizer = train_tokenizer(texts, vocab_size=work.resolved["vocab_size"], out=work.folder)
         verify_mask(tokenizer)
-    shards = _shards(work, corpus, tokenizer, SHARDS)
-    if "replay" in work.needs:
-        more["replay_tokens"] = _shards(work, work.needs["replay"], tokenizer, REPLAY_SHARDS).tokens
+    shards = _shards(work, train, tokenizer, SHARDS)
+    if replayed is not None:
+        more["replay_tokens"] = _shards(work, replayed, tokenizer, REPLAY_SHARDS).tokens
+        more["cut_bytes"] = {"corpus": train.cut_bytes, "replay": replayed.cut_bytes}
+        if cut := sum(more["cut_bytes"].values()):
+            work.progress.note(f"{format_bytes(cut)} of training text are not learned: the other text holds them out")
     return Outcome(
         facts={
             "vocab_size": tokenizer.vocab_size,
@@ -113,10 +119,29 @@ def _run(work: Work) -> Outcome:
     )
 
 
-def _shards(work: Work, corpus: Path, tokenizer: TokenizerLike, name: str) -> ShardFacts:
-    """The training text of a corpus as ids."""
+def _training_texts(work: Work) -> tuple[WithoutCopies, WithoutCopies | None]:
+    """The documents to learn from and those to replay, each without what the other holds out."""
+    corpus, replay = work.needs["corpus"], work.needs.get("replay")
+    if replay is None:
+        return WithoutCopies(_Split(corpus), frozenset()), None
+    held = [held_out(read_documents(folder, "heldout")) for folder in (replay, corpus)]
+    return WithoutCopies(_Split(corpus), held[0]), WithoutCopies(_Split(replay), held[1])
+
+
+class _Split:
+    """The training documents of a corpus, read anew each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __iter__(self) -> Iterator[Document]:
+        return read_documents(self._folder, "train")
+
+
+def _shards(work: Work, documents: Iterable[Document], tokenizer: TokenizerLike, name: str) -> ShardFacts:
+    """Training text as ids."""
     return write_shards(
-        read_documents(corpus, "train"),
+        documents,
         tokenizer,
         work.folder / name,
         progress=work.progress,
