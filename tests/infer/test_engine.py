@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import time
 from dataclasses import replace
 from itertools import count
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dunwu.core.errors import DataError, ModelError
+from dunwu.core.errors import DataError, ModelError, RecipeError
 from dunwu.infer.async_engine import AsyncEngine
 from dunwu.infer.constrain import Constraint
 from dunwu.infer.engine import Engine
@@ -200,26 +201,52 @@ def test_an_error_of_one_hurts_nobody_else(model, tokenizer):
         def __init__(self, fails: str) -> None:
             self.fails = fails
 
-        def allowed(self):
+        finished = False
+
+        def mask(self):
             if self.fails == "mask":
                 raise ValueError("the grammar is stuck")
             return torch.zeros(
                 model.config.vocab_size if self.fails == "wide" else tokenizer.vocab_size, dtype=torch.bool
             )
 
-        def take(self, number: int) -> None:
-            raise AssertionError
+        def accept(self, number: int) -> None:
+            raise ModelError("the grammar broke")
 
-    engine = new_engine(model, tokenizer, matcher=lambda constraint: Broken(constraint.source))
+    class Source:
+        def matcher(self, constraint, stop_ids=None):
+            return Broken(constraint.source)
+
+    engine = new_engine(model, tokenizer, grammars=Source())
     good = request([5], max_tokens=12)
     bad = [
-        request([5, 6], max_tokens=12, n=2, constraint=Constraint("regex", fails)) for fails in ("mask", "wide", "none")
+        request([5, 6], max_tokens=12, n=2, constraint=Constraint("regex", fails))
+        for fails in ("mask", "wide", "none", "accept")
     ]
     answers = engine.run([bad[0], good, *bad[1:]])
     assert ids_of(answers[1]) == [plain(model, tokenizer.vocab_size, [5], 12)]
     for one in (answers[0], *answers[2:]):
         assert [output.finish_reason for output in one.outputs] == ["error", "error"]
         assert all(output.error for output in one.outputs)
+    assert_empty(engine)
+
+
+def test_each_text_keeps_to_its_own_grammar(model, tokenizer):
+    pytest.importorskip("llguidance")
+    engine = new_engine(model, tokenizer)
+    wishes = [
+        request([5], max_tokens=12),
+        request([5], max_tokens=40, n=3, temperature=1.0, seed=1, constraint=Constraint.regex("(ab|cd){2,3}")),
+        request([6], max_tokens=40, constraint=Constraint.choice(["yes", "no"])),
+    ]
+    free, expression, choice = engine.run(wishes)
+    assert ids_of(free) == [plain(model, tokenizer.vocab_size, [5], 12)]
+    for output in expression.outputs:
+        assert re.fullmatch("(ab|cd){2,3}", output.text)
+        assert output.finish_reason == "stop"
+    assert choice.outputs[0].text in ("yes", "no")
+    with pytest.raises(RecipeError):
+        engine.submit(request([5], constraint=Constraint.regex("(")))
     assert_empty(engine)
 
 
@@ -245,7 +272,6 @@ def test_what_cannot_be_answered_is_refused_and_leaves_nothing(engine, model):
         (request([3, 10_000]), "10000"),
         (request([-1]), "-1"),
         (replace(request([5]), adapter="law"), "law"),
-        (request([5], constraint=Constraint("regex", "a")), "constraint"),
     ):
         with pytest.raises((DataError, ModelError), match=message):
             engine.submit(wrong)

@@ -6,7 +6,7 @@ Shapes: `N` tokens of a pass, `R` rows that choose a token, `D` model width, `V`
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dunwu.core.errors import DataError, DunwuError, ModelError
 from dunwu.infer.blocks import BlockManager
-from dunwu.infer.constrain import Constraint
+from dunwu.infer.constrain import Constraint, Grammars, Matcher
 from dunwu.infer.events import Answer, Event, FinishEvent, PromptEvent, PromptToken, TokenEvent, Usage, answer
 from dunwu.infer.paged import PagedCache
 from dunwu.infer.runner import Runner
@@ -32,16 +32,10 @@ JUDGED_ROWS = 64
 """Prompt tokens whose logits exist at a time."""
 
 
-class Matcher(Protocol):
-    """Follows one completion through a grammar."""
+class MatcherSource(Protocol):
+    """What `constrain.Grammars` offers."""
 
-    def allowed(self) -> Tensor:
-        """Which ids may come next, `[V]` bool."""
-        ...
-
-    def take(self, number: int) -> None:
-        """This id came."""
-        ...
+    def matcher(self, constraint: Constraint, stop_ids: Iterable[int] | None = None) -> Matcher: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +86,7 @@ class Engine:
 
     `cache_bytes`: room for keys and values of all texts, those remembered among them. At most `max_sequences` texts are
     written at a time, and at most `token_budget` tokens read a step: more read prompts faster, fewer keep writing smooth.
-    `context_length` None takes the model's own. `matcher` makes what follows a request's constraint. The model's linear
+    `context_length` None takes the model's own. `grammars` None: made when the first constraint comes. The model's linear
     layers are laid out anew (`runner.lay_out_for_few_rows`); it must not be trained meanwhile.
     """
 
@@ -107,14 +101,14 @@ class Engine:
         token_budget: int = 512,
         context_length: int | None = None,
         prefix_cache: bool = True,
-        matcher: Callable[[Constraint], Matcher] | None = None,
+        grammars: MatcherSource | None = None,
     ) -> None:
         if model.config.vocab_size < tokenizer.rows_needed:
             raise ModelError(
                 f"the model has {model.config.vocab_size} ids and the tokenizer {tokenizer.rows_needed}; "
                 "take both from the same folder"
             )
-        self.model, self.tokenizer, self._matcher = model, tokenizer, matcher
+        self.model, self.tokenizer, self._grammars = model, tokenizer, grammars
         head = model.head_weight
         wanted = context_length or model.config.max_position_embeddings
         blocks = _count_blocks(model, cache_bytes, block_size, wanted * max_sequences)
@@ -147,10 +141,11 @@ class Engine:
         return request_id in self._groups
 
     def submit(self, request: Request) -> str:
-        """Queue a request; gives its id. Raises DataError or ModelError for what can't be answered, and nothing is queued."""
+        """Queue a request; gives its id. Raises a DunwuError for what can't be answered, and nothing is queued."""
         self._require_answerable(request)
         params = request.params.resolved(self.tokenizer.stop_ids)
-        group = _Group(request, params, frozenset(params.stop_ids or ()))
+        stop_ids = params.stop_ids or (() if params.constraint is None else self.tokenizer.stop_ids)
+        group = _Group(request, params, frozenset(stop_ids))
         group.alive = [self._text(group, index) for index in range(params.n)]
         first, *group.unborn = group.alive
         self._groups[request.id] = group
@@ -260,8 +255,6 @@ class Engine:
             raise ModelError(
                 f"this engine has no adapter {request.adapter!r}; leave it out for the model's own weights"
             )
-        if request.params.constraint is not None and self._matcher is None:
-            raise ModelError("this engine was made without grammars; leave the constraint out")
 
     def _text(self, group: _Group, index: int) -> _Text:
         prompt, params = group.request.prompt_ids, group.params
@@ -270,8 +263,11 @@ class Engine:
         reason: FinishReason = "length" if wanted <= left else "context"
         sequence = Sequence(group.request, index, list(prompt), int(min(wanted, left)), reason)
         matcher = None
-        if params.constraint is not None and self._matcher is not None:
-            matcher = self._matcher(params.constraint)
+        if params.constraint is not None:
+            if self._grammars is None:
+                rows = min(self.model.config.vocab_size, self.tokenizer.vocab_size)
+                self._grammars = Grammars(self.tokenizer, rows)
+            matcher = self._grammars.matcher(params.constraint, group.stop_ids)
         return _Text(sequence, group, Writer(self.tokenizer, params.stop), matcher)
 
     @torch.inference_mode()
@@ -302,16 +298,16 @@ class Engine:
         try:
             chosen = _choose(texts, logits_RV, masks)
         except (DunwuError, RuntimeError):
-            # One row spoils the choice of all: each chooses for itself.
-            for row, text in enumerate(texts):
-                own = {0: masks[row]} if row in masks else {}
-                try:
-                    self._take(text, _choose([text], logits_RV[row : row + 1], own), 0, events)
-                except (DunwuError, RuntimeError) as error:
-                    self._finish(text, "error", events, str(error))
-            return
+            chosen = None  # one row spoils the choice of all: each chooses for itself
         for row, text in enumerate(texts):
-            self._take(text, chosen, row, events)
+            try:
+                if chosen is not None:
+                    self._take(text, chosen, row, events)
+                else:
+                    own = {0: masks[row]} if row in masks else {}
+                    self._take(text, _choose([text], logits_RV[row : row + 1], own), 0, events)
+            except (DunwuError, RuntimeError) as error:
+                self._finish(text, "error", events, str(error))
 
     def _ready(self, plan: Plan, events: list[Event]) -> tuple[list[_Text], list[int]]:
         """Texts that choose now, and their rows of the pass; completions of one prompt fork here and share a row."""
@@ -349,7 +345,7 @@ class Engine:
         for text, row in zip(texts, rows, strict=True):
             if text.matcher is not None:
                 try:
-                    masks[len(kept_texts)] = text.matcher.allowed()
+                    masks[len(kept_texts)] = text.matcher.mask()
                 except (DunwuError, RuntimeError, ValueError) as error:
                     self._finish(text, "error", events, str(error))
                     continue
@@ -369,7 +365,7 @@ class Engine:
             self._finish(text, "stop", events)
             return
         if text.matcher is not None:
-            text.matcher.take(number)
+            text.matcher.accept(number)
         sequence.ids.append(number)
         sequence.room -= 1
         self._written += 1
@@ -387,6 +383,8 @@ class Engine:
         )
         if stopped:
             self._finish(text, "stop", events, flush=False)
+        elif text.matcher is not None and text.matcher.finished:
+            self._finish(text, "stop", events)
         elif sequence.room == 0:
             self._finish(text, sequence.out_of_room, events)
 
