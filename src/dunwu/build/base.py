@@ -10,18 +10,15 @@ from dunwu.core.errors import DataError, RecipeError, TokenizerError
 from dunwu.core.files import read_json
 from dunwu.core.lineage import stable_hash
 from dunwu.core.load import is_hub_id
+from dunwu.core.modelfiles import TOKENIZER_FILES
 from dunwu.core.recipe import ModelSection, Recipe
 from dunwu.model.config import DecoderConfig
 from dunwu.model.fetch import model_folder
-from dunwu.model.folder import weight_files
+from dunwu.model.folder import files_of, weight_files
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.template import verify_mask
 
 CONFIG_FILE, GENERATION_FILE, FACTS_FILE = "config.json", "generation_config.json", "dunwu.json"
-# What is read of a tokenizer. `vocab.json` and `merges.txt` repeat `tokenizer.json`, and would contradict an extended one.
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 
 
@@ -60,7 +57,7 @@ def base_inputs(recipe: Recipe) -> Hashes:
         return {"base": {name: f"revision {revision or 'main'}"}}
     folder = base_folder(recipe)
     names = (CONFIG_FILE, GENERATION_FILE, *TOKENIZER_FILES)
-    others = [folder / name for name in names if (folder / name).is_file()]
+    others = files_of(folder, names).values()
     told = {**grown_from(folder), **tuned_as(folder)}  # of dunwu.json, which also holds figures that decide nothing
     origin = {FACTS_FILE: stable_hash(told)} if told else {}
     return {"base": {**file_hashes([*others, *weight_files(folder)]), **origin}}

@@ -6,7 +6,7 @@ passed, or what nobody asked to check.
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,13 @@ import torch
 
 from dunwu.core.errors import MissingExtraError, ModelError
 from dunwu.core.files import disk_errors, read_json, write_json
+from dunwu.core.modelfiles import REPEATED_TOKENIZER_FILES, TOKENIZER_FILES
 from dunwu.core.units import format_bytes
-from dunwu.evaluate.parity import BOUNDS, EXACT, Bounds, Comparison, answers, ask, compare
-from dunwu.evaluate.peers import LlamaCppPeer, OwnPeer, Peer, TransformersPeer
+from dunwu.evaluate.parity import BOUNDS, EXACT, Bounds, Comparison, answers, ask, broken, compare
+from dunwu.evaluate.peers import LlamaCppPeer, OwnPeer, TransformersPeer
+from dunwu.model.folder import copy_files, model_name, new_place
 from dunwu.model.gguf import export_gguf, require_written
-from dunwu.model.hub import load_model, save_model
+from dunwu.model.hub import StoredWeights, copy_model, load_config, load_model, save_model
 from dunwu.model.inspect import inspect_model
 from dunwu.tokenizer.pattern import GGUF_RULE, PATTERN
 
@@ -31,9 +33,8 @@ GGUF_RULES: Mapping[str, str] = {PATTERN: GGUF_RULE}
 
 _HF_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _BESIDE = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "generation_config.json", "tokenizer.model", "vocab.json", "merges.txt", "README.md", "LICENSE", "LICENSE.txt",
-    "LICENSE.md", "NOTICE", "USE_POLICY.md", FACTS_FILE,
+    *TOKENIZER_FILES, *REPEATED_TOKENIZER_FILES, "tokenizer.model", "generation_config.json", "README.md", "LICENSE*",
+    "LICENCE*", "NOTICE*", "USE_POLICY*", FACTS_FILE,
 )  # fmt: skip
 
 
@@ -61,11 +62,12 @@ def hand_over(folder: Path, *, to: Form, dtype: str | None, out: Path | None, ch
     """
     _require_dtype(to, dtype)
     wanted = (dtype or "f16").lower() if to == "gguf" else dtype
-    place = out or Path(_name(folder) + (f"-{wanted}.gguf" if to == "gguf" else "-hf"))
+    name = model_name(folder)
+    place = new_place(out or Path(name + (f"-{wanted}.gguf" if to == "gguf" else "-hf")))
     if to == "hf" and place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ModelError(f"{place} exists already; remove it, or choose another with --out")
     if to == "gguf" and place.is_dir():
-        raise ModelError(f"{place} is a folder; give a file with --out, such as {place / (_name(folder) + '.gguf')}")
+        raise ModelError(f"{place} is a folder; give a file with --out, such as {place / (name + '.gguf')}")
     fresh = place.with_name(f".{place.name}-{os.getpid()}.tmp")
     with disk_errors(place):
         try:
@@ -75,7 +77,7 @@ def hand_over(folder: Path, *, to: Form, dtype: str | None, out: Path | None, ch
                     fresh,
                     dtype=wanted or "f16",
                     rules=GGUF_RULES,
-                    name=_name(folder),
+                    name=name,
                     licence=inspect_model(folder).licence,
                 ).size
                 bounds = BOUNDS[wanted or "f16"]
@@ -98,43 +100,39 @@ def _require_dtype(to: Form, dtype: str | None) -> None:
         raise ModelError(f"--dtype {dtype} is not one of a Hugging Face folder's; use one of {', '.join(_HF_DTYPES)}")
 
 
-def _name(folder: Path) -> str:
-    """The model's name: that of its build where the folder is a build's `model`."""
-    folder = folder.resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
-
-
 def _export_folder(folder: Path, fresh: Path, dtype: torch.dtype | None) -> tuple[int, Bounds]:
-    model = load_model(folder)
-    stored = next(model.parameters()).dtype
+    stored = StoredWeights(folder, load_config(folder)).dtypes
     fresh.mkdir(parents=True)
-    save_model(model if dtype is None else model.to(dtype), fresh)
-    for name in _BESIDE:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, fresh / name)
-    kept = dtype is None or dtype == stored or dtype == torch.float32
+    if dtype is None or stored == {dtype}:
+        copy_model(folder, fresh)
+    else:
+        save_model(load_model(folder, dtype=dtype), fresh)
+    copy_files(folder, fresh, _BESIDE)
+    kept = dtype is None or dtype == torch.float32 or stored == {dtype}
     name = next((name for name, known in _HF_DTYPES.items() if known == dtype), "f32")
-    return sum(file.stat().st_size for file in fresh.iterdir()), EXACT if kept else BOUNDS[name]
+    size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
+    return size, EXACT if kept else BOUNDS[name]
 
 
 def _compare(folder: Path, fresh: Path, to: Form, bounds: Bounds) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
-    """Our model in memory against the engine that loads the export."""
+    """Our model in memory against the engine that loads the export. One that fails to load it has differed."""
     own = OwnPeer(folder)
     size = own.vocab_size
-    make: Callable[[], Peer] = (
-        (lambda: LlamaCppPeer(fresh, size, own.context_length))
-        if to == "gguf"
-        else (lambda: TransformersPeer(fresh, size))
-    )
-    try:
-        peer = make()
-    except MissingExtraError as error:
-        return (), (str(error),)
     try:
         questions = ask(own)
-        return (compare(own, answers(own, questions), peer, questions, bounds),), ()
+        ours = answers(own, questions)
+        kind = LlamaCppPeer if to == "gguf" else TransformersPeer
+        try:
+            peer = LlamaCppPeer(fresh, size, own.context_length) if to == "gguf" else TransformersPeer(fresh, size)
+        except MissingExtraError as error:
+            return (), (str(error),)
+        except Exception as error:  # an engine's own, of any kind
+            return (broken(kind.name, "unknown", error),), ()
+        try:
+            return (compare(own, ours, peer, questions, bounds),), ()
+        finally:
+            peer.close()
     finally:
-        peer.close()
         own.close()
 
 
@@ -173,6 +171,9 @@ def report(result: Handover) -> str:
     lines = [f"{result.path}  ({format_bytes(result.size)})"]
     for one in result.comparisons:
         figures = one.figures
+        if not figures:
+            lines.append(f"could not be compared with {one.peer}, which fails on it")
+            continue
         logits, greedy = figures["logits"], figures["greedy"]
         lines.append(
             f"checked against {one.peer} ({one.version}): ids of {figures['token_ids']['n']} texts, "

@@ -20,7 +20,7 @@ from dunwu.model import fetch, llama2c
 from dunwu.model.count import parameters
 from dunwu.model.folder import INDEX, WEIGHTS, files_of, model_name, new_place, read_settings, weight_files
 from dunwu.model.gguf.importing import import_gguf
-from dunwu.model.hub import load_model, require_vocabulary
+from dunwu.model.hub import StoredWeights, load_model, require_vocabulary
 from dunwu.model.inspect import inspect_model
 from dunwu.tokenizer.load import load_tokenizer
 
@@ -30,13 +30,14 @@ _GGUF_MAGIC = b"GGUF"
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """Where the home is, and what was found."""
+    """Where the home is, and what was found. `unread`: tensors that a model of text has no use for, such as a vision side."""
 
     home: Path
     form: str
     parameters: int
     licence: str | None
     instruction_tuned: bool
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,7 @@ def import_model(source: str, *, out: Path | None, tokenizer: Path | None, revis
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         try:
-            _write(origin, fresh)
-            imported = _finish(origin, fresh, home)
+            imported = _finish(origin, fresh, home, _write(origin, fresh))
             if home.exists():
                 home.rmdir()
             os.replace(fresh, home)
@@ -124,10 +124,11 @@ def _hf_files(folder: Path) -> dict[str, Path]:
     return files | weights
 
 
-def _write(origin: _Origin, folder: Path) -> None:
+def _write(origin: _Origin, folder: Path) -> str | None:
+    """Returns the licence where the source states one that its files here will not."""
     if origin.form == "gguf":
-        import_gguf(next(iter(origin.files.values())), folder)
-    elif origin.form == "llama2.c":
+        return import_gguf(next(iter(origin.files.values())), folder)
+    if origin.form == "llama2.c":
         checkpoint, tokenizer = origin.files.values()
         config = llama2c.convert_checkpoint(checkpoint, folder)
         llama2c.convert_tokenizer(tokenizer, folder, config)
@@ -135,10 +136,11 @@ def _write(origin: _Origin, folder: Path) -> None:
         for name, file in origin.files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, folder / name)
+    return None
 
 
-def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
-    """Read the model as anybody would, and write down what it is."""
+def _finish(origin: _Origin, folder: Path, home: Path, stated: str | None) -> Imported:
+    """Read the model as anybody would, and write down what it is; `stated`: the licence where no file here says it."""
     config = load_model(folder).config
     tokenizer = load_tokenizer(folder)
     require_vocabulary(config, tokenizer.vocab_size, set(tokenizer.special_ids.values()), folder)
@@ -150,8 +152,9 @@ def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
         home=home,
         form=origin.form,
         parameters=parameters(config),
-        licence=facts.licence,
+        licence=facts.licence or stated,
         instruction_tuned=instruction_tuned,
+        unread=StoredWeights(folder, config).unread,
     )
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     written = {name: _hashed(path) for name, path in paths.items() if name != FACTS_FILE}
@@ -165,7 +168,7 @@ def _finish(origin: _Origin, folder: Path, home: Path) -> Imported:
         "instruction_tuned": instruction_tuned,
         "parameters": imported.parameters,
         "context_length": config.max_position_embeddings,
-        "licence": facts.licence,
+        "licence": imported.licence,
         "lineage": {
             **lineage,
             "imported": {
@@ -191,8 +194,14 @@ def _hashed(path: Path) -> dict[str, Any]:
 def _card(about: Mapping[str, Any]) -> str:
     """A card for a model that came without one; it claims nothing that the files did not say."""
     origin = about["lineage"]["imported"]
+    said = about["licence"]
+    licence = (
+        f"It states the licence: {said}"
+        if said
+        else "The files do not say under which licence the model may be used: ask where it came from."
+    )
     hashes = "\n".join(f"- `{name}`: {known['sha256']}" for name, known in origin["source_files"].items())
     return harmless(
         f"# {about['name']}\n\nRead by dunwu {about['dunwu']} from `{origin['source']}` ({origin['form']}), SHA-256:\n\n{hashes}\n\n"
-        "The files do not say under which licence the model may be used: ask where it came from.\n"
+        f"{licence}\n"
     )

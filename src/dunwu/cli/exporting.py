@@ -17,5 +17,5 @@ def export(model: str, *, to: Form, dtype: str | None, out: Path | None, check: 
     if not result.passed:
         problems = "\n".join(f"- {one.peer}: {problem}" for one in result.comparisons for problem in one.problems)
         raise ModelError(
-            f"the export says something else than the model; it was left at {result.path} and must not be used:\n{problems}"
+            f"the export does not say what the model says; it was left at {result.path} and must not be used:\n{problems}"
         )

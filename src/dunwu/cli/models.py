@@ -26,8 +26,19 @@ def import_(source: str, *, out: Path | None, tokenizer: Path | None, revision: 
             f"Licence: {done.licence or 'not stated, ask where it came from'}."
         )
     )
+    if done.unread:
+        parts = ", ".join(dict.fromkeys(_part(name) for name in done.unread))
+        print(harmless(f"Not used: {len(done.unread)} tensors ({parts}), which are no part of the text model."))
     verb = f"dunwu chat {done.home}" if done.instruction_tuned else f'dunwu generate {done.home} "Once upon a time"'
     print(harmless(f"Next: {verb}, or dunwu inspect {done.home}"))
+
+
+def _part(name: str) -> str:
+    """The part of a model that a tensor belongs to: `vision_tower`, `model.layers.61`."""
+    parts = name.split(".")
+    start = 1 if parts[0] == "model" and len(parts) > 2 else 0
+    end = start + 2 if parts[start] == "layers" else start + 1
+    return ".".join(parts[:end])
 
 
 def inspect(model: str, *, as_json: bool, revision: str | None) -> None:

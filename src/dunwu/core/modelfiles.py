@@ -1,4 +1,4 @@
-"""Names that several rooms must agree on: the files of a tokenizer, and a model's name on the hub."""
+"""What several rooms must agree on: the files of a tokenizer, a model's name on the hub, a mark in chat templates."""
 
 TEMPLATE_FOLDER = "additional_chat_templates"
 """Where transformers keeps chat templates beyond the first, each as NAME.jinja; the one folder within a model's."""
@@ -18,3 +18,6 @@ REPEATED_TOKENIZER_FILES = ("added_tokens.json", "vocab.json", "merges.txt")
 
 HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 """owner/name, as a regular expression."""
+
+GENERATION_TAG = r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}"
+"""`{% generation %}` and `{% endgeneration %}`, as a regular expression: what to do with the blanks before, "end", those after."""

@@ -160,13 +160,23 @@ def answers(peer: Peer, questions: Questions) -> Answers:
 
 def compare(own: OwnPeer, ours: Answers, peer: Peer, questions: Questions, bounds: Bounds) -> Comparison:
     """Hold a peer's answers against ours."""
-    theirs = answers(peer, questions)
-    result = Comparison(peer=peer.name, version=peer.version)
+    try:
+        theirs = answers(peer, questions)
+    except Exception as error:  # an engine's own, of any kind
+        return broken(peer.name, peer.version, error)
+    result = Comparison(peer=peer.name, version=peer.version, notes=[*peer.notes])
     _compare_ids(result, ours, theirs, peer)
     _compare_chats(result, ours, theirs)
     tolerance = _compare_logits(result, ours, theirs, bounds)
     _compare_greedy(result, own, ours, theirs, questions, bounds, tolerance)
     return result
+
+
+def broken(name: str, version: str, error: Exception) -> Comparison:
+    """The outcome where an engine does not load or run the export at all."""
+    lines = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return Comparison(peer=name, version=version, problems=[f"{name} fails on the export: {said}"])
 
 
 def _messages(rows: Sequence[tuple[str, str]]) -> list[Message]:

@@ -26,6 +26,7 @@ from dunwu.tokenizer.template import encode_chat, render_chat
 Logits = npt.NDArray[np.float32]
 REFUSED = "the template refuses this conversation"
 LLAMA_CONTEXT = 512
+_PROBES = ("a", " a", "  a  b ", "a\nb\n", "Ⅷ ﬁ e\u0301", "用 Python 写", "\t\tx", "I'm 12,345")
 
 
 class Peer(Protocol):
@@ -33,6 +34,7 @@ class Peer(Protocol):
 
     name: str
     version: str
+    notes: Sequence[str]  # what is particular about this engine's reading of this model
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: nothing before or after, names of special tokens not parsed."""
@@ -63,6 +65,7 @@ class OwnPeer:
     """Our decoder and tokenizer, in float32."""
 
     name = "dunwu"
+    notes: Sequence[str] = ()
 
     def __init__(self, folder: Path) -> None:
         self.version = __version__
@@ -125,13 +128,15 @@ class TransformersPeer:
         transformers.utils.logging.disable_progress_bar()
         self.version = transformers.__version__
         self._size = vocab_size
-        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._tokenizer, self.notes = _by_its_file(
+            transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False), folder
+        )
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, local_files_only=True
         ).eval()
 
     def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return _plain_ids(self._tokenizer, text)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str | None:
         if not self._tokenizer.chat_template:
@@ -170,10 +175,37 @@ class TransformersPeer:
         gc.collect()
 
 
+def _by_its_file(tokenizer: Any, folder: Path) -> tuple[Any, Sequence[str]]:
+    """The tokenizer that `tokenizer.json` describes, and a note where AutoTokenizer's is another.
+
+    transformers 5 builds some classes (LlamaTokenizer, T5Tokenizer) anew from the vocabulary alone, with a normaliser of its own.
+    """
+    import transformers
+
+    file = folder / "tokenizer.json"
+    if type(tokenizer) is transformers.PreTrainedTokenizerFast or not file.is_file():
+        return tokenizer, ()
+    whole: Any = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(file), chat_template=tokenizer.chat_template, **tokenizer.special_tokens_map
+    )
+    if all(_plain_ids(tokenizer, text) == _plain_ids(whole, text) for text in _PROBES):
+        return tokenizer, ()
+    return whole, (
+        f"transformers builds its {type(tokenizer).__name__} without all that tokenizer.json says, and gives other ids to some "
+        "texts, whoever exported the model; compared was PreTrainedTokenizerFast, which reads the file: set it as "
+        "tokenizer_class in tokenizer_config.json to have these ids there",
+    )
+
+
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
 class LlamaCppPeer:
     """llama.cpp with a GGUF file, on the CPU, its cache in float32. Templates go through llama-cpp-python's jinja2."""
 
     name = "llama.cpp"
+    notes: Sequence[str] = ()
 
     def __init__(self, path: Path, vocab_size: int, context_length: int = LLAMA_CONTEXT) -> None:
         if importlib.util.find_spec("llama_cpp") is None:

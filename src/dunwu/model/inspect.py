@@ -100,7 +100,7 @@ def inspect_model(folder: Path) -> ModelFacts:
         cache_bytes=_cache(config),
         stored=stored,
         vocabulary=vocabulary,
-        licence=_licence(folder),
+        licence=_licence(folder) or _text(about.get("licence")),
         name=_text(about.get("name")),
         instruction_tuned=about.get("instruction_tuned") if isinstance(about.get("instruction_tuned"), bool) else None,
         source=_source(about),

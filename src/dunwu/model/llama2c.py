@@ -114,15 +114,6 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint of the first format, by its header and its size."""
-    try:
-        read_header(path)
-    except (ModelError, OSError):
-        return False
-    return True
-
-
 def config_of(header: Header) -> DecoderConfig:
     """The same network in our terms."""
     return DecoderConfig(

@@ -1,11 +1,12 @@
 """The tokenizer of a folder: ours where the file is ours, otherwise an open model's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dunwu.core.errors import TokenizerError
 from dunwu.tokenizer.bpe import SPECIAL_TOKENS, Tokenizer
-from dunwu.tokenizer.open import OpenTokenizer, optional_json
+from dunwu.tokenizer.open import OpenTokenizer, optional_json, read_templates
 from dunwu.tokenizer.template import CHAT_TEMPLATE
 
 _SLOW_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt", "tiktoken.model")
@@ -20,18 +21,18 @@ def load_tokenizer(folder: Path | str) -> Tokenizer | OpenTokenizer:
     if not (folder / "tokenizer.json").is_file():
         raise TokenizerError(_what_is_missing(folder))
     spec, config = optional_json(folder / "tokenizer.json"), optional_json(folder / "tokenizer_config.json")
-    tokenizer = Tokenizer.load(folder) if _is_ours(spec, config) else OpenTokenizer.load(folder)
+    tokenizer = Tokenizer.load(folder) if _is_ours(spec, read_templates(folder, config)) else OpenTokenizer.load(folder)
     _require_named_ids(tokenizer, folder)
     return tokenizer
 
 
-def _is_ours(spec: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Our special tokens and nothing else, with the first ids, and our chat template."""
+def _is_ours(spec: Mapping[str, Any], templates: Mapping[str, str]) -> bool:
+    """Our special tokens and nothing else, with the first ids, and no other chat template than ours."""
     try:
         added = [(token["id"], token["content"]) for token in spec["added_tokens"]]
     except (KeyError, TypeError):
         return False
-    return added == list(enumerate(SPECIAL_TOKENS)) and config.get("chat_template", CHAT_TEMPLATE) == CHAT_TEMPLATE
+    return added == list(enumerate(SPECIAL_TOKENS)) and set(templates.items()) <= {("default", CHAT_TEMPLATE)}
 
 
 def _what_is_missing(folder: Path) -> str:

@@ -55,7 +55,7 @@ class OpenTokenizer:
         self._config = optional_json(folder / "tokenizer_config.json")
         spec = complete_spec(_json_object(path), self._config, path)
         self._backend = _backend(spec, path)
-        self.templates = _read_templates(folder, self._config)
+        self.templates = read_templates(folder, self._config)
         names = [token["content"] for token in spec["added_tokens"]]
         ids = ((name, self._backend.token_to_id(name)) for name in names)
         self._added: dict[str, int] = {name: number for name, number in ids if number is not None}
@@ -287,7 +287,7 @@ def _backend(spec: Mapping[str, Any], path: Path) -> tokenizers.Tokenizer:
         ) from error
 
 
-def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+def read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """Chat templates by name. A file stands above what tokenizer_config.json says, as in transformers."""
     stored = config.get("chat_template")
     templates: dict[str, str] = {}

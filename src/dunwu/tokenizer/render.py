@@ -24,6 +24,7 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from dunwu.core.errors import DataError, TokenizerError
+from dunwu.core.modelfiles import GENERATION_TAG
 
 FUEL = 5_000_000  # a long conversation through the longest published template takes about 100,000
 MOST_STEPS = 300_000  # turns of loops and calls of macros, in jinja2
@@ -31,7 +32,7 @@ TIMEOUT_S = 10.0
 MOST_CHARACTERS = 64 << 20
 MOST_TEMPLATE_CHARACTERS = 1 << 20
 
-_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+_TAG = re.compile(GENERATION_TAG)
 _SEPARATOR = re.compile(r"[\x1c-\x1f]")
 _WIDTH = re.compile(r"[%{:.][^a-zA-Z{}%]{0,8}\d{5}")  # a width in a format string
 

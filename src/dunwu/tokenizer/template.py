@@ -15,6 +15,7 @@ import minijinja
 import numpy as np
 
 from dunwu.core.errors import DataError, TokenizerError
+from dunwu.core.modelfiles import GENERATION_TAG
 from dunwu.core.records import Message, Tokens
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.open import OpenTokenizer
@@ -37,7 +38,7 @@ CHAT_TEMPLATE = """\
 """
 
 _CONTENT, _LEARN_FROM, _LEARN_TO = "\ue000", "\ue001", "\ue002"
-_MARKER = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+_MARKER = re.compile(GENERATION_TAG)
 _FUEL_BASE, _FUEL_PER_MESSAGE = 2_000, 500  # one message costs minijinja about 40 units
 
 
@@ -155,7 +156,7 @@ _SAMPLE = (
 @functools.lru_cache(maxsize=256)
 def _skeleton(roles: tuple[str, ...], add_generation_prompt: bool) -> tuple[str, ...]:
     """The template rendered for these roles and cut at contents, mask borders and special tokens."""
-    marked = _MARKER.sub(lambda found: "{{- '%s' -}}" % (_LEARN_TO if found[1] else _LEARN_FROM), CHAT_TEMPLATE)
+    marked = _MARKER.sub(lambda found: "{{- '%s' -}}" % (_LEARN_TO if found[2] else _LEARN_FROM), CHAT_TEMPLATE)
     text = _render_rows(marked, [{"role": role, "content": _CONTENT} for role in roles], add_generation_prompt)
     return tuple(piece for piece in _split_special(text) if piece)
 

@@ -17,13 +17,16 @@ from dunwu.model.gguf.reading import tokenizer_files
 from dunwu.model.gguf.vocabulary import require_tokens
 from dunwu.model.safetensors_file import Outgoing, write_file
 
+_LICENCE_CHARACTERS = 120
 _COMPUTED = (*metadata.FACTOR_TENSORS, "attn_rot_embd.weight")  # made from the configuration, and not weights
 
 
 def import_gguf(
     path: Path, out: Path, *, dtype: torch.dtype | None = None, rules: Mapping[str, str] | None = None
-) -> None:
+) -> str | None:
     """Write the model of a GGUF file to the folder `out`: weights, configuration, tokenizer, chat template.
+
+    Returns the licence that the file states, None where it states none.
 
     `dtype` None keeps float16 or bfloat16 where the matrices are in it and the norms fit it exactly, and is float32 otherwise,
     which holds dequantised numbers exactly. `rules`: cutting rules by name beyond those that `patterns.py` knows.
@@ -53,6 +56,8 @@ def import_gguf(
     ids = {name: values.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(out / "generation_config.json", {"_from_model_config": True, **ids})
     write_json(out / "config.json", values | {"dtype": str(kept).removeprefix("torch.")})
+    licence = file.metadata.get("general.license")
+    return " ".join(licence.split())[:_LICENCE_CHARACTERS] or None if isinstance(licence, str) else None
 
 
 def _check(file: Container, plan: Sequence[Slot], stored: Mapping[str, StoredTensor], config: DecoderConfig) -> None:

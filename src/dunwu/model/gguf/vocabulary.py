@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dunwu.core.errors import ModelError, TokenizerError
+from dunwu.core.modelfiles import GENERATION_TAG
 from dunwu.model.folder import file_of, read_settings
 from dunwu.model.gguf.container import Value
 from dunwu.model.gguf.patterns import name_of, rules_of
@@ -19,7 +20,7 @@ from dunwu.model.gguf.patterns import name_of, rules_of
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # llama.h: enum llama_token_type
 SPACE = "▁"  # SentencePiece's mark for a space
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
-_GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+_GENERATION = re.compile(GENERATION_TAG)
 _NEVER = -1e9  # the score of a token that no merge makes
 
 
