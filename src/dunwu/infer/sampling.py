@@ -165,7 +165,8 @@ def choose(
         drawn = [row for row, one in enumerate(params) if not one.greedy]
         ids = [0] * len(params) if len(drawn) == len(params) else _likeliest(changed_BV)
         if drawn:
-            kept_PV = filtered(changed_BV[drawn], [params[row] for row in drawn])
+            drawn_PV = changed_BV if len(drawn) == len(params) else changed_BV[drawn]
+            kept_PV = filtered(drawn_PV, [params[row] for row in drawn])
             for row, number in zip(drawn, pick(kept_PV, [draws[row] for row in drawn]), strict=True):
                 ids[row] = number
     return Choice(ids, *_reported(logits_BV, ids, params))
