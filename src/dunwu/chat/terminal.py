@@ -15,7 +15,7 @@ HELP = """\
 /help           this list
 /exit           leave (also Ctrl-D)
 Ctrl-C          stop an answer"""
-BASE_NOTE = "This model was not trained to chat: it only continues what you write. For instance: Once upon a time"
+BASE_NOTE = "This model was not trained to chat: it only continues what you write, in the language of its documents."
 
 
 @runtime_checkable

@@ -79,7 +79,7 @@ def explain(stage: str, /, *words: str) -> None:
     Parameters
     ----------
     stage
-        corpus, tokenizer, pretrain, sft, evaluate or report
+        base, corpus, replay, tokenizer, pretrain, sft, evaluate or report
     words
         [RECIPE | FOLDER | FILE] [key=value ...], as given to `dunwu build`
     """

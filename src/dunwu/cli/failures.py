@@ -10,6 +10,7 @@ from cyclopts import CycloptsError
 
 from dunwu import __version__
 from dunwu.core.errors import DunwuError
+from dunwu.core.files import DISK_ERRNOS, disk_errors
 from dunwu.core.lineage import user_cache_folder
 from dunwu.train.signals import Interrupted
 
@@ -25,6 +26,11 @@ def crash_log(folder: Path | None = None) -> Generator[None]:
         yield
     except (DunwuError, CycloptsError, Interrupted, Crash, BrokenPipeError):
         raise
+    except OSError as error:
+        if error.errno in DISK_ERRNOS:
+            with disk_errors(Path(error.filename or "the output")):
+                raise
+        raise Crash(_message(error, [folder] if folder else [])) from error
     except Exception as error:
         raise Crash(_message(error, [folder] if folder else [])) from error
 

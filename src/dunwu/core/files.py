@@ -12,21 +12,23 @@ from typing import IO, Any
 
 from dunwu.core.errors import DataError, DiskError
 
-_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_ERRNOS = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
+"""What a user can mend: no space, or a place that cannot be written."""
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Generator[None]:
-    """Turn a full, read-only or forbidden disk under `path` into a `DiskError` that names it."""
+    """Turn a full, read-only, forbidden or impossible place at `path` into a `DiskError` that names it."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRNOS:
+        if error.errno not in DISK_ERRNOS:
             raise
         remedy = (
             "free some space"
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}
-            else "choose a folder that you may write, with out=FOLDER"
+            if error.errno in _FULL
+            else "choose a folder that you may write (out=FOLDER or --out FOLDER)"
         )
         raise DiskError(
             f"cannot write {path}: {os.strerror(error.errno or 0)}; {remedy}, then run the same command again"
@@ -41,7 +43,10 @@ def atomic_write(path: Path) -> Generator[IO[bytes]]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        except FileNotFoundError as error:  # /proc and its like: the folder is there, and no file can be made in it
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
         try:
             os.fchmod(handle, 0o644)
             with os.fdopen(handle, "wb") as file:
