@@ -138,9 +138,11 @@ def test_a_text_in_many_pieces_equals_one_in_one_piece():
 @pytest.mark.parametrize("name", ["llama", "gemma2"])  # a head of its own, and a tied one
 def test_the_layout_for_few_rows_changes_no_value(name, tmp_path):
     model, laid = strong(CONFIGS[name]), strong(CONFIGS[name])
-    lay_out_for_few_rows(laid)
+    with torch.inference_mode():
+        lay_out_for_few_rows(laid)
     for weight in (laid.model.layers[0].mlp.up_proj.weight, laid.head_weight):
         assert weight.stride() == (1, weight.shape[0])
+        assert not weight.is_inference()
     for (name, before), after in zip(model.state_dict().items(), laid.state_dict().values(), strict=True):
         assert torch.equal(before, after), name
     ids = torch.tensor([some_ids(20, 5)])

@@ -122,7 +122,8 @@ class Engine:
             self._blocks, max_sequences=max_sequences, token_budget=max(token_budget, max_sequences), border=border
         )
         with torch.inference_mode():
-            self._runner = Runner(model, PagedCache(model.config, blocks, block_size, head.device, head.dtype))
+            cache = PagedCache(model.config, blocks, block_size, head.device, head.dtype)
+        self._runner = Runner(model, cache)
         unused = [number for number in tokenizer.unused_ids if number < model.config.vocab_size]
         self._unused = torch.tensor(unused, dtype=torch.int64, device=head.device)
         self._groups: dict[str, _Group] = {}

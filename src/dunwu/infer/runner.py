@@ -67,6 +67,7 @@ def lay_out_for_few_rows(model: Decoder) -> None:
     weights = [module.weight for module in model.modules() if type(module) is nn.Linear]
     if model.config.tie_word_embeddings and type(model.model.embed_tokens) is nn.Embedding:
         weights.append(model.model.embed_tokens.weight)
-    for weight in weights:
-        if weight.is_cpu and weight.dtype == torch.float32 and weight.is_contiguous():
-            weight.data = weight.data.t().contiguous().t()
+    with torch.inference_mode(False):  # the model may be trained again
+        for weight in weights:
+            if weight.is_cpu and weight.dtype == torch.float32 and weight.is_contiguous():
+                weight.data = weight.data.t().contiguous().t()
