@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dunwu import __version__
-from dunwu.build.base import FACTS_FILE, GENERATION_FILE, LICENCE_FILES, TOKENIZER_FILES
+from dunwu.build.base import FACTS_FILE, GENERATION_FILE, LICENCE_FILES
 from dunwu.build.home import Home, StageRecord
 from dunwu.core.files import disk_errors, fsync_folder, read_json, write_json, write_text
 from dunwu.core.lineage import stable_hash
+from dunwu.core.modelfiles import TOKENIZER_FILES
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_bytes, format_count
+from dunwu.model.folder import files_of
 
 MODEL_FILES = ("config.json", GENERATION_FILE, *TOKENIZER_FILES)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -26,21 +28,20 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
     trained = home.folder_of(records.get("sft") or records["pretrain"])
     facts = model_facts(home, recipe, records)
     facts |= _parity_before(home.model / FACTS_FILE, facts)
-    files = [trained / name for name in MODEL_FILES if (trained / name).is_file()]
-    files += [file for pattern in WEIGHTS for file in sorted(trained.glob(pattern))]
+    files = files_of(trained, (*MODEL_FILES, *WEIGHTS))
     if "base" in records:
-        looked_at = home.folder_of(records["base"])
-        files += [file for pattern in LICENCE_FILES for file in sorted(looked_at.glob(pattern))]
+        files |= files_of(home.folder_of(records["base"]), LICENCE_FILES)
     fresh, old = home.folder / ".model-new.tmp", home.folder / ".model-old.tmp"
     with disk_errors(home.model):
         shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed; the home is locked against others
         fresh.mkdir()
-        for file in files:
-            _copy(file, fresh / file.name)
+        for name, file in files.items():
+            (fresh / name).parent.mkdir(exist_ok=True)
+            _copy(file, fresh / name)
         write_json(fresh / FACTS_FILE, facts)
         write_text(fresh / CARD_FILE, model_card(facts))
         _swap(fresh, home.model, old)
-    return [home.model / name for name in (*(file.name for file in files), FACTS_FILE, CARD_FILE)]
+    return [home.model / name for name in (*files, FACTS_FILE, CARD_FILE)]
 
 
 def _parity_before(file: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dunwu.build.base import GENERATION_FILE, TOKENIZER_FILES
+from dunwu.build.base import GENERATION_FILE
 from dunwu.build.graph import Work
 from dunwu.core.devices import measure_matmul_flops, pick_device, pick_dtype, prepare_cpu
 from dunwu.core.errors import RecipeError
 from dunwu.core.files import disk_errors, read_json, write_json
+from dunwu.core.modelfiles import TOKENIZER_FILES
 from dunwu.core.recipe import PretrainSection, TrainSection
 from dunwu.corpus.stream import Stream
 from dunwu.model.config import DecoderConfig

@@ -128,7 +128,7 @@ class TransformersPeer:
         transformers.utils.logging.disable_progress_bar()
         self.version = transformers.__version__
         self._size = vocab_size
-        self._tokenizer, self.notes = _by_its_file(
+        self._tokenizer, self.notes = by_its_file(
             transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False), folder
         )
         self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
@@ -136,7 +136,7 @@ class TransformersPeer:
         ).eval()
 
     def encode(self, text: str) -> list[int]:
-        return _plain_ids(self._tokenizer, text)
+        return plain_ids(self._tokenizer, text)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str | None:
         if not self._tokenizer.chat_template:
@@ -175,7 +175,7 @@ class TransformersPeer:
         gc.collect()
 
 
-def _by_its_file(tokenizer: Any, folder: Path) -> tuple[Any, Sequence[str]]:
+def by_its_file(tokenizer: Any, folder: Path) -> tuple[Any, Sequence[str]]:
     """The tokenizer that `tokenizer.json` describes, and a note where AutoTokenizer's is another.
 
     transformers 5 builds some classes (LlamaTokenizer, T5Tokenizer) anew from the vocabulary alone, with a normaliser of its own.
@@ -188,7 +188,7 @@ def _by_its_file(tokenizer: Any, folder: Path) -> tuple[Any, Sequence[str]]:
     whole: Any = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(file), chat_template=tokenizer.chat_template, **tokenizer.special_tokens_map
     )
-    if all(_plain_ids(tokenizer, text) == _plain_ids(whole, text) for text in _PROBES):
+    if all(plain_ids(tokenizer, text) == plain_ids(whole, text) for text in _PROBES):
         return tokenizer, ()
     return whole, (
         f"transformers builds its {type(tokenizer).__name__} without all that tokenizer.json says, and gives other ids to some "
@@ -197,7 +197,8 @@ def _by_its_file(tokenizer: Any, folder: Path) -> tuple[Any, Sequence[str]]:
     )
 
 
-def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """What a tokenizer of transformers makes of text in which nothing is special."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 

@@ -7,12 +7,11 @@ text that the other of corpus and replay holds out).
 """
 
 import math
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dunwu.build.base import CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILES, base_folder
+from dunwu.build.base import CONFIG_FILE, GENERATION_FILE, base_folder
 from dunwu.build.budget import choose_vocab_size
 from dunwu.build.costs import EXTEND_BYTES, tokenizer_seconds
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
@@ -22,11 +21,13 @@ from dunwu.build.overlap import WithoutCopies, held_out
 from dunwu.build.training import affordable_parameters
 from dunwu.core.devices import available_cores
 from dunwu.core.files import disk_errors
+from dunwu.core.modelfiles import TOKENIZER_FILES
 from dunwu.core.recipe import Recipe
 from dunwu.core.records import Document
 from dunwu.core.units import format_bytes, parse_duration
 from dunwu.corpus.shards import ShardFacts, write_shards
 from dunwu.corpus.store import read_documents
+from dunwu.model.folder import copy_files
 from dunwu.tokenizer.bpe import train_tokenizer
 from dunwu.tokenizer.extend import extend_tokenizer
 from dunwu.tokenizer.like import TokenizerLike
@@ -154,10 +155,8 @@ def _shards(work: Work, documents: Iterable[Document], tokenizer: TokenizerLike,
 def _from_base(work: Work, texts: Iterable[str]) -> tuple[TokenizerLike, dict[str, Any]]:
     """The base's tokenizer in this stage's folder, with tokens of `texts` added where the recipe wants any; facts of it."""
     base = base_folder(work.recipe, work.facts["base"]["revision"])
-    for name in (*TOKENIZER_FILES, CONFIG_FILE, GENERATION_FILE):  # the last two name ids that end a text or a turn
-        if (base / name).is_file():
-            with disk_errors(work.folder):
-                shutil.copyfile(base / name, work.folder / name)
+    with disk_errors(work.folder):  # the last two name ids that end a text or a turn
+        copy_files(base, work.folder, (*TOKENIZER_FILES, CONFIG_FILE, GENERATION_FILE))
     if not work.recipe.tokenizer.extend_by:
         return load_tokenizer(work.folder), {"added_tokens": 0}
     read = min(work.recipe.tokenizer.train_bytes, EXTEND_BYTES, work.facts["corpus"]["train_bytes"])
