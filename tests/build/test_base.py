@@ -1,5 +1,6 @@
 """What a build takes over from the model that it goes on from, and what it refuses to go on from."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from dunwu.build import training
 from dunwu.build.base import base_inputs, grown_from
+from dunwu.build.export import model_facts
 from dunwu.build.home import Home
 from dunwu.build.learn import TUNING_SHARE, tuning_share
 from dunwu.build.stages.tokenizer import TOKENIZER
@@ -76,6 +78,13 @@ def test_what_the_base_was_is_kept_and_fine_tuning_adds_its_ends_of_turns(place)
     home.report.unlink()
     assert run(["build", *words]) == 0
     assert json.loads((home.model / "dunwu.json").read_text())["parity"] == {"f16": "measured"}
+
+    record = home.current()["pretrain"]
+    weights = record.files["model.safetensors"]
+    parts = dict.fromkeys(("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), weights)
+    records = {**home.current(), "pretrain": dataclasses.replace(record, files=parts)}
+    lineage = model_facts(home, recipe(), records)["lineage"]
+    assert lineage["pretrain"]["files"] == dict.fromkeys(parts, weights.sha256)
 
     before = stage_folder(home.folder, "pretrain")
     assert run(["build", *words, *TUNED]) == 0
