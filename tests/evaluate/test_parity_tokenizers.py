@@ -12,7 +12,7 @@ from dunwu.evaluate.parity import HARD_TEXTS
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import new_decoder
 from dunwu.model.gguf import export_gguf, import_gguf
-from dunwu.model.gguf.patterns import NAMES, name_of, rules_of
+from dunwu.model.gguf.patterns import LLAMA3, NAMES, QWEN2, name_of, rules_named, rules_of
 from dunwu.model.hub import save_model
 from dunwu.tokenizer.load import load_tokenizer
 
@@ -134,3 +134,11 @@ def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(spec))
     with pytest.raises(TokenizerError, match="the id 5000 and the model"):
         export_gguf(folder, tmp_path / "x.gguf")
+
+
+def test_a_rule_with_the_other_way_of_merging_is_not_guessed():
+    cut = {"type": "Split", "pattern": {"Regex": QWEN2}, "behavior": "Isolated", "invert": False}
+    spec = {"model": {"type": "BPE"}, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut]}}
+    assert name_of(spec) == "qwen2"
+    assert name_of({**spec, "model": {"type": "BPE", "ignore_merges": True}}) is None
+    assert rules_named("glm4") == ((LLAMA3,), False)
