@@ -13,8 +13,17 @@ from typing import Any
 
 from dunwu import __version__
 from dunwu.build.export import CARD_FILE, FACTS_FILE
-from dunwu.core.errors import BuildError, ModelError
+from dunwu.core.errors import (
+    BuildError,
+    DataError,
+    DiskError,
+    DunwuError,
+    MissingExtraError,
+    ModelError,
+    TokenizerError,
+)
 from dunwu.core.files import disk_errors, sha256_file, write_json, write_text
+from dunwu.core.records import Message
 from dunwu.core.screen import harmless
 from dunwu.model import fetch, llama2c
 from dunwu.model.count import parameters
@@ -22,7 +31,9 @@ from dunwu.model.folder import INDEX, WEIGHTS, files_of, model_name, new_place, 
 from dunwu.model.gguf.importing import import_gguf
 from dunwu.model.hub import StoredWeights, load_model, require_vocabulary
 from dunwu.model.inspect import inspect_model
+from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
+from dunwu.tokenizer.template import render_chat
 
 MODELS = Path("models")
 _GGUF_MAGIC = b"GGUF"
@@ -30,7 +41,8 @@ _GGUF_MAGIC = b"GGUF"
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """Where the home is, and what was found. `unread`: tensors that a model of text has no use for, such as a vision side."""
+    """Where the home is, and what was found. `unread`: tensors that a model of text has no use for, such as a vision side.
+    `template_fault`: why its chat template cannot be used, so that the model only continues text."""
 
     home: Path
     form: str
@@ -38,6 +50,7 @@ class Imported:
     licence: str | None
     instruction_tuned: bool
     unread: tuple[str, ...] = ()
+    template_fault: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +83,23 @@ def import_model(source: str, *, out: Path | None, tokenizer: Path | None, revis
             if home.exists():
                 home.rmdir()
             os.replace(fresh, home)
+        except DunwuError as error:
+            raise _renamed(error, fresh, home, origin) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     return imported
+
+
+def _renamed(error: DunwuError, fresh: Path, home: Path, origin: _Origin) -> DunwuError:
+    """The error about the folder in the making, which goes away, as one about what the user gave."""
+    said = str(error)
+    if str(fresh) not in said or isinstance(error, MissingExtraError):
+        return error
+    if isinstance(error, DiskError):
+        return DiskError(said.replace(str(fresh), str(home)))
+    within = "/" if origin.form == "huggingface" else ": "
+    said = said.replace(f"{fresh}/", f"{origin.source.rstrip('/')}{within}").replace(str(fresh), origin.source)
+    return type(error)(said.replace("remove it and run again", "fetch it again"))
 
 
 def _origin(source: str, tokenizer: Path | None, revision: str | None) -> _Origin:
@@ -145,8 +172,11 @@ def _finish(origin: _Origin, folder: Path, home: Path, stated: str | None) -> Im
     tokenizer = load_tokenizer(folder)
     require_vocabulary(config, tokenizer.vocab_size, set(tokenizer.special_ids.values()), folder)
     facts = inspect_model(folder)
+    fault = _template_fault(tokenizer, facts.vocabulary.template)
     instruction_tuned = facts.instruction_tuned
-    if instruction_tuned is None:
+    if fault:
+        instruction_tuned = False
+    elif instruction_tuned is None:
         instruction_tuned = facts.vocabulary.template is not None
     imported = Imported(
         home=home,
@@ -155,6 +185,7 @@ def _finish(origin: _Origin, folder: Path, home: Path, stated: str | None) -> Im
         licence=facts.licence or stated,
         instruction_tuned=instruction_tuned,
         unread=StoredWeights(folder, config).unread,
+        template_fault=fault,
     )
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     written = {name: _hashed(path) for name, path in paths.items() if name != FACTS_FILE}
@@ -185,6 +216,19 @@ def _finish(origin: _Origin, folder: Path, home: Path, stated: str | None) -> Im
     if not (folder / CARD_FILE).exists():
         write_text(folder / CARD_FILE, _card(about))
     return imported
+
+
+def _template_fault(tokenizer: TokenizerLike, file: str | None) -> str | None:
+    """What is wrong with a chat template that cannot write a user's message, with its file; one that refuses it may be right."""
+    if tokenizer.chat_template is None:
+        return None
+    try:
+        render_chat(tokenizer, [Message(role="user", content="Hello!")], add_generation_prompt=True)
+    except DataError:
+        return None
+    except TokenizerError as error:
+        return f"{file or 'tokenizer.json'}: {error}"
+    return None
 
 
 def _hashed(path: Path) -> dict[str, Any]:

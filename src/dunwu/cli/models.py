@@ -26,6 +26,13 @@ def import_(source: str, *, out: Path | None, tokenizer: Path | None, revision: 
             f"Licence: {done.licence or 'not stated, ask where it came from'}."
         )
     )
+    if done.template_fault:
+        print(
+            harmless(
+                f"Warning: its chat template cannot be used, so it only continues text. {done.template_fault}\n"
+                "Mend the file in the source, or put another chat_template.jinja there, and import it again."
+            )
+        )
     if done.unread:
         parts = ", ".join(dict.fromkeys(_part(name) for name in done.unread))
         print(harmless(f"Not used: {len(done.unread)} tensors ({parts}), which are no part of the text model."))
