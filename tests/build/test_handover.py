@@ -18,6 +18,7 @@ from dunwu.model.decoder import new_decoder
 from dunwu.model.families import config_from_hf
 from dunwu.model.folder import copy_files, model_name
 from dunwu.model.gguf import export_gguf
+from dunwu.model.gguf import exporting as gguf_exporting
 from dunwu.model.gguf.container import Container
 from dunwu.model.hub import load_config, load_model, read_tensors, save_model, write_tensors
 from dunwu.tokenizer.bpe import Tokenizer, train_tokenizer
@@ -211,3 +212,51 @@ def test_transformers_is_read_by_the_file_where_it_builds_its_class_anew(tmp_pat
     )
     assert by_its_file(transformers.AutoTokenizer.from_pretrained(tmp_path), tmp_path)[1] == ()
     assert ["LlamaTokenizer" in note for note in notes] == [True]
+
+
+def test_a_damaged_file_is_named_where_the_user_has_it(folder, tmp_path, capsys):
+    (folder / "config.json").write_text('{"model_type": ')
+    assert run(["import", str(folder), "--out", str(tmp_path / "home")]) == 2
+    said = "".join(capsys.readouterr().err.split())
+    assert str(folder / "config.json") in said
+    assert ".tmp" not in said
+    assert "fetchitagain" in said
+    assert "runagain" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models"]
+
+
+def test_a_broken_template_makes_a_model_that_continues_text_and_says_so(folder, tmp_path, capsys):
+    (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message['content'] }")
+    assert run(["import", str(folder), "--out", str(tmp_path / "home")]) == 0
+    said = capsys.readouterr().out
+    assert "chat_template.jinja: the chat template cannot be rendered" in said
+    assert "dunwu generate" in said
+    assert json.loads((tmp_path / "home" / "dunwu.json").read_text())["instruction_tuned"] is False
+
+
+def test_a_template_that_refuses_one_conversation_is_not_broken(folder, tmp_path, capsys):
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('a system message, please') }}")
+    assert run(["import", str(folder), "--out", str(tmp_path / "home")]) == 0
+    assert "Warning" not in capsys.readouterr().out
+
+
+def test_a_file_that_llama_cpp_does_not_load_is_named_as_it_will_be_called(folder, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setattr(gguf_exporting, "_safe_name", lambda name, tokens: "phi3")
+    done = hand_over(folder, to="gguf", dtype="f32", out=tmp_path / "x.gguf", check=True)
+    (problem,) = done.comparisons[0].problems
+    assert f"does not load {tmp_path / 'x.gguf'}: " in problem
+    assert "error loading model" in problem
+    assert ".tmp" not in problem
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_k_quant_is_made_in_silence_and_judged_in_words(folder, tmp_path, capfd):
+    pytest.importorskip("llama_cpp")
+    done = hand_over(folder, to="gguf", dtype="q4_k_m", out=tmp_path / "x.gguf", check=True)
+    assert "".join(capfd.readouterr()) == ""
+    said = report(done)
+    assert "tensors are in another type than q4_k_m" in said  # rows of 32 and 64 in blocks of 256
+    if done.passed:
+        assert "passes as a rounded copy (divergence" in said
+        assert "limit 1)" in said

@@ -10,6 +10,7 @@ from dunwu.core.errors import MissingExtraError, ModelError, TokenizerError
 from dunwu.model.config import DecoderConfig
 from dunwu.model.gguf import WRITTEN, export_gguf, import_gguf
 from dunwu.model.gguf.container import Container, TensorEntry, Value, write_container
+from dunwu.model.gguf.exporting import _safe_name
 from dunwu.model.hub import load_model, save_model
 from dunwu.tokenizer.bpe import Tokenizer, train_tokenizer
 from dunwu.tokenizer.pattern import PATTERN
@@ -172,6 +173,20 @@ def test_a_k_quant_is_made_and_read(tmp_path):
     before, after = load_model(tmp_path / "m").state_dict(), load_model(tmp_path / "back").state_dict()
     name = "model.layers.0.mlp.gate_proj.weight"
     assert 0 < (after[name] - before[name]).std() < 0.1 * before[name].std()
+
+
+@pytest.mark.parametrize("name", ["my-Phi3-model", "phi-3-mini", "plain"])
+def test_a_name_does_not_make_llama_cpp_look_for_tokens_that_are_not_there(llama, tmp_path, name):
+    export_gguf(llama, tmp_path / "x.gguf", dtype="f32", rules=RULES, name=name)
+    told = Container(tmp_path / "x.gguf").metadata["general.name"]
+    assert ("phi3" in told.lower() or "phi-3" in told.lower()) is False
+    assert told.replace("_3", "3") == name.replace("-3", "3")
+    llama_cpp = pytest.importorskip("llama_cpp")
+    llama_cpp.Llama(str(tmp_path / "x.gguf"), vocab_only=True, verbose=False).close()
+
+
+def test_the_name_of_a_model_with_phi_3s_tokens_stays():
+    assert _safe_name("Phi-3", ["<s>", "</s>", "<unk>", "<|endoftext|>", "x"]) == "Phi-3"
 
 
 def test_a_k_quant_without_llama_cpp_says_what_to_install(llama, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ passed, or what nobody asked to check.
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,12 +40,14 @@ _BESIDE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Handover:
-    """What became of an export: where it lies, its bytes, how each engine compared, and which were not there to compare."""
+    """What became of an export: where it lies, its bytes, how each engine compared, which were not there to compare, and `notes`
+    on the writing."""
 
     path: Path
     size: int
     comparisons: tuple[Comparison, ...]
     unchecked: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -72,21 +74,22 @@ def hand_over(folder: Path, *, to: Form, dtype: str | None, out: Path | None, ch
     with disk_errors(place):
         try:
             if to == "gguf":
-                size = export_gguf(
+                written = export_gguf(
                     folder,
                     fresh,
                     dtype=wanted or "f16",
                     rules=GGUF_RULES,
                     name=name,
                     licence=inspect_model(folder).licence,
-                ).size
-                bounds = BOUNDS[wanted or "f16"]
+                )
+                size, notes, bounds = written.size, written.notes, BOUNDS[wanted or "f16"]
             else:
+                notes = ()
                 size, bounds = _export_folder(folder, fresh, _HF_DTYPES[dtype.lower()] if dtype else None)
             compared, unchecked = (
-                _compare(folder, fresh, to, bounds) if check else ((), ("anything: --no-check was given",))
+                _compare(folder, fresh, place, to, bounds) if check else ((), ("anything: --no-check was given",))
             )
-            result = Handover(path=place, size=size, comparisons=compared, unchecked=unchecked)
+            result = Handover(path=place, size=size, comparisons=compared, unchecked=unchecked, notes=notes)
             _record(folder if to == "gguf" else fresh, f"{to} {wanted or 'as stored'}", result)
             return _settle(result, fresh)
         finally:
@@ -114,8 +117,13 @@ def _export_folder(folder: Path, fresh: Path, dtype: torch.dtype | None) -> tupl
     return size, EXACT if kept else BOUNDS[name]
 
 
-def _compare(folder: Path, fresh: Path, to: Form, bounds: Bounds) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
-    """Our model in memory against the engine that loads the export. One that fails to load it has differed."""
+def _compare(
+    folder: Path, fresh: Path, place: Path, to: Form, bounds: Bounds
+) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+    """Our model in memory against the engine that loads the export, which lies in `fresh` and will be called `place`.
+
+    One that fails to load it has differed.
+    """
     own = OwnPeer(folder)
     size = own.vocab_size
     try:
@@ -127,7 +135,7 @@ def _compare(folder: Path, fresh: Path, to: Form, bounds: Bounds) -> tuple[tuple
         except MissingExtraError as error:
             return (), (str(error),)
         except Exception as error:  # an engine's own, of any kind
-            return (broken(kind.name, "unknown", error),), ()
+            return (broken(kind.name, "unknown", error, {str(fresh): str(place)}),), ()
         try:
             return (compare(own, ours, peer, questions, bounds),), ()
         finally:
@@ -156,7 +164,7 @@ def _settle(result: Handover, fresh: Path) -> Handover:
     if place.is_dir():  # empty, or it would have been refused
         place.rmdir()
     os.replace(fresh, place)
-    return Handover(path=place, size=result.size, comparisons=result.comparisons, unchecked=result.unchecked)
+    return replace(result, path=place)
 
 
 def _remove(path: Path) -> None:
@@ -168,7 +176,7 @@ def _remove(path: Path) -> None:
 
 def report(result: Handover) -> str:
     """The outcome in lines for people."""
-    lines = [f"{result.path}  ({format_bytes(result.size)})"]
+    lines = [f"{result.path}  ({format_bytes(result.size)})", *(f"note: {note}" for note in result.notes)]
     for one in result.comparisons:
         figures = one.figures
         if not figures:
@@ -184,4 +192,5 @@ def report(result: Handover) -> str:
             f"{greedy['equal']} of {greedy['n']} equal"
         )
         lines += [f"note: {note}" for note in one.notes]
+        lines += [one.verdict] if one.verdict else []
     return "\n".join([*lines, *(f"not checked against {one}" for one in result.unchecked)])

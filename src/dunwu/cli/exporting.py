@@ -15,7 +15,12 @@ def export(model: str, *, to: Form, dtype: str | None, out: Path | None, check: 
     result = hand_over(model_folder(model), to=to, dtype=dtype, out=out, check=check)
     print(harmless(report(result)))
     if not result.passed:
-        problems = "\n".join(f"- {one.peer}: {problem}" for one in result.comparisons for problem in one.problems)
+        said = [
+            (one.peer, text)
+            for one in result.comparisons
+            for text in (*one.problems, *map("note: {}".format, one.notes))
+        ]
+        problems = "\n".join(f"- {peer}: {text}" for peer, text in said)
         raise ModelError(
             f"the export does not say what the model says; it was left at {result.path} and must not be used:\n{problems}"
         )

@@ -116,6 +116,23 @@ class Comparison:
         """Whether nothing differs that must not."""
         return not self.problems
 
+    @property
+    def verdict(self) -> str | None:
+        """Of an export that keeps fewer bits and passes: by how much, and whether its greedy text is another."""
+        limit = self.figures["logits"].get("kl_limit") if self.passed and self.figures else None
+        if limit is None:
+            return None
+        greedy = self.figures["greedy"]
+        changed = greedy["n"] - greedy["equal"]
+        return (
+            f"passes as a rounded copy (divergence {self.figures['logits']['mean_kl_nats']:.2g} nats, limit {limit:g}), "
+            + (
+                f"but the greedy text changes in {changed} of {greedy['n']}"
+                if changed
+                else "and the greedy text is the same"
+            )
+        )
+
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -172,10 +189,13 @@ def compare(own: OwnPeer, ours: Answers, peer: Peer, questions: Questions, bound
     return result
 
 
-def broken(name: str, version: str, error: Exception) -> Comparison:
-    """The outcome where an engine does not load or run the export at all."""
-    lines = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def broken(name: str, version: str, error: Exception, renamed: Mapping[str, str] | None = None) -> Comparison:
+    """The outcome where an engine does not load or run the export at all. `renamed`: what its message calls otherwise."""
+    said = str(error)
+    for before, after in (renamed or {}).items():
+        said = said.replace(before, after)
+    lines = said.strip().splitlines()
+    said = f"{type(error).__name__}: {lines[0][:400]}" if lines else type(error).__name__
     return Comparison(peer=name, version=version, problems=[f"{name} fails on the export: {said}"])
 
 
@@ -254,6 +274,7 @@ def _compare_logits(result: Comparison, ours: Answers, theirs: Answers, bounds: 
         "max_abs_logit": largest,
         "mean_kl_nats": float(kl_T.mean()),
         "top1_agreement": agreement,
+        **({} if bounds.kl is None else {"kl_limit": bounds.kl}),
     }
     limit = None if bounds.logits is None else bounds.logits * max(1.0, largest)
     if limit is not None and not worst <= limit:
@@ -312,7 +333,8 @@ def _compare_greedy(
         "mean_equal_tokens": float(np.mean(lengths)) if lengths else None,
     }
     if bounds.logits is not None and wrong:
-        result.problems.append(f"{len(wrong)} of {n} greedy continuations differ; first: {wrong[0]}")
+        tied = f" ({ties} more part at near ties, which do not count)" if ties else ""
+        result.problems.append(f"{len(wrong)} of {n} greedy continuations differ{tied}; first: {wrong[0]}")
     elif ties:
         result.notes.append(
             f"{ties} of {n} greedy continuations part at tokens whose logits are equal within {tolerance:.1g}"

@@ -5,7 +5,6 @@ Shapes: `T` time, `V` vocabulary.
 
 import gc
 import importlib.util
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from dunwu.core.devices import pick_device
 from dunwu.core.errors import DataError, MissingExtraError, ModelError
 from dunwu.core.records import Message
 from dunwu.infer.generate import Generator
+from dunwu.model.gguf.said import listen
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.template import encode_chat, render_chat
@@ -213,7 +213,7 @@ class LlamaCppPeer:
             raise MissingExtraError("llama-cpp-python", "llamacpp", "comparing an export with llama.cpp")
         import llama_cpp
 
-        logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL)
+        said = listen()
         self.version = f"llama-cpp-python {llama_cpp.__version__}"
         self._size = vocab_size
         try:
@@ -233,7 +233,7 @@ class LlamaCppPeer:
                 verbose=False,
             )
         except ValueError as error:
-            raise ModelError(f"llama.cpp does not load {path}: {error}") from error
+            raise ModelError(f"llama.cpp does not load {path}: {said.last_error() or error}") from error
 
     def encode(self, text: str) -> list[int]:
         return self._llama.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=False)

@@ -1,7 +1,8 @@
 """A model's folder to one GGUF file, a tensor at a time."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _ALWAYS_F32 = (
     "rope_factors_long.weight",
     "rope_factors_short.weight",
 )
+_PHI3, _PHI3_TOKENS = re.compile(r"(phi)-?3", re.IGNORECASE), {"</s>", "<unk>", "<s>", "<|endoftext|>"}
 _ENDS = ("token_embd.weight", "output.weight")
 _NOT_KNOBS = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings")
 _WINDOW = ("sliding_window", "sliding_layers")  # where llama.cpp has none, the context is cut to it
@@ -37,10 +39,11 @@ _WINDOW = ("sliding_window", "sliding_layers")  # where llama.cpp has none, the 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written: bytes of the file, and how many numbers are in each type."""
+    """What was written: bytes of the file, how many numbers are in each type, and what of it the user did not ask for."""
 
     size: int
     numbers: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def export_gguf(
@@ -67,10 +70,10 @@ def export_gguf(
     whole = out.with_name(f".{out.name}.float.tmp")
     try:
         _write(folder, whole, _float_type(folder), rules or {}, about)
-        requantise(whole, out, dtype.lower())
+        fallen, tensors = requantise(whole, out, dtype.lower())
     finally:
         whole.unlink(missing_ok=True)
-    return _exported(out.stat().st_size, Container(out).tensors.values())
+    return _exported(out.stat().st_size, Container(out).tensors.values(), _notes(fallen, tensors, dtype.lower()))
 
 
 def _float_type(folder: Path) -> BlockType:
@@ -80,11 +83,19 @@ def _float_type(folder: Path) -> BlockType:
     return BLOCK_TYPE[narrow]
 
 
-def _exported(size: int, entries: Iterable[TensorEntry]) -> Exported:
+def _exported(size: int, entries: Iterable[TensorEntry], notes: tuple[str, ...] = ()) -> Exported:
     numbers: dict[str, int] = {}
     for entry in entries:
         numbers[entry.type.name] = numbers.get(entry.type.name, 0) + math.prod(entry.shape)
-    return Exported(size=size, numbers=numbers)
+    return Exported(size=size, numbers=numbers, notes=notes)
+
+
+def _notes(fallen: int, tensors: int, kind: str) -> tuple[str, ...]:
+    if not fallen:
+        return ()
+    return (
+        f"{fallen} of {tensors} tensors are in another type than {kind} has for them: their rows do not divide into its blocks",
+    )
 
 
 def _write(
@@ -94,11 +105,14 @@ def _write(
     stored = {tensor.name: tensor for tensor in family_of(config.architecture).stored(config)}
     plan = slots(config, stored)
     files = vocabulary.TokenizerFiles.read(folder)
+    words = vocabulary.key_values(files, config.vocab_size, rules=rules)
     header = (
         {"general.architecture": Value("str", metadata.GGUF_NAME[config.architecture])}
-        | _about(about, wanted)
+        | _about(
+            {**about, "general.name": _safe_name(about["general.name"], words["tokenizer.ggml.tokens"].value)}, wanted
+        )
         | metadata.key_values(config)
-        | vocabulary.key_values(files, config.vocab_size, rules=rules)
+        | words
     )
     _require_nothing_lost(config, header, plan)
     weights = StoredWeights(folder, config)
@@ -119,7 +133,17 @@ def _write(
         for theirs in slot.theirs:
             weights.forget(theirs)
 
-    return _exported(write_container(out, header, entries, data), entries)
+    size = write_container(out, header, entries, data)
+    matrices = [entry for entry in entries if len(entry.shape) > 1 and not entry.name.endswith(_ALWAYS_F32)]
+    fallen = sum(entry.type.name == "F16" != wanted.name for entry in matrices)
+    return _exported(size, entries, _notes(fallen, len(matrices), wanted.name.lower()))
+
+
+def _safe_name(name: str | None, tokens: Collection[str]) -> str | None:
+    """A name that llama.cpp loads: one with phi3 or phi-3 in it makes it look up Phi-3's tokens, and fail without them."""
+    if name is None or set(tokens) >= _PHI3_TOKENS:
+        return name
+    return _PHI3.sub(r"\1_3", name)
 
 
 def _about(about: Mapping[str, str | None], block: BlockType) -> dict[str, Value]:
