@@ -64,9 +64,10 @@ WORDS = ["documents", *SMALL[:1], "pretrain.tokens=4000", *SMALL[2:]]
 TUNED = ["sft.sources=[{kind: file, path: talks.jsonl}]", "sft.tokens=2000"]
 
 
-def test_what_the_base_was_is_kept_and_fine_tuning_adds_its_ends_of_turns(place):
+def test_what_the_base_was_is_kept_and_fine_tuning_adds_its_ends_of_turns(place, capsys):
     words = [*WORDS, "base=open", "name=kept"]
     assert run(["build", *words]) == 0
+    assert "try it:  dunwu chat builds/kept\n" in capsys.readouterr().out
     home = Home(place / "builds" / "kept")
     facts = json.loads((home.model / "dunwu.json").read_text())
     assert facts["instruction_tuned"] is True
@@ -117,6 +118,26 @@ def test_a_build_does_not_stand_on_its_own_home(place, capsys):
     for base in ("builds/itself/model", "builds/itself"):
         assert run(["build", *WORDS, f"base={base}", "out=builds/itself"]) == 2
         assert "name=NAME" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_name_beside_a_folder_that_exists_is_not_looked_up_on_a_hub(place, capsys):
+    (place / "builds").mkdir(exist_ok=True)
+    assert run(["plan", *WORDS, "base=builds/nope"]) == 2
+    assert "base=builds/nope does not exist" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["pretrain.freeze=[model.layer.0.*]"], "pretrain.freeze has 'model.layer.0.*', which fits no parameter"),
+        ([*TUNED, "sft.freeze=['*']"], "leaves nothing to learn"),
+    ],
+)
+def test_what_is_to_be_frozen_is_looked_for_when_planning(place, capsys, words, told):
+    assert run(["plan", *WORDS, "base=open", "name=frozen", *words]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert run(["build", *WORDS, "base=open", "name=frozen", *words]) == 2
+    assert not list((place / "builds" / "frozen" / "stages").iterdir())
 
 
 def recipe(**more):

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dunwu.build.base import GENERATION_FILE
 from dunwu.build.graph import Work
 from dunwu.core.devices import measure_matmul_flops, pick_device, pick_dtype, prepare_cpu
 from dunwu.core.errors import RecipeError
 from dunwu.core.files import disk_errors, read_json, write_json
 from dunwu.core.modelfiles import TOKENIZER_FILES
-from dunwu.core.recipe import PretrainSection, TrainSection
+from dunwu.core.recipe import PretrainSection, Recipe, TrainSection
 from dunwu.corpus.stream import Stream
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import train_flops_per_token
@@ -40,18 +42,34 @@ def freeze(model: Decoder, patterns: Sequence[str], section: str) -> int:
     that fits nothing, and where nothing is left to learn.
     """
     named = dict(model.named_parameters())
+    frozen = _frozen(list(named), patterns, section)
+    for name in frozen:
+        named[name].requires_grad_(False)
+    return sum(named[name].numel() for name in frozen)
+
+
+def require_freezable(recipe: Recipe, config: DecoderConfig) -> None:
+    """Raise as `freeze` does, before there are weights: what the recipe freezes in a model of this shape."""
+    sections = {"pretrain": recipe.pretrain, **({"sft": recipe.sft} if recipe.sft.sources else {})}
+    if not any(section.freeze for section in sections.values()):
+        return
+    with torch.device("meta"):
+        names = [name for name, _ in Decoder(config).named_parameters()]
+    for name, section in sections.items():
+        _frozen(names, section.freeze, name)
+
+
+def _frozen(named: Sequence[str], patterns: Sequence[str], section: str) -> set[str]:
     frozen: set[str] = set()
     for pattern in patterns:
         found = {name for name in named if fnmatch.fnmatchcase(name, pattern)}
         if not found:
-            near = difflib.get_close_matches(pattern, list(named), n=1, cutoff=0.0)
+            near = difflib.get_close_matches(pattern, named, n=1, cutoff=0.0)
             raise RecipeError(f"{section}.freeze has {pattern!r}, which fits no parameter; one of them is {near[0]}")
         frozen |= found
     if len(frozen) == len(named):
         raise RecipeError(f"{section}.freeze={list(patterns)} leaves nothing to learn; take a pattern out")
-    for name in frozen:
-        named[name].requires_grad_(False)
-    return sum(named[name].numel() for name in frozen)
+    return frozen
 
 
 def rewarm_share(section: PretrainSection, grown_from: Mapping[str, Any]) -> float:

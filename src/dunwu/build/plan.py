@@ -12,10 +12,12 @@ from dunwu.build.base import require_other_home
 from dunwu.build.graph import Outlook, Stage, Step, lay_out
 from dunwu.build.home import Figures, Forecast, Home, read_forecast
 from dunwu.build.inputs import folder_sources
+from dunwu.build.learn import require_freezable
 from dunwu.core.errors import RecipeError
 from dunwu.core.load import load_recipe
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_bytes, format_count, format_duration, parse_duration
+from dunwu.model.config import DecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class PlannedStage:
 def make_plan(stages: Sequence[Stage], recipe: Recipe, home: Home, *, spent_s: float = 0.0) -> list[PlannedStage]:
     """Forecast every stage in order, each from the facts of those before it. `spent_s`: wall time used up already.
 
-    Runs the probe of training speed. Raises RecipeError when the budget is too small, or the base is the home itself.
+    Runs the probe of training speed. Raises RecipeError when the budget is too small, the base is the home itself, or
+    what is to be frozen is no part of the model.
     """
     require_other_home(recipe, home)
     planned: list[PlannedStage] = []
@@ -45,6 +48,8 @@ def make_plan(stages: Sequence[Stage], recipe: Recipe, home: Home, *, spent_s: f
         predicted_s += (step.record or forecast).predicted.seconds or 0.0
         spent_s += forecast.predicted.seconds or 0.0
         facts[step.stage.name] = forecast.facts
+        if step.stage.name == ("base" if recipe.base else "pretrain") and "model" in forecast.facts:
+            require_freezable(recipe, DecoderConfig(**forecast.facts["model"]))
         planned.append(PlannedStage(step=step, forecast=forecast))
     return planned
 

@@ -80,10 +80,11 @@ def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], se
     scores: Mapping[str, Any] = records["evaluate"].facts["scores"]
     bits = {name: score["value"] for name, score in scores.items() if score["unit"] == "bits/byte"}
     figures = ", ".join(f"{name.replace(' bits_per_byte', '')} {value:.3f}" for name, value in bits.items())
-    command = "chat" if "sft" in records else "generate"
+    answers = "sft" in records or ("base" in records and bool(records["base"].facts.get("instruction_tuned")))
+    command = "chat" if answers else "generate"
     languages: Mapping[str, int] = records["corpus"].facts["bytes_by_language"]
     opening = "从前" if languages.get("zh", 0) > sum(languages.values()) / 2 else "Once upon a time"
-    prompt = "" if "sft" in records else f' "{opening}"'
+    prompt = "" if answers else f' "{opening}"'
     return "\n".join(
         [
             f"\nfinished in {format_duration(seconds)} (budget {recipe.budget})",
