@@ -180,7 +180,8 @@ def test_filters_keep_order_and_ratios(logits, params):
     plain_V = distribution(torch.tensor([logits]), [_unfiltered(params)], [NOTHING])[0]
     kept_V = distribution(torch.tensor([logits]), [params], [NOTHING])[0]
     staying = kept_V > 0
-    assert staying[plain_V == plain_V.max()].any()  # of logits that differ in the last place the larger one may be alone
+    # Of logits that differ in the last place the larger one may stay alone, though both are as likely in float32.
+    assert staying[plain_V == plain_V.max()].any()
     torch.testing.assert_close(kept_V[staying], plain_V[staying] / plain_V[staying].sum(), rtol=1e-4, atol=1e-7)
 
 
