@@ -211,7 +211,7 @@ class LlamaCppPeer:
     def __init__(self, path: Path, vocab_size: int, context_length: int = LLAMA_CONTEXT) -> None:
         if importlib.util.find_spec("llama_cpp") is None:
             raise MissingExtraError("llama-cpp-python", "llamacpp", "comparing an export with llama.cpp")
-        import llama_cpp
+        import llama_cpp  # pyright: ignore[reportMissingImports]
 
         said = listen()
         self.version = f"llama-cpp-python {llama_cpp.__version__}"
@@ -240,7 +240,7 @@ class LlamaCppPeer:
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str | None:
         from jinja2 import TemplateError
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter  # pyright: ignore[reportMissingImports]
 
         template = self._llama.metadata.get("tokenizer.chat_template")
         if template is None:

@@ -31,7 +31,7 @@ def requantise(source: Path, out: Path, kind: str) -> tuple[int, int]:
     of how many; (0, 0) where none.
     """
     require_llama_cpp()
-    import llama_cpp
+    import llama_cpp  # pyright: ignore[reportMissingImports]
 
     params: Any = llama_cpp.llama_model_quantize_default_params()
     params.ftype = K_QUANTS[kind]

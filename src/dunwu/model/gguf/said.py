@@ -48,7 +48,7 @@ class Said:
 
 @functools.cache
 def _said() -> Said:
-    import llama_cpp
+    import llama_cpp  # pyright: ignore[reportMissingImports]
 
     return Said(llama_cpp)
 
