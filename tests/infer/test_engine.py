@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dunwu.core.errors import DataError, ModelError, RecipeError
+from dunwu.core.errors import BusyError, DataError, ModelError, RecipeError
 from dunwu.infer.async_engine import AsyncEngine
 from dunwu.infer.constrain import Constraint
 from dunwu.infer.engine import Engine
@@ -360,6 +360,67 @@ def test_many_tasks_share_the_engine_and_it_drains(model, tokenizer):
 
     for prompt, one in zip(PROMPTS, asyncio.run(all_together()), strict=True):
         assert ids_of(one) == [plain(model, tokenizer.vocab_size, prompt, 12)]
+
+
+def test_more_than_may_wait_is_refused_at_once_and_room_comes_back(model, tokenizer):
+    async def crowd():
+        engine = AsyncEngine(new_engine(model, tokenizer, max_sequences=2), max_waiting=2)
+        try:
+            await engine.call(slow)
+            with pytest.raises(DataError, match="empty"):  # what is refused takes no place
+                await engine.submit(request([]))
+            first = await engine.submit(request([9], max_tokens=30, n=3))
+            with pytest.raises(BusyError, match="3 completions are written or wait, and at most 4"):
+                await engine.submit(request([8], n=2))
+            second = await engine.submit(request([8], max_tokens=2))
+            assert (engine.open_texts, engine.full) == (4, True)
+            with pytest.raises(BusyError):
+                await engine.submit(request([7]))
+            await first.aclose()
+            assert [event async for event in second][-1].reason == "length"
+            await engine.drain()
+            return engine.open_texts, engine.full, engine.stats.finished
+        finally:
+            await engine.close()
+
+    assert asyncio.run(crowd()) == (0, False, {"cancelled": 3, "length": 1})
+
+
+def test_events_of_one_step_come_to_a_loop_together(model, tokenizer):
+    async def count_wakes():
+        engine = AsyncEngine(new_engine(model, tokenizer, max_sequences=32, token_budget=64))
+        loop, wakes = asyncio.get_running_loop(), 0
+        wake = loop.call_soon_threadsafe
+
+        def counting(callback, *args):
+            nonlocal wakes
+            wakes += 1
+            return wake(callback, *args)
+
+        try:
+            streams = [await engine.submit(request([number], max_tokens=12)) for number in range(32)]
+            loop.call_soon_threadsafe = counting  # type: ignore[method-assign]
+            for stream in streams:
+                assert [event async for event in stream][-1].reason == "length"
+            return wakes, engine.stats.steps
+        finally:
+            await engine.close()
+
+    wakes, steps = asyncio.run(count_wakes())
+    assert wakes <= steps
+
+
+def test_whoever_asks_a_closed_engine_is_told_so_and_not_left_waiting(model, tokenizer):
+    async def ask_late():
+        engine = AsyncEngine(new_engine(model, tokenizer))
+        engine._calls.put(None)  # the thread ends while these are on their way
+        asked = [asyncio.create_task(engine.submit(request([5]))) for _ in range(3)]
+        async with asyncio.timeout(10):
+            told = await asyncio.gather(*asked, return_exceptions=True)
+        await engine.close()
+        assert all(isinstance(one, ModelError) or one.id for one in told)
+
+    asyncio.run(ask_late())
 
 
 def test_whoever_goes_away_frees_the_blocks(model, tokenizer):

@@ -9,6 +9,7 @@ DunwuError
 ├── BuildError         a stage, its lock or its folder
 ├── DiskError          a full disk or a folder that cannot be written
 ├── TrainingError      a run that diverged past rescue
+├── BusyError          more requests than may wait; the same one may be answered later
 └── MissingExtraError  an optional dependency that is not installed
 """
 
@@ -47,6 +48,10 @@ class DiskError(DunwuError):
 
 class TrainingError(DunwuError):
     """A run diverged past rescue."""
+
+
+class BusyError(DunwuError):
+    """More is asked than may wait."""
 
 
 class MissingExtraError(DunwuError):

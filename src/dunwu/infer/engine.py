@@ -9,14 +9,25 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import uuid4
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dunwu.core.errors import DataError, DunwuError, ModelError
 from dunwu.infer.blocks import BlockManager
 from dunwu.infer.constrain import Constraint, Grammars, Matcher
-from dunwu.infer.events import Answer, Event, FinishEvent, PromptEvent, PromptToken, TokenEvent, Usage, answer
+from dunwu.infer.events import (
+    Answer,
+    EmbeddingEvent,
+    Event,
+    FinishEvent,
+    PromptEvent,
+    PromptToken,
+    TokenEvent,
+    Usage,
+    answer,
+)
 from dunwu.infer.paged import PagedCache
 from dunwu.infer.runner import Runner
 from dunwu.infer.sampling import Choice, History, SamplingParams, choose, draw, token_logprobs
@@ -59,7 +70,8 @@ class EngineStats:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """A request on its way. `unborn`: completions that fork off once the prompt is read; `judged`: the prompt but its first token."""
+    """A request on its way. `unborn`: completions that fork off once the prompt is read; `judged`: the prompt but its first token;
+    `pooled`: the sum of the hidden states of the prompt's first `pooled_tokens`, float64."""
 
     request: Request
     params: SamplingParams
@@ -67,6 +79,8 @@ class _Group:
     alive: "list[_Text]" = field(default_factory=list["_Text"])
     unborn: "list[_Text]" = field(default_factory=list["_Text"])
     judged: list[PromptToken] = field(default_factory=list[PromptToken])
+    pooled: Tensor | None = None
+    pooled_tokens: int = 0
     prompt_read: bool = False
     cached_tokens: int = 0
 
@@ -109,6 +123,7 @@ class Engine:
                 "take both from the same folder"
             )
         self.model, self.tokenizer, self._grammars = model, tokenizer, grammars
+        self.max_sequences = max_sequences
         head = model.head_weight
         wanted = context_length or model.config.max_position_embeddings
         blocks = _count_blocks(model, cache_bytes, block_size, wanted * max_sequences)
@@ -152,7 +167,7 @@ class Engine:
         self._groups[request.id] = group
         self._texts.update((text.sequence, text) for text in group.alive)
         self._prompt += len(request.prompt_ids)
-        if first.sequence.room > 0:
+        if first.sequence.room > 0 or request.task == "embed":
             self._scheduler.add(first.sequence)
         else:
             self._finish(first, "context", self._pending)
@@ -182,20 +197,41 @@ class Engine:
         self._scheduler.commit(plan)
         self._read += sum(work.count for work in plan.work)
         self._judge(plan, hidden_ND)
+        self._embed(plan, hidden_ND, events)
         self._write(plan, hidden_ND, events)
         return events
 
     def run(self, requests: Iterable[Request]) -> list[Answer]:
-        """Answers in the order of the requests. What others are told meanwhile comes with the next `step`."""
-        mine: dict[str, list[Event]] = {}
-        for request in requests:
-            mine[self.submit(request)] = []
+        """Answers in the order of the requests. What others are told meanwhile comes with the next `step`.
+
+        Raises what `submit` raises, and then none of them is answered.
+        """
+        mine = self._submit_all(requests)
         others: list[Event] = []
         while any(one in self._groups for one in mine) or self._pending:
             for event in self.step():
                 mine.get(event.id, others).append(event)
         self._pending = others
         return [answer(one, events) for one, events in mine.items()]
+
+    def _submit_all(self, requests: Iterable[Request]) -> dict[str, list[Event]]:
+        mine: dict[str, list[Event]] = {}
+        try:
+            for request in requests:
+                mine[self.submit(request)] = []
+        except DunwuError:
+            for one in mine:
+                self.cancel(one)
+            self._pending = [event for event in self._pending if event.id not in mine]
+            raise
+        return mine
+
+    def embed(self, prompts: Iterable[Iterable[int]]) -> Tensor:
+        """The mean of each prompt's final hidden states, of length 1: `[P, D]` float32.
+
+        Raises what `submit` raises, and ModelError where a pass of the model fails.
+        """
+        return embeddings(self.run(embedding_requests(prompts)))
 
     def fail_all(self, error: str) -> None:
         """End every request with this error."""
@@ -252,6 +288,15 @@ class Engine:
                 f"the prompt of request {request.id!r} has the id {low if low < 0 else high}, and the model's are 0 to "
                 f"{self.model.config.vocab_size - 1}; encode it with the model's own tokenizer"
             )
+        if request.task == "embed" and len(request.prompt_ids) > self.context_length:
+            raise DataError(
+                f"the text of request {request.id!r} takes {len(request.prompt_ids)} tokens and this model reads "
+                f"{self.context_length}; make it shorter"
+            )
+        if request.task == "embed" and request.params != SamplingParams():
+            raise DataError(
+                f"request {request.id!r} is to embed, where nothing is chosen; leave its params at their defaults"
+            )
         if request.adapter is not None:
             raise ModelError(
                 f"this engine has no adapter {request.adapter!r}; leave it out for the model's own weights"
@@ -289,6 +334,31 @@ class Engine:
                     group.judged.append(PromptToken(logprob, tuple(top)))
 
     @torch.inference_mode()
+    def _embed(self, plan: Plan, hidden_ND: Tensor, events: list[Event]) -> None:
+        """Vectors of prompts, for those who asked: each token counts once, however often it was read."""
+        row = 0
+        for work in plan.work:
+            text, first = self._texts[work.sequence], row - work.start
+            row += work.count
+            group = text.group
+            if group.request.task != "embed":
+                continue
+            start, end = max(work.start, group.pooled_tokens), work.start + work.count
+            sum_D = hidden_ND[first + start : first + end].double().sum(0)
+            group.pooled = sum_D if group.pooled is None else group.pooled + sum_D
+            group.pooled_tokens = max(end, group.pooled_tokens)
+            if work.reaches_the_end:
+                self._say_vector(text, group.pooled, events)
+
+    def _say_vector(self, text: _Text, sum_D: Tensor, events: list[Event]) -> None:
+        vector_D = nn.functional.normalize(sum_D, dim=0).float()
+        if bool(vector_D.isfinite().all()):
+            events.append(EmbeddingEvent(id=text.group.request.id, vector=tuple(vector_D.tolist())))
+            self._finish(text, "stop", events)
+        else:
+            self._finish(text, "error", events, "the model's hidden states are not finite: its weights are damaged")
+
+    @torch.inference_mode()
     def _write(self, plan: Plan, hidden_ND: Tensor, events: list[Event]) -> None:
         """Choose a token for each text that has been read to its end."""
         texts, rows = self._ready(plan, events)
@@ -317,8 +387,8 @@ class Engine:
         last = -1
         for work in plan.work:
             last += work.count
-            if work.reaches_the_end:
-                text = self._texts[work.sequence]
+            text = self._texts.get(work.sequence)  # None: its vector was made, and it is over
+            if work.reaches_the_end and text is not None:
                 born = [] if text.group.prompt_read else self._born(text, events)
                 texts += [text, *born]
                 rows += [last] * (1 + len(born))
@@ -414,7 +484,7 @@ class Engine:
         self._finished[sequence.finish_reason] = self._finished.get(sequence.finish_reason, 0) + 1
         if text in group.unborn:
             group.unborn.remove(text)
-        elif sequence.room > 0 or sequence.table is not None:
+        else:
             self._scheduler.finish(sequence)
         group.alive.remove(text)
         del self._texts[sequence]
@@ -426,6 +496,19 @@ class Engine:
     def _end(self, group: _Group, reason: FinishReason, error: str | None = None) -> None:
         while group.alive:
             self._finish(group.alive[0], reason, self._pending, error)
+
+
+def embedding_requests(prompts: Iterable[Iterable[int]]) -> list[Request]:
+    """One for each prompt, with ids of their own."""
+    return [Request(id=f"embed {uuid4().hex}", prompt_ids=tuple(prompt), task="embed") for prompt in prompts]
+
+
+def embeddings(answers: list[Answer]) -> Tensor:
+    """The vectors of answers to `embedding_requests`, `[P, D]` float32. Raises ModelError for one that has none."""
+    for one in answers:
+        if one.embedding is None:
+            raise ModelError(f"a text could not be embedded: {one.outputs[0].error or one.outputs[0].finish_reason}")
+    return torch.tensor([one.embedding for one in answers])
 
 
 def _choose(texts: list[_Text], logits_RV: Tensor, masks: Mapping[int, Tensor]) -> Choice:

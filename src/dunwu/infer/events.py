@@ -45,6 +45,14 @@ class TokenEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingEvent:
+    """The prompt as a vector: the mean of its final hidden states, of length 1."""
+
+    id: str
+    vector: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinishEvent:
     """Completion `index` is over. `text`: what was held back until now. `error`: what went wrong, with reason "error"."""
 
@@ -56,7 +64,7 @@ class FinishEvent:
     error: str | None = None
 
 
-Event = PromptEvent | TokenEvent | FinishEvent
+Event = PromptEvent | TokenEvent | EmbeddingEvent | FinishEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +83,20 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """All completions of a request, and how its prompt was judged if that was asked."""
+    """All completions of a request, and how its prompt was judged if that was asked; the vector of a request to embed, which
+    has one empty completion."""
 
     id: str
     outputs: tuple[Output, ...]
     prompt: tuple[PromptToken | None, ...] | None = None
+    embedding: tuple[float, ...] | None = None
 
 
 def answer(request_id: str, events: list[Event]) -> Answer:
     """Put the events of one request together."""
     finished = sorted((event for event in events if isinstance(event, FinishEvent)), key=lambda event: event.index)
     judged = [event.tokens for event in events if isinstance(event, PromptEvent)]
+    vector = next((event.vector for event in events if isinstance(event, EmbeddingEvent)), None)
     outputs: list[Output] = []
     for end in finished:
         tokens = [event for event in events if isinstance(event, TokenEvent) and event.index == end.index]
@@ -101,4 +112,4 @@ def answer(request_id: str, events: list[Event]) -> Answer:
                 error=end.error,
             )
         )
-    return Answer(id=request_id, outputs=tuple(outputs), prompt=judged[0] if judged else None)
+    return Answer(id=request_id, outputs=tuple(outputs), prompt=judged[0] if judged else None, embedding=vector)

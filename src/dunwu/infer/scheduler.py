@@ -78,9 +78,10 @@ class Scheduler:
 
     def finish(self, sequence: Sequence) -> None:
         """Take a sequence out, whatever its state, and free its blocks."""
-        if sequence.state == "finished":
-            return
-        (self.running if sequence.state == "running" else self.waiting).remove(sequence)
+        if sequence.state == "running":
+            self.running.remove(sequence)
+        elif sequence.state == "waiting":
+            self.waiting.remove(sequence)
         self._let_go(sequence)
         sequence.state = "finished"
 

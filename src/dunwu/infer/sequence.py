@@ -7,18 +7,23 @@ from dunwu.infer.blocks import Table
 from dunwu.infer.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length", "context", "cancelled", "error"]
-State = Literal["waiting", "running", "finished"]
+State = Literal["new", "waiting", "running", "finished"]
+Task = Literal["write", "embed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A prompt and how to go on from it. Smaller `priority` is sooner. `adapter`: whose weights read it; None is the model's."""
+    """A prompt and how to go on from it. Smaller `priority` is sooner. `adapter`: whose weights read it; None is the model's.
+
+    `task` "embed": nothing is written, the prompt becomes a vector (`events.EmbeddingEvent`); `params` stay at their defaults.
+    """
 
     id: str
     prompt_ids: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     priority: int = 0
     adapter: str | None = None
+    task: Task = "write"
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +38,7 @@ class Sequence:
     ids: list[int]
     room: int
     out_of_room: FinishReason
-    state: State = "waiting"
+    state: State = "new"
     computed: int = 0
     table: Table | None = None
     rank: tuple[int, int] | None = None
@@ -53,5 +58,5 @@ class Sequence:
 
     @property
     def reuses(self) -> bool:
-        """Whether the prompt's beginning may come from the cache: not where each of its tokens is to be judged."""
-        return self.request.params.prompt_logprobs is None
+        """Whether the prompt's beginning may come from the cache: not where what was read of each token is wanted."""
+        return self.request.params.prompt_logprobs is None and self.request.task == "write"
