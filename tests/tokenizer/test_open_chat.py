@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from dunwu.core.errors import DataError, TokenizerError
-from dunwu.core.records import Message
+from dunwu.core.records import Message, ToolCall
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.open import OpenTokenizer
-from dunwu.tokenizer.template import encode_chat, render_chat, verify_mask
+from dunwu.tokenizer.template import encode_chat, encode_prompt, render, render_chat, verify_mask
 
 from . import foreign, templates
 
@@ -230,3 +230,71 @@ def test_a_model_of_its_own_template_for_tools(tmp_path):
     assert "get_weather" in render_chat(with_both, TALK[1:2], tools=TOOLS)
     (tmp_path / "two" / "chat_template.jinja").write_text("file: {{ messages[0].content }}", "utf-8")
     assert render_chat(load_tokenizer(tmp_path / "two"), TALK[1:2]).startswith("file: ")
+
+
+CALL = ToolCall(id="abc123def", name="get_weather", arguments='{"place": "Rome", "limits": {"low": 2.5}}')
+ASKED = Message(role="user", content="Weather?")
+CALLED = (
+    ASKED,
+    Message(role="assistant", tool_calls=(CALL,)),
+    Message(role="tool", content="sunny", tool_call_id="abc123def"),
+)
+CALLED_ROWS = [
+    {"role": "user", "content": "Weather?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "abc123def",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": {"place": "Rome", "limits": {"low": 2.5}}},
+            }
+        ],
+    },
+    {"role": "tool", "content": "sunny", "tool_call_id": "abc123def", "name": "get_weather"},
+]
+
+
+def test_calls_and_results_reach_each_template_as_in_transformers(pair):
+    ours, theirs = pair
+    ids = encode_prompt(ours, CALLED, tools=TOOLS)
+    if "tools" in ours.template_for(tools=True):
+        given_to_both = {"tools": TOOLS, "add_generation_prompt": True}
+        assert ids == theirs.apply_chat_template(CALLED_ROWS, return_dict=True, **given_to_both)["input_ids"]
+    else:
+        text = ours.decode(ids)
+        assert '"name": "get_weather", "description": "The weather of a' in text
+        assert (
+            '<tool_call>\n{"name": "get_weather", "arguments": {"place": "Rome", "limits": {"low": 2.5}}}\n</tool_call>'
+            in text
+        )
+        assert "<tool_response>\nsunny\n</tool_response>" in text
+
+
+def test_a_template_without_tools_gets_them_in_the_words_of_ours(tmp_path):
+    plain = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    ours = load_tokenizer(foreign.qwen(tmp_path, chat_template=plain))
+    more = (*CALLED, CALLED[2])
+    for talk in (more, (Message(role="system", content="S"), *more)):
+        text = ours.decode(encode_prompt(ours, talk, tools=TOOLS), skip_special=False)
+        assert text == render(talk, add_generation_prompt=True, tools=TOOLS)
+
+
+def test_an_open_model_continues_the_beginning_of_an_answer(pair):
+    ours, theirs = pair
+    begun = encode_prompt(ours, [ASKED, Message(role="assistant", content="It is<|im_end|>")])
+    text = theirs.apply_chat_template(rows([ASKED]), tokenize=False, add_generation_prompt=True)
+    assert ours.decode(begun, skip_special=False).endswith("It is<|im_end|>") or not ours.spells_bytes
+    assert begun[:-1] != encode_prompt(ours, [ASKED])
+    stop = ours.control_ids.get("<|im_end|>")
+    assert begun.count(stop) == theirs(text, add_special_tokens=False)["input_ids"].count(stop)
+
+
+def test_calls_are_not_learned_where_the_template_does_not_show_them(tmp_path):
+    ours = load_tokenizer(foreign.qwen(tmp_path, chat_template=templates.QWEN25))
+    with pytest.raises(DataError, match=r"put \{% generation %\} and"):
+        encode_chat(ours, (*CALLED, Message(role="assistant", content="Sunny.")), tools=TOOLS)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +24,24 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """The assistant asks for a tool. `arguments`: as the model wrote them, which should be, and may not be, a JSON object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. An assistant may call tools, with or without words; a turn of role "tool" is the result of
+    the call `tool_call_id`, from the tool `name`."""
 
     role: Role
-    content: str
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

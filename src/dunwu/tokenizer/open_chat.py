@@ -17,6 +17,7 @@ from dunwu.core.errors import DataError, TokenizerError
 from dunwu.core.records import Message, Tokens
 from dunwu.tokenizer.open import OpenTokenizer
 from dunwu.tokenizer.render import marks_generation, render_template
+from dunwu.tokenizer.tool_text import mapped, message_rows
 
 Span = tuple[int, int]
 _PRIVATE_USE = range(0xE000, 0xF900)
@@ -27,27 +28,39 @@ def render_open_chat(
     tokenizer: OpenTokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = False, **settings: Any
 ) -> str:
     """The text of a conversation, as transformers' `apply_chat_template(tokenize=False)` gives it."""
-    rows = [{"role": message.role, "content": message.content} for message in messages]
-    return _render(tokenizer, rows, add_generation_prompt, settings)
+    return _render(tokenizer, message_rows(messages), add_generation_prompt, settings)
 
 
 def encode_open_chat(
-    tokenizer: OpenTokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = False, **settings: Any
+    tokenizer: OpenTokenizer,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = False,
+    beginning: str = "",
+    **settings: Any,
 ) -> Tokens:
     """The ids of a conversation; `learned` is true on what the model has to write of it, its end-of-turn tokens included.
 
     That is what stands between `{% generation %}` markers. In a template without them it begins where the generation prompt
     would end, or else with the answer, and ends with the stop token after the answer. A prompt (`add_generation_prompt`)
-    learns nothing. `settings` go to the template (`tools`, `enable_thinking`, ...).
+    learns nothing, and the answer to it may have a `beginning`. `settings` go to the template (`tools`, `enable_thinking`,
+    ...). Raises DataError for calls of tools to be learned in a template without the markers.
     """
-    marks = _free_characters(tokenizer, messages, settings)
-    guard = next(marks)
-    rows = [{"role": message.role, "content": _disarm(tokenizer, message, guard)} for message in messages]
+    template = _template(tokenizer, settings)
+    rows = message_rows(messages)
+    marks = free_characters(rows, settings, template, beginning)
+    guard = next_mark(marks)
+    rows = [_disarm_row(tokenizer, row, guard) for row in rows]
     settings = {name: _disarm_all(tokenizer, value, guard) for name, value in settings.items()}
     if add_generation_prompt:
-        text, spans = _render(tokenizer, rows, True, settings), []
-    elif marks_generation(_template(tokenizer, settings)):
-        text, spans = _generation_spans(tokenizer, rows, settings, next(marks), next(marks))
+        text, spans = _render(tokenizer, rows, True, settings) + _disarm(tokenizer, beginning, guard, own=True), []
+    elif marks_generation(template):
+        text, spans = _generation_spans(tokenizer, rows, settings, next_mark(marks), next_mark(marks))
+    elif any(message.tool_calls for message in messages):
+        raise DataError(
+            "this chat template does not show which tokens of a call of tools are the model's; put {% generation %} and "
+            "{% endgeneration %} around the assistant's turn in it"
+        )
     else:
         text, spans = _answer_spans(tokenizer, rows, settings, marks)
     return _encode(tokenizer, text, spans, guard)
@@ -115,32 +128,35 @@ def _render(
     return render_template(_template(tokenizer, settings), context)
 
 
-def _free_characters(
-    tokenizer: OpenTokenizer, messages: Sequence[Message], settings: Mapping[str, Any]
-) -> Iterator[str]:
-    """Private-use characters that occur neither in what was typed nor in the template."""
-    taken = {character for message in messages for character in message.content}
-    taken |= set(_template(tokenizer, settings)) | set(json.dumps(settings, ensure_ascii=False, default=str))
+def free_characters(*values: Any) -> Iterator[str]:
+    """Private-use characters that occur nowhere in what was typed, nor in the template."""
+    taken = json.dumps(values, ensure_ascii=False, default=str)
     return (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
 
 
-def _disarm(tokenizer: OpenTokenizer, message: Message, guard: str) -> str:
-    own = message.role == "assistant"
+def next_mark(marks: Iterator[str]) -> str:
+    """Raises DataError when a text uses them all."""
+    if mark := next(marks, ""):
+        return mark
+    raise DataError("the text uses every private-use character from U+E000 to U+F8FF; leave some of them out")
+
+
+def _disarm_row(tokenizer: OpenTokenizer, row: dict[str, Any], guard: str) -> dict[str, Any]:
+    safe = _disarm_all(tokenizer, {key: value for key, value in row.items() if key != "content"}, guard)
+    return {**safe, "content": _disarm(tokenizer, row["content"], guard, own=row["role"] == "assistant")}
+
+
+def _disarm(tokenizer: OpenTokenizer, text: str, guard: str, *, own: bool) -> str:
+    """`own`: the model wrote it, and its markup stays whole."""
 
     def broken(found: re.Match[str]) -> str:
         return found[0] if own and tokenizer.is_markup(found[0]) else guard.join(found[0])
 
-    return tokenizer.control_pattern.sub(broken, message.content)
+    return tokenizer.control_pattern.sub(broken, text)
 
 
 def _disarm_all(tokenizer: OpenTokenizer, value: Any, guard: str) -> Any:
-    if isinstance(value, str):
-        return tokenizer.control_pattern.sub(lambda found: guard.join(found[0]), value)
-    if isinstance(value, Mapping):
-        return {key: _disarm_all(tokenizer, item, guard) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_disarm_all(tokenizer, item, guard) for item in value]
-    return value
+    return mapped(value, lambda text: tokenizer.control_pattern.sub(lambda found: guard.join(found[0]), text))
 
 
 def _generation_spans(
