@@ -118,6 +118,44 @@ def generate(
     )
 
 
+@app.command
+def serve(
+    *models: Annotated[
+        str, Parameter(help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it.")
+    ],
+    host: Annotated[
+        str, Parameter(help="The address to listen at; others than this machine's own need --api-keys.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, Parameter(help="0 takes any free one.")] = 8000,
+    api_keys: Annotated[Path | None, Parameter(help="A file of API keys, as `dunwu keys` writes it.")] = None,
+    cache: Annotated[str, Parameter(help="Memory for the keys and values of each model.")] = "512MB",
+    context_length: Annotated[
+        int | None, Parameter(help="The most tokens of one conversation; default: the model's.")
+    ] = None,
+    max_sequences: Annotated[
+        int, Parameter(validator=validators.Number(gte=1), help="Answers written at a time.")
+    ] = 64,
+    max_waiting: Annotated[int, Parameter(help="Answers that may wait; more are told to come back.")] = 256,
+    request_timeout: Annotated[str, Parameter(help="The longest that one answer may take; 0s is no limit.")] = "10min",
+    drain_timeout: Annotated[str, Parameter(help="How long answers may go on after SIGTERM or Ctrl-C.")] = "30s",
+    log_prompts: Annotated[bool, Parameter(help="Write what is asked and answered into the log.", negative="")] = False,
+) -> None:
+    """Serve models to any OpenAI client, and a page to talk to them, until Ctrl-C."""
+    _commands("serving").serve(
+        models,
+        host=host,
+        port=port,
+        api_keys=api_keys,
+        cache=cache,
+        context_length=context_length,
+        max_sequences=max_sequences,
+        max_waiting=max_waiting,
+        request_timeout=request_timeout,
+        drain_timeout=drain_timeout,
+        log_prompts=log_prompts,
+    )
+
+
 @app.command(name="import")
 def import_(
     source: Annotated[str, Parameter(help="A Hugging Face folder, owner/name on a hub, a .gguf, or a llama2.c .bin.")],

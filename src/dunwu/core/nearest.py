@@ -76,14 +76,15 @@ def explain_validation(error: ValidationError, data: Any, model: type[BaseModel]
     """All of pydantic's complaints about `data`, one line each: the key, its value, the rule and what to write."""
     rules: dict[str, list[Mapping[str, Any]]] = {}
     for complaint in error.errors(include_url=False):
-        path = _data_path(complaint["loc"], data, missing=complaint["type"] in ("missing", "extra_forbidden"))
+        path = data_path(complaint["loc"], data, missing=complaint["type"] in ("missing", "extra_forbidden"))
         rules.setdefault(".".join(map(str, path)), []).append(cast("Mapping[str, Any]", complaint))
     inner = [key for key in rules if not any(other.startswith(f"{key}.") for other in rules)]
     return "\n".join(_complain(key, rules[key], data, model) for key in inner)
 
 
-def _data_path(location: Sequence[str | int], data: Any, *, missing: bool) -> Path:
-    """The part of pydantic's location that exists in `data`; it mixes in names of union members, which are dropped."""
+def data_path(location: Sequence[str | int], data: Any, *, missing: bool) -> Path:
+    """The part of pydantic's location that exists in `data`; it mixes in names of union members, which are dropped. `missing`:
+    the last part names what is not there."""
     path: list[str | int] = []
     at = data
     for index, part in enumerate(location):
@@ -105,24 +106,26 @@ def _complain(key: str, complaints: Sequence[Mapping[str, Any]], data: Any, mode
         return f"{key} is missing: write it in the recipe, or give {key}=VALUE on the command line"
     if kind == "value_error":
         return f"{key}: {complaints[0]['ctx']['error']}"
-    value = _value_at(key, data)
-    rule = " or ".join(dict.fromkeys(_rule(complaint) for complaint in complaints))
-    return f"{key or 'the recipe'}={_shown(value)}: must be {rule}"
+    value = value_at(key, data)
+    rule = " or ".join(dict.fromkeys(rule_of(complaint) for complaint in complaints))
+    return f"{key or 'the recipe'}={shown(value)}: must be {rule}"
 
 
-def _value_at(key: str, data: Any) -> Any:
+def value_at(key: str, data: Any) -> Any:
+    """What stands at a dotted key that exists."""
     at = data
     for part in filter(None, key.split(".")):
         at = cast("list[Any]", at)[int(part)] if isinstance(at, list) else at[part]
     return at
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def _rule(complaint: Mapping[str, Any]) -> str:
+def rule_of(complaint: Mapping[str, Any]) -> str:
     """What would be right, from pydantic's kind of error and its bounds."""
     bounds: Mapping[str, Any] = complaint.get("ctx", {})
     rules = {

@@ -1,9 +1,10 @@
 """Errors in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
 
 from collections.abc import Mapping
-from typing import Literal, TypedDict
+from typing import Literal
 
 from fastapi.responses import JSONResponse
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"

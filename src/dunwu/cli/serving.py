@@ -1,0 +1,130 @@
+"""`dunwu serve`."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dunwu.build.base import FACTS_FILE
+from dunwu.build.home import Home
+from dunwu.cli.talking import model_folder
+from dunwu.core.devices import prepare_cpu
+from dunwu.core.errors import ModelError, RecipeError
+from dunwu.core.files import read_json
+from dunwu.core.units import parse_bytes, parse_duration
+from dunwu.model.fetch import is_hub_name
+from dunwu.serve.models import EngineOptions, ModelSource, Shelf, load_served_model
+from dunwu.serve.run import serve as run_server
+from dunwu.serve.settings import ServeSettings
+
+STAGES = ("pretrain", "sft")
+"""Stages that leave a whole model behind."""
+
+
+def serve(
+    models: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    api_keys: Path | None,
+    cache: str,
+    context_length: int | None,
+    max_sequences: int,
+    max_waiting: int,
+    request_timeout: str,
+    drain_timeout: str,
+    log_prompts: bool,
+) -> None:
+    """Serve models until a signal comes."""
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        api_keys=api_keys,
+        max_waiting=max_waiting,
+        request_timeout_s=parse_duration(request_timeout),
+        drain_timeout_s=parse_duration(drain_timeout),
+        log_prompts=log_prompts,
+    )
+    options = EngineOptions(
+        cache_bytes=parse_bytes(cache),
+        context_length=context_length,
+        max_sequences=max_sequences,
+        max_waiting=max_waiting,
+    )
+    serve_models(models, settings, options)
+
+
+def serve_models(models: Sequence[str], settings: ServeSettings, options: EngineOptions) -> None:
+    """Serve models until a signal comes. Raises RecipeError or ModelError."""
+    if not models:
+        raise RecipeError(
+            "there is no model to serve; give a build's home (such as builds/NAME), a folder, or owner/name"
+        )
+    shelf = Shelf([source for word in models for source in sources(word)], partial(load_served_model, options=options))
+    prepare_cpu()
+    run_server(shelf, settings)
+
+
+def sources(word: str) -> Iterator[ModelSource]:
+    """What a word of the command line offers: `path`, `owner/name` of a hub, or either after `NAME=`. A build's home offers its
+    finished model, and the models of its stages beside it, as NAME:STAGE. Raises ModelError."""
+    name, where = _split(word)
+    home = Home(Path(where).expanduser())
+    folder = model_folder(where)
+    facts = _facts(folder)
+    name = name or _name(where, folder, facts, is_home=home.exists())
+    yield ModelSource(
+        id=name,
+        folder=folder,
+        instruction_tuned=facts.get("instruction_tuned"),
+        system_prompt=facts.get("system_prompt", ""),
+        created=_made(folder),
+    )
+    if home.exists():
+        yield from _stages(name, home, facts)
+
+
+def _stages(name: str, home: Home, facts: dict[str, Any]) -> Iterator[ModelSource]:
+    records = home.current()
+    for stage in STAGES:
+        folder = home.folder_of(records[stage]) if stage in records else None
+        if folder is not None and (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            tuned = stage == "sft"
+            yield ModelSource(
+                id=f"{name}:{stage}",
+                folder=folder,
+                stage=stage,
+                instruction_tuned=tuned,
+                system_prompt=facts.get("system_prompt", "") if tuned else "",
+                lazy=True,
+                created=_made(folder),
+            )
+
+
+def _split(word: str) -> tuple[str, str]:
+    name, equals, where = word.partition("=")
+    if not equals or Path(word).expanduser().exists():
+        return "", word
+    if not name or not where:
+        raise RecipeError(f"{word!r} names no model; write NAME=FOLDER, or the folder alone")
+    return name, where
+
+
+def _name(where: str, folder: Path, facts: dict[str, Any], *, is_home: bool) -> str:
+    if not Path(where).expanduser().exists() and is_hub_name(where):
+        return where
+    return str(facts.get("name") or (Path(where).expanduser().resolve() if is_home else folder.resolve()).name)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    file = folder / FACTS_FILE
+    if not file.is_file():
+        return {}
+    facts = read_json(file)
+    if not isinstance(facts, dict):
+        raise ModelError(f"{file} must hold a JSON object; export the model again")
+    return facts
+
+
+def _made(folder: Path) -> int:
+    return int((folder / "config.json").stat().st_mtime)

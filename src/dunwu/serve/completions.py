@@ -1,0 +1,250 @@
+"""`POST /v1/completions`: text goes on from text, without a template. `echo` with `logprobs` judges the prompt itself."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
+
+from dunwu.infer.events import Answer, FinishEvent, Output, PromptEvent, PromptToken, TokenEvent, Usage
+from dunwu.infer.sampling import SamplingParams, Scored
+from dunwu.infer.sequence import Request
+from dunwu.serve.answers import FINGERPRINT, Head, finite, token_text, usage_object, usage_of
+from dunwu.serve.asking import LONG_CHARACTERS, constraint_of, require_room, sampling_params
+from dunwu.serve.errors import ApiError
+from dunwu.serve.models import ServedModel
+from dunwu.serve.objects import Completion, TextChoice, TextLogprobs
+from dunwu.serve.schemas import CompletionRequest
+from dunwu.serve.streams import Asked, require_finished, sse
+from dunwu.tokenizer.like import TokenizerLike
+from dunwu.tokenizer.stream import StreamDecoder
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """Ids to go on from, and the text that they stand for."""
+
+    ids: tuple[int, ...]
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """A request under way. `judges`: the prompts' own log-probabilities are wanted. `writes`: what comes after is too."""
+
+    head: Head
+    model: ServedModel
+    request: CompletionRequest
+    prompts: tuple[Prompt, ...]
+    asked: Asked
+    judges: bool
+    writes: bool
+
+    @property
+    def n(self) -> int:
+        """Continuations of each prompt."""
+        return self.request.n or 1
+
+
+async def ask(request: CompletionRequest, model: ServedModel, *, most: int) -> Continuation:
+    """Begin the answer; `most`: completions that one request may ask for. Raises ApiError."""
+    prompts = await _prompts(request, model, most)
+    judges = bool(request.echo) and request.logprobs is not None
+    params = _params(request, model, judges)
+    head = Head.new("cmpl", model)
+    requests = [
+        Request(id=f"{head.id}-{place}", prompt_ids=prompt.ids, params=params) for place, prompt in enumerate(prompts)
+    ]
+    return Continuation(
+        head=head,
+        model=model,
+        request=request,
+        prompts=prompts,
+        asked=await Asked.submit(model, requests),
+        judges=judges,
+        writes=request.max_tokens != 0,
+    )
+
+
+def _params(request: CompletionRequest, model: ServedModel, judges: bool) -> SamplingParams:
+    """Whoever judges a prompt with one token or none counts on exactly one after it, be it the end (lm-evaluation-harness)."""
+    wanted = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+    params = sampling_params(
+        request,
+        model,
+        max_tokens=max(wanted, 1),
+        logprobs=request.logprobs,
+        prompt_logprobs=request.logprobs if judges else None,
+        constraint=constraint_of(request),
+    )
+    return dataclasses.replace(params, stop_ids=(), stop=()) if judges and wanted <= 1 else params
+
+
+async def _prompts(request: CompletionRequest, model: ServedModel, most: int) -> tuple[Prompt, ...]:
+    wanted = request.prompts
+    if not wanted:
+        raise ApiError(
+            400, "prompt=[] holds nothing; give a text, or the ids of one", param="prompt", code="invalid_value"
+        )
+    if len(wanted) * (request.n or 1) > most:
+        raise ApiError(
+            400,
+            f"{len(wanted)} prompts times n={request.n or 1} are more than the {most} completions of one request; send several",
+            param="prompt",
+            code="invalid_value",
+        )
+    size = sum(map(len, wanted))
+    read = [asyncio.to_thread(_read, one, request, model) for one in wanted] if size > LONG_CHARACTERS else None
+    prompts = await asyncio.gather(*read) if read else [_read(one, request, model) for one in wanted]
+    for prompt in prompts:
+        require_room(len(prompt.ids), model, param="prompt")
+    return tuple(prompts)
+
+
+def _read(wanted: str | list[int], request: CompletionRequest, model: ServedModel) -> Prompt:
+    tokenizer = model.tokenizer
+    if isinstance(wanted, str):
+        start = () if request.add_special_tokens is False else tokenizer.start_ids
+        return Prompt(ids=(*start, *tokenizer.encode(wanted)) or (tokenizer.eos_id,), text=wanted)
+    if wrong := next((number for number in wanted if number >= tokenizer.vocab_size), None):
+        raise ApiError(
+            400,
+            f"prompt has the id {wrong}, and the tokenizer's are 0 to {tokenizer.vocab_size - 1}",
+            param="prompt",
+            code="invalid_value",
+        )
+    return Prompt(ids=tuple(wanted) or (tokenizer.eos_id,), text=tokenizer.decode(wanted) if request.echo else "")
+
+
+async def whole(going: Continuation) -> Completion:
+    """The answer in one piece."""
+    answers = await going.asked.answers()
+    choices = [
+        _choice(going, place * going.n + output.index, prompt, answer, output)
+        for place, (prompt, answer) in enumerate(zip(going.prompts, answers, strict=True))
+        for output in answer.outputs
+    ]
+    usage = usage_of(answers)
+    if not going.writes:
+        usage = usage_object([[dataclasses.replace(one.outputs[0].usage, completion_tokens=0)] for one in answers])
+    return Completion(**_start(going), choices=choices, usage=usage)
+
+
+def _choice(going: Continuation, index: int, prompt: Prompt, answer: Answer, output: Output) -> TextChoice:
+    tokenizer, echo = going.model.tokenizer, bool(going.request.echo)
+    logprobs = None
+    if going.request.logprobs is not None:
+        listed = _Lister(tokenizer)
+        if going.judges:
+            listed.add_prompt(prompt, answer.prompt)
+        if going.writes:
+            for number, logprob, top in zip(output.ids, output.logprobs, output.top_logprobs, strict=True):
+                listed.add(number, logprob, top)
+        logprobs = listed.take()
+    return {
+        "index": index,
+        "text": (prompt.text if echo else "") + (output.text if going.writes else ""),
+        "logprobs": logprobs,
+        "finish_reason": _ended(going, output.finish_reason == "stop", output.ids),
+    }
+
+
+def _ended(going: Continuation, stopped: bool, ids: Sequence[int]) -> Literal["stop", "length"]:
+    at_end = going.writes and bool(ids) and ids[-1] in going.model.tokenizer.stop_ids
+    return "stop" if stopped or at_end else "length"
+
+
+async def chunks(going: Continuation) -> AsyncIterator[str]:
+    """The answer as server-sent events, but for the last."""
+    options = going.request.stream_options
+    counts = bool(options and options.include_usage)
+    usages: list[list[Usage]] = [[] for _ in going.prompts]
+    listers = [_Lister(going.model.tokenizer) for _ in range(len(going.prompts) * going.n)]
+    last: dict[int, int] = {}
+    if going.request.echo and not going.judges:
+        for index in range(len(listers)):
+            yield _chunk(going, index, going.prompts[index // going.n].text, counts=counts)
+    async for place, event in going.asked:
+        index = place * going.n + getattr(event, "index", 0)
+        match event:
+            case PromptEvent(tokens=judged):
+                for twin in range(index, index + going.n):
+                    listers[twin].add_prompt(going.prompts[place], judged)
+                    yield _chunk(going, twin, going.prompts[place].text, listers[twin].take(), counts=counts)
+            case TokenEvent():
+                last[index] = event.token_id
+                if not going.writes:
+                    continue
+                logprobs = None
+                if event.logprob is not None:
+                    listers[index].add(event.token_id, event.logprob, event.top_logprobs or ())
+                    logprobs = listers[index].take()
+                if event.text or logprobs:
+                    yield _chunk(going, index, event.text, logprobs, counts=counts)
+            case FinishEvent():
+                require_finished(event)
+                written = event.usage.completion_tokens if going.writes else 0
+                usages[place].append(dataclasses.replace(event.usage, completion_tokens=written))
+                reason = _ended(going, event.reason == "stop", [last[index]] if index in last else [])
+                yield _chunk(going, index, event.text if going.writes else "", None, reason, counts=counts)
+    if counts:
+        yield sse({**_start(going), "choices": [], "usage": usage_object(usages)})
+
+
+def _chunk(
+    going: Continuation,
+    index: int,
+    text: str,
+    logprobs: TextLogprobs | None = None,
+    reason: str | None = None,
+    *,
+    counts: bool,
+) -> str:
+    choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+    return sse({**_start(going), "choices": [choice], **({"usage": None} if counts else {})})
+
+
+def _start(going: Continuation) -> Any:
+    return {
+        "id": going.head.id,
+        "object": "text_completion",
+        "created": going.head.created,
+        "model": going.head.model,
+        "system_fingerprint": FINGERPRINT,
+    }
+
+
+class _Lister:
+    """OpenAI's older form of log-probabilities: columns, and where in the text each token begins."""
+
+    def __init__(self, tokenizer: TokenizerLike) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = StreamDecoder(tokenizer)
+        self._at = 0
+        self._columns: TextLogprobs = _columns()
+
+    def add(self, number: int, logprob: float | None, top: Sequence[Scored]) -> None:
+        """One token. The alternatives hold the token itself too, as OpenAI's do."""
+        name = token_text(self._tokenizer, number)
+        self._columns["tokens"].append(name)
+        self._columns["token_logprobs"].append(None if logprob is None else finite(logprob))
+        likeliest = {token_text(self._tokenizer, one.id): finite(one.logprob) for one in top}
+        own = {} if logprob is None else {name: finite(logprob)}
+        self._columns["top_logprobs"].append(None if logprob is None else {**likeliest, **own})
+        self._columns["text_offset"].append(self._at)
+        self._at += len(self._decoder.push(number))
+
+    def add_prompt(self, prompt: Prompt, judged: Sequence[PromptToken | None] | None) -> None:
+        """All tokens of a prompt."""
+        for number, token in zip(prompt.ids, judged or (), strict=True):
+            self.add(number, None if token is None else token.logprob, () if token is None else token.top)
+
+    def take(self) -> TextLogprobs:
+        """What was added since the last time."""
+        taken, self._columns = self._columns, _columns()
+        return taken
+
+
+def _columns() -> TextLogprobs:
+    return {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}

@@ -1,0 +1,192 @@
+"""The shelf of models: which there are, which are in memory, and whether the server takes requests."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dunwu.core.devices import pick_device, pick_dtype
+from dunwu.core.errors import BusyError, DataError, DunwuError, MissingExtraError, ModelError, RecipeError
+from dunwu.infer.async_engine import AsyncEngine, EventStream
+from dunwu.infer.constrain import Constraint, Grammars
+from dunwu.infer.engine import Engine
+from dunwu.infer.sequence import Request
+from dunwu.model.count import parameters
+from dunwu.model.hub import load_model
+from dunwu.serve.errors import RETRY_AFTER_S, ApiError, not_ready
+from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.load import load_tokenizer
+from dunwu.tokenizer.open import OpenTokenizer
+
+State = Literal["loading", "ready", "draining"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A model's folder and the name that it is served under. `stage`: which of a build it came from; "" is a finished model.
+    `instruction_tuned` None: nobody said. `lazy`: read when it is first asked for. `created`: seconds since 1970."""
+
+    id: str
+    folder: Path
+    stage: str = ""
+    instruction_tuned: bool | None = None
+    system_prompt: str = ""
+    lazy: bool = False
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How each model is run; see `Engine` and `AsyncEngine`."""
+
+    cache_bytes: int = 512 << 20
+    context_length: int | None = None
+    max_sequences: int = 64
+    token_budget: int = 512
+    max_waiting: int | None = None
+    dtype: str = "auto"
+    device: torch.device | None = None
+
+
+class ServedModel:
+    """A model in memory. `engine` runs in a thread of its own."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        engine: Engine,
+        tokenizer: Tokenizer | OpenTokenizer,
+        *,
+        grammars: Grammars | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
+        self.id, self.source, self.tokenizer = source.id, source, tokenizer
+        self.context_length = engine.context_length
+        self.parameters = parameters(engine.model.config)
+        self.vocab_size = engine.model.config.vocab_size
+        self.engine = AsyncEngine(engine, max_waiting=max_waiting)
+        self._grammars = grammars
+        self._compiling = asyncio.Semaphore(1)
+
+    @property
+    def chats(self) -> bool:
+        """Whether there is a template to write a conversation in."""
+        return self.tokenizer.chat_template is not None
+
+    async def submit(self, request: Request) -> EventStream:
+        """Queue a request. Raises ApiError for what can't be answered: 400, or 503 while closing."""
+        try:
+            if request.params.constraint is not None:
+                await self.compile(request.params.constraint)
+            return await self.engine.submit(request)
+        except (RecipeError, DataError, MissingExtraError) as error:
+            raise ApiError(400, str(error), code="invalid_value") from error
+        except BusyError as error:
+            raise ApiError(429, str(error), code="queue_full", retry_after_s=RETRY_AFTER_S) from error
+        except ModelError as error:
+            raise not_ready(str(error)) from error
+
+    async def compile(self, constraint: Constraint) -> None:
+        """Read a grammar beside the event loop and the engine, one at a time; the engine then finds it read."""
+        if self._grammars is None:
+            raise MissingExtraError("llguidance", "constrained", "constrained output")
+        async with self._compiling:
+            await asyncio.to_thread(self._grammars.matcher, constraint)
+
+
+def load_served_model(source: ModelSource, options: EngineOptions) -> ServedModel:
+    """Read weights and tokenizer and begin an engine. Raises ModelError or TokenizerError."""
+    device = options.device or pick_device()
+    model = (
+        load_model(source.folder, device=device, dtype=pick_dtype(device, options.dtype)).requires_grad_(False).eval()
+    )
+    tokenizer = load_tokenizer(source.folder)
+    try:
+        grammars = Grammars(tokenizer, min(model.config.vocab_size, tokenizer.vocab_size))
+    except MissingExtraError:
+        grammars = None
+    engine = Engine(
+        model,
+        tokenizer,
+        cache_bytes=options.cache_bytes,
+        context_length=options.context_length,
+        max_sequences=options.max_sequences,
+        token_budget=options.token_budget,
+        grammars=grammars,
+    )
+    return ServedModel(source, engine, tokenizer, grammars=grammars, max_waiting=options.max_waiting)
+
+
+class Shelf:
+    """All models that are offered. `load` reads one; it runs in a thread."""
+
+    def __init__(self, sources: Sequence[ModelSource], load: Callable[[ModelSource], ServedModel]) -> None:
+        self.sources = {source.id: source for source in sources}
+        if len(self.sources) < len(sources):
+            ids = [source.id for source in sources]
+            twice = next(one for one in ids if ids.count(one) > 1)
+            raise RecipeError(f"two models are called {twice!r}; give one another name, as in other={twice}")
+        self._load = load
+        self._loaded: dict[str, ServedModel] = {}
+        self._loading: dict[str, asyncio.Lock] = {}
+        self.state: State = "loading"
+
+    @property
+    def loaded(self) -> list[ServedModel]:
+        """Those in memory."""
+        return list(self._loaded.values())
+
+    def source(self, model_id: str) -> ModelSource:
+        """Raises ApiError 404 for a name that is not offered."""
+        if model_id not in self.sources:
+            raise ApiError(
+                404,
+                f"the model {model_id[:200]!r} does not exist; there are: {', '.join(self.sources)}",
+                param="model",
+                code="model_not_found",
+            )
+        return self.sources[model_id]
+
+    def require_open(self) -> None:
+        """Raises ApiError 503 while loading or closing."""
+        if self.state != "ready":
+            raise not_ready("the model is still being read" if self.state == "loading" else "the server is closing")
+
+    async def model(self, model_id: str) -> ServedModel:
+        """The model, read now if it was not yet. Raises ApiError."""
+        source = self.source(model_id)
+        self.require_open()
+        return await self._get(source)
+
+    async def start(self) -> None:
+        """Read all models that are not lazy. Raises ModelError or TokenizerError."""
+        for source in self.sources.values():
+            if not source.lazy:
+                await self._read(source)
+        if self.state == "loading":
+            self.state = "ready"
+
+    def drain(self) -> None:
+        """Take no more requests; those under way go on."""
+        self.state = "draining"
+
+    async def close(self) -> None:
+        """End all engines, and what still runs in them."""
+        self.drain()
+        for model in self.loaded:
+            await model.engine.close()
+
+    async def _get(self, source: ModelSource) -> ServedModel:
+        try:
+            return await self._read(source)
+        except DunwuError as error:
+            raise ApiError(500, f"the model {source.id!r} cannot be read: {error}", code="model_unreadable") from error
+
+    async def _read(self, source: ModelSource) -> ServedModel:
+        async with self._loading.setdefault(source.id, asyncio.Lock()):
+            if source.id not in self._loaded:
+                self._loaded[source.id] = await asyncio.to_thread(self._load, source)
+            return self._loaded[source.id]

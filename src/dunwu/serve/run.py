@@ -1,0 +1,113 @@
+"""The server as a process: its socket, its signals, and how it ends."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Generator
+
+import uvicorn
+
+from dunwu.core.errors import DunwuError, RecipeError
+from dunwu.serve.app import create_app
+from dunwu.serve.models import Shelf
+from dunwu.serve.settings import ServeSettings
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(shelf: Shelf, settings: ServeSettings) -> None:
+    """Answer until SIGTERM or Ctrl-C, then finish what was begun, `drain_timeout_s` at most. A second signal ends at once.
+
+    Raises RecipeError for an address that is taken, ModelError or TokenizerError for a model that cannot be read.
+    """
+    listener = bind(settings)
+    asyncio.run(_serve(shelf, settings, listener))
+
+
+def bind(settings: ServeSettings) -> socket.socket:
+    """Take the address. Raises RecipeError where it can't be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RecipeError(
+            f"cannot listen at {settings.host}:{settings.port}: {reason}; is another server running? try --port 0"
+        ) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, but signals are ours: it would end with the signal's own exit code."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def _serve(shelf: Shelf, settings: ServeSettings, listener: socket.socket) -> None:
+    errors: list[DunwuError] = []
+
+    def failed(error: DunwuError) -> None:
+        errors.append(error)
+        server.should_exit = True
+
+    config = uvicorn.Config(
+        create_app(shelf, settings, failed=failed),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        lifespan="on",
+    )
+    server = _Server(config)
+    watch = asyncio.create_task(_say_when_ready(shelf, listener))
+    with _signals(shelf, server):
+        await server.serve(sockets=[listener])
+    watch.cancel()
+    if errors:
+        raise errors[0]
+
+
+@contextlib.contextmanager
+def _signals(shelf: Shelf, server: uvicorn.Server) -> Generator[None]:
+    def stop(number: signal.Signals) -> None:
+        if shelf.state == "draining":
+            os._exit(128 + number)
+        shelf.drain()
+        server.should_exit = True
+        print("closing: what was begun is finished first; once more to leave at once", flush=True)
+
+    loop = asyncio.get_running_loop()
+    for number in _STOPPING:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in _STOPPING:
+            loop.remove_signal_handler(number)
+
+
+async def _say_when_ready(shelf: Shelf, listener: socket.socket) -> None:
+    while shelf.state == "loading":
+        await asyncio.sleep(0.05)
+    if shelf.state != "ready":
+        return
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    first = next(iter(shelf.sources))
+    print(
+        f"models:  {', '.join(shelf.sources)}\n"
+        f"address: http://{shown}:{port}/v1\n"
+        f"try it:  curl http://{shown}:{port}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f'           -d \'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
+        "Ctrl-C ends it.",
+        flush=True,
+    )
