@@ -38,7 +38,9 @@ class Tokenizer:
         self.eos_id, self.im_start_id, self.im_end_id = (special[name] for name in SPECIAL_TOKENS)
         self._bytes = {rank: piece for piece, rank in ranks.items()}
         self._names = {number: name for name, number in special.items()}
-        self._encoding = tiktoken.Encoding("dunwu", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        # Special tokens are never allowed inside a text. They are named because tiktoken looks for them all the same, and looking
+        # for none costs a step a byte.
+        self._encoding = tiktoken.Encoding("dunwu", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
         self._may_cut = pattern == PATTERN
 
     spells_bytes = True

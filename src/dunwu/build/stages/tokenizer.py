@@ -199,7 +199,7 @@ def _heldout_bytes_per_token(tokenizer: TokenizerLike, documents: Iterable[Docum
 TOKENIZER = Stage(
     name="tokenizer",
     title="Learning a vocabulary",
-    version="2",
+    version="3",
     needs=("base", "corpus", "replay"),
     settings=_settings,
     forecast=_forecast,
