@@ -79,8 +79,9 @@ class Constraint:
         most: int = 1,
         opening: str = "<tool_call>\n",
         closing: str = "\n</tool_call>",
+        key: str = "arguments",
     ) -> "Constraint":
-        """Calls of tools: `{"name": …, "arguments": …}` between `opening` and `closing` (Qwen's and Hermes' by default).
+        """Calls of tools: `{"name": …, key: …}` between `opening` and `closing` (Qwen's and Hermes' by default).
 
         `tools`: each with "name", and "parameters" as a JSON schema. With `required` the completion is one call, or up to
         `most`; without, any text, in which what begins as a call must be one. Names of control tokens in `opening` and
@@ -93,7 +94,7 @@ class Constraint:
                 )
         if not tools or most < 1 or not (opening or required):
             raise RecipeError(f"{len(tools)} tools, most={most}, opening={opening!r}; give at least one of each")
-        wanted = {"required": required, "most": most, "opening": opening, "closing": closing}
+        wanted = {"required": required, "most": most, "opening": opening, "closing": closing, "key": key}
         return cls("tools", _json_text({"tools": list(tools), **wanted}, "tools"))
 
 
@@ -263,7 +264,7 @@ def _tools_lark(wanted: Mapping[str, Any], special: Mapping[str, int]) -> str:
     tools = wanted["tools"]
     lines = ["call: " + " | ".join(f"call_{place}" for place in range(len(tools)))]
     for place, tool in enumerate(tools):
-        head = _quoted(_json_text({"name": tool["name"]}, "tools")[:-1] + ', "arguments": ')
+        head = _quoted(f"{_json_text({'name': tool['name']}, 'tools')[:-1]}, {_quoted(wanted['key'])}: ")
         parameters = tool.get("parameters", {"type": "object"})
         parameters = {"x-guidance": _JSON, **parameters} if isinstance(parameters, dict) else parameters
         arguments = _mended(_json_text(parameters, "tools"))
