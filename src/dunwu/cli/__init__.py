@@ -27,6 +27,8 @@ Temperature = Annotated[float, Parameter(help="0 always takes the likeliest toke
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same words.")]
 MaxTokens = Annotated[int, Parameter(validator=validators.Number(gte=1), help="The most tokens of one answer.")]
 
+DEFAULT_KEYS = Path("keys.json")
+
 
 @app.command
 def build(*words: str) -> None:
@@ -202,6 +204,49 @@ def inspect(
 ) -> None:
     """Say what a model is: shape, parameters, memory, context, licence, template. Its config.json alone is enough."""
     _commands("models").inspect(model, as_json=as_json, revision=revision)
+
+
+keys = App(name="keys", help="Who may ask a server: a file of names and hashes of keys.", help_format="plaintext")
+app.command(keys)
+KeyFile = Annotated[Path, Parameter(name="--file", help="The file of keys.")]
+KeyLimit = Annotated[int | None, Parameter(help="Of this key; default: what the server says.")]
+
+
+@keys.command(name="add")
+def keys_add(
+    name: Annotated[str, Parameter(help="Whose key it is; logs and limits go by it.")],
+    /,
+    *,
+    file: KeyFile = DEFAULT_KEYS,
+    requests_per_minute: KeyLimit = None,
+    tokens_per_minute: KeyLimit = None,
+    concurrent_requests: KeyLimit = None,
+) -> None:
+    """Make a key and print it, once: the file keeps a hash of it. Servers that run take it at once."""
+    _commands("keyholders").add(
+        name,
+        file,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        concurrent_requests=concurrent_requests,
+    )
+
+
+@keys.command(name="list")
+def keys_list(*, file: KeyFile = DEFAULT_KEYS) -> None:
+    """Say whose keys there are, since when, and their limits."""
+    _commands("keyholders").show(file)
+
+
+@keys.command(name="remove")
+def keys_remove(
+    name: Annotated[str, Parameter(help="Whose key is taken out; servers that run refuse it at once.")],
+    /,
+    *,
+    file: KeyFile = DEFAULT_KEYS,
+) -> None:
+    """Take a key out."""
+    _commands("keyholders").remove(name, file)
 
 
 def _commands(module: str) -> Any:

@@ -36,10 +36,10 @@ def disk_errors(path: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Generator[IO[bytes]]:
+def atomic_write(path: Path, mode: int = 0o644) -> Generator[IO[bytes]]:
     """A binary file that appears at `path` complete and flushed to disk when the block ends well, and otherwise not at all.
 
-    Raises DiskError when the disk is full or may not be written; what was at `path` before is then untouched.
+    `mode`: who may read it. Raises DiskError when the disk is full or may not be written; what was at `path` before is then untouched.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def atomic_write(path: Path) -> Generator[IO[bytes]]:
         except FileNotFoundError as error:  # /proc and its like: the folder is there, and no file can be made in it
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
         try:
-            os.fchmod(handle, 0o644)
+            os.fchmod(handle, mode)
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()

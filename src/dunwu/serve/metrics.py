@@ -1,0 +1,103 @@
+"""Counts for Prometheus. Labels take few values: routes by their patterns, methods and statuses; never a path, a key or a model."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from dunwu.infer.engine import EngineStats
+from dunwu.serve.visit import Visit
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2)
+_GAUGES = {
+    "waiting": "completions that wait for their turn",
+    "running": "completions being written",
+    "blocks": "blocks of the key/value cache",
+    "free_blocks": "blocks that no running text holds",
+    "idle_blocks": "free blocks that still remember a text",
+}
+
+
+class Metrics:
+    """Of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "dunwu_requests", "requests, once answered", ["route", "method", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "dunwu_request_seconds", "from request to end of answer", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self._first = Histogram(
+            "dunwu_time_to_first_token_seconds", "from request to first token", buckets=_SECONDS, registry=registry
+        )
+        self._each = Histogram(
+            "dunwu_time_per_output_token_seconds",
+            "mean between the tokens of an answer",
+            buckets=_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._prompt = Counter("dunwu_prompt_tokens", "tokens of prompts", registry=registry)
+        self._cached = Counter("dunwu_cached_prompt_tokens", "of these, found in the cache", registry=registry)
+        self._completion = Counter("dunwu_completion_tokens", "tokens written", registry=registry)
+        self._open = Gauge("dunwu_requests_in_flight", "requests not yet answered", registry=registry)
+        self._gone = Counter("dunwu_disconnects", "callers who left before their answer was whole", registry=registry)
+        self._refused = Counter("dunwu_refusals", "requests over a limit", ["reason"], registry=registry)
+        self._engine = _EngineCounts()
+        registry.register(self._engine)
+        ProcessCollector(registry=registry)
+
+    def begins(self, visit: Visit) -> None:
+        """A request came."""
+        self._open.inc()
+
+    def ends(self, visit: Visit) -> None:
+        """It is over."""
+        self._open.dec()
+        self._requests.labels(visit.route, visit.method, str(visit.status)).inc()
+        self._seconds.labels(visit.route).observe(visit.seconds)
+        self._prompt.inc(visit.prompt_tokens)
+        self._cached.inc(visit.cached_tokens)
+        self._completion.inc(visit.completion_tokens)
+        if visit.first_token is not None:
+            self._first.observe(visit.first_token - visit.began)
+        if visit.seconds_per_token is not None:
+            self._each.observe(visit.seconds_per_token)
+        if visit.gone:
+            self._gone.inc()
+        if visit.refusal is not None:
+            self._refused.labels(visit.refusal).inc()
+
+    def text(self, stats: EngineStats | None = None) -> bytes:
+        """Prometheus' text form; what the engine counts is of `stats`, or of the last that were given."""
+        self._engine.stats = stats or self._engine.stats
+        return generate_latest(self._registry)
+
+
+class _EngineCounts:
+    """What the engine counts, by its own names."""
+
+    def __init__(self) -> None:
+        self.stats: EngineStats | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        if self.stats is None:
+            return
+        for one in fields(self.stats):
+            value = getattr(self.stats, one.name)
+            if one.name in _GAUGES:
+                yield GaugeMetricFamily(f"dunwu_engine_{one.name}", _GAUGES[one.name], value)
+            elif isinstance(value, (int, float)):
+                yield CounterMetricFamily(f"dunwu_engine_{one.name}", f"{one.name.replace('_', ' ')} so far", value)
+        finished = CounterMetricFamily("dunwu_engine_finished", "completions that are over", labels=["reason"])
+        for reason, count in self.stats.finished.items():
+            finished.add_metric([reason], count)
+        yield finished
