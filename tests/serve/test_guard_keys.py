@@ -65,7 +65,8 @@ def test_health_is_open_and_metrics_are_not(tmp_path):
 def test_keys_come_and_go_while_the_server_runs(tmp_path):
     path = tmp_path / "keys.json"
     first = add_key(path, "first")
-    keyring = Keyring(path)
+    told = []
+    keyring = Keyring(path, tell=told.append)
     second = add_key(path, "second")
     assert keyring.find(second).name == "second"
     remove_key(path, "first")
@@ -73,10 +74,12 @@ def test_keys_come_and_go_while_the_server_runs(tmp_path):
     assert keyring.find(second).name == "second"
     path.write_text("{")
     assert keyring.find(second).name == "second"
-    assert "stay valid" in keyring.trouble
+    assert "stay valid" in told.pop()
     path.unlink()
     assert keyring.find(second) is None
     assert keyring.closed
+    assert "is gone" in told.pop()
+    assert not told
 
 
 def test_a_file_without_keys_opens_nothing(tmp_path):

@@ -15,6 +15,9 @@ from dunwu.serve.visit import Visited
 
 GATED_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 
+OPEN_PATHS = ("/", "/page/*", "/health", "/ready")
+"""The page is open: it holds nothing, and asks for the key itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
@@ -25,7 +28,7 @@ class Guard:
     metrics: Metrics = field(default_factory=Metrics)
     keyring: Keyring = field(default_factory=Keyring)
     limits: Limits = field(default_factory=Limits)
-    open_paths: tuple[str, ...] = ("/health", "/ready")
+    open_paths: tuple[str, ...] = OPEN_PATHS
     gated_paths: tuple[str, ...] = GATED_PATHS
     hosts: Iterable[str] | None = LOOPBACK_NAMES
     origins: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -127,10 +127,16 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
 class Keyring:
     """The keys that open this server: those of a file, read again when it changes, and one of the environment.
 
-    A file that went missing opens nothing; one that is damaged leaves those that were known (`trouble` says so).
+    A file that went missing opens nothing; one that is damaged leaves those that were known. `tell` hears of either.
     """
 
-    def __init__(self, path: Path | None = None, environment: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        environment: str | None = None,
+        *,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         if environment is not None and len(environment) < SHORTEST_KEY:
             raise RecipeError(
                 f"DUNWU_API_KEY has {len(environment)} characters and needs at least {SHORTEST_KEY}; take the output of "
@@ -140,7 +146,7 @@ class Keyring:
         self._own = () if environment is None else (_kept(ENVIRONMENT_NAME, environment),)
         self._stamp: tuple[int, int, int] | None = None
         self._listed: tuple[Key, ...] = ()
-        self.trouble: str | None = None
+        self._tell = tell or (lambda _: None)
         if path is not None:
             self._listed, self._stamp = read_keys(path), _stamp(path)
 
@@ -148,10 +154,6 @@ class Keyring:
     def closed(self) -> bool:
         """Whether a key is needed at all."""
         return self._path is not None or bool(self._own)
-
-    @property
-    def count(self) -> int:
-        return len(self._own) + len(self._listed)
 
     def find(self, secret: str) -> Key | None:
         """Whose key this is. All are compared, each in constant time, so that the time says nothing."""
@@ -165,14 +167,15 @@ class Keyring:
     def _reload(self) -> None:
         if self._path is None or (stamp := _stamp(self._path)) == self._stamp:
             return
-        self._stamp, self.trouble = stamp, None
+        self._stamp = stamp
         if stamp is None:
-            self._listed, self.trouble = (), f"{self._path} is gone: none of its keys is valid"
+            self._listed = ()
+            self._tell(f"{self._path} is gone: none of its keys is valid")
             return
         try:
             self._listed = read_keys(self._path)
         except (DataError, OSError) as error:
-            self.trouble = f"{error}; the keys from before stay valid"
+            self._tell(f"{error}; the keys from before stay valid")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import queue
 import sys
 import threading
@@ -14,6 +15,7 @@ from dunwu.serve.visit import Visit
 MOST_WAITING_LINES = 10_000
 _MOST_PROMPT_BYTES = 32_768
 _MOST_PATH_CHARACTERS = 200
+_MOST_MESSAGE_CHARACTERS = 1000
 _FLUSH_S = 2.0
 
 
@@ -40,6 +42,12 @@ class Log:
         except queue.Full:
             self.dropped += 1
 
+    def take_over(self, logger: str) -> None:
+        """Write what a library logs, warnings and worse, as lines of this kind; where it happened, but no prompt."""
+        theirs = logging.getLogger(logger)
+        theirs.handlers, theirs.propagate = [_Handler(self)], False
+        theirs.setLevel(logging.WARNING)
+
     def begins(self, visit: Visit) -> None:
         """Nothing yet."""
 
@@ -65,7 +73,7 @@ class Log:
             first_token_s=first_s,
             refused=visit.refusal,
             disconnected=visit.gone or None,
-            fault=None if fault is None else self._shown(fault),
+            fault=None if fault is None else self.shown(fault),
             body=self._body(visit),
         )
 
@@ -80,7 +88,7 @@ class Log:
             return None
         return visit.body[:_MOST_PROMPT_BYTES].decode("utf-8", "replace")
 
-    def _shown(self, fault: BaseException) -> str:
+    def shown(self, fault: BaseException) -> str:
         """Where it happened. What it says may quote a prompt, so that comes only where prompts may be seen."""
         if self.prompts:
             return "".join(traceback.format_exception(fault))
@@ -94,3 +102,20 @@ class Log:
             with contextlib.suppress(OSError, ValueError):  # closed: nobody reads
                 self._out.write(line + "\n")
                 self._out.flush()
+
+
+class _Handler(logging.Handler):
+    """Python's own logging, as lines of ours."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fault = record.exc_info[1] if record.exc_info else None
+        self._log.say(
+            record.levelname.lower(),
+            record.name,
+            message=record.getMessage().strip()[:_MOST_MESSAGE_CHARACTERS],
+            fault=None if fault is None else self._log.shown(fault),
+        )
