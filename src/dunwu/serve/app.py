@@ -18,6 +18,7 @@ from dunwu.serve.complaints import refusal
 from dunwu.serve.errors import ApiError, ErrorBody
 from dunwu.serve.models import ModelSource, Shelf
 from dunwu.serve.objects import ChatCompletion, Completion, ModelList, ModelObject, Status
+from dunwu.serve.page import mount_page
 from dunwu.serve.schemas import ChatRequest, CompletionRequest
 from dunwu.serve.settings import ServeSettings
 from dunwu.serve.streams import LEFT_STATUS, ClientLeft, unless_left, with_errors
@@ -70,6 +71,7 @@ def create_app(shelf: Shelf, settings: ServeSettings, *, failed: Callable[[Dunwu
     _add_status(app, shelf)
     _add_models(app, shelf)
     _add_generation(app, shelf, settings)
+    mount_page(app)
     return app
 
 

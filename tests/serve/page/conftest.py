@@ -1,5 +1,7 @@
+import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,15 +26,36 @@ ARGS = [
 WAIT_MS = 8000
 
 
+class Chromium:
+    """One browser for all tests of a process.
+
+    Playwright's loop counts as running in this thread for as long as it lives, and while one runs `asyncio.run` refuses to: so
+    it is taken away between the page's tests, for the others that come between them.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser, self.loop = browser, asyncio.get_running_loop()
+
+    @contextmanager
+    def at_work(self) -> Iterator[Browser]:
+        asyncio._set_running_loop(self.loop)
+        try:
+            yield self.browser
+        finally:
+            asyncio._set_running_loop(None)
+
+
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Chromium]:
     if not CHROMIUM.exists():
         pytest.skip(f"no Chromium at {CHROMIUM}; install it, or name it in CHROMIUM")
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGS)
-        yield chromium
-        chromium.close()
+        one = Chromium(playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGS))
+        asyncio._set_running_loop(None)
+        yield one
+        asyncio._set_running_loop(one.loop)
+        one.browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +96,7 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Browser, served: tuple[str, Fake], fake: Fake) -> Iterator[object]:
+def visit(chromium: Chromium, served: tuple[str, Fake], fake: Fake) -> Iterator[object]:
     """Opens windows; at the end each must have kept to this host and to its policy."""
     visits: list[Visit] = []
     url = served[0]
@@ -99,8 +122,9 @@ def visit(browser: Browser, served: tuple[str, Fake], fake: Fake) -> Iterator[ob
         visits.append(one)
         return one
 
-    yield open_page
-    for one in visits:
-        violations = [] if one.page.is_closed() else one.page.evaluate("window.violations")
-        one.page.context.close()
-        assert (one.elsewhere, one.complaints, violations) == ([], [], [])
+    with chromium.at_work() as browser:
+        yield open_page
+        for one in visits:
+            violations = [] if one.page.is_closed() else one.page.evaluate("window.violations")
+            one.page.context.close()
+            assert (one.elsewhere, one.complaints, violations) == ([], [], [])

@@ -69,7 +69,9 @@ def test_the_keyboard_reaches_every_token_and_its_alternatives(visit, fake):
     expect(page.locator(".alternatives")).to_have_count(0)
     expect(page.locator("[data-i='0']")).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page.locator(".alternatives button:not(:disabled)").first).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page.locator(".branches")).to_have_text("2/2")
     one.whole()
     assert fake.bodies("chat")[-1]["messages"][-1]["content"] == " other1"
 

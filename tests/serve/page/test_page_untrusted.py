@@ -1,10 +1,11 @@
 """What a model says does nothing but stand there. The `visit` fixture fails a test in which the page asks another host for
 anything, opens a dialog, or breaks its content security policy: the sanitising holds before the policy has to."""
 
-import pytest
+import json
+
 from playwright.sync_api import expect
 
-from .fake_openai import Reply
+from .fake_openai import Reply, cut
 
 ATTACKS = {
     "script": "<script>alert(1)</script>",
@@ -31,22 +32,56 @@ ATTACKS = {
 FORBIDDEN = "script, style, img, iframe, object, embed, form, input, base, meta, link, video, audio, [onerror], [onload], [srcdoc]"
 
 
-@pytest.mark.parametrize("think", [False, True], ids=["read", "seen thinking"])
-def test_hostile_answers_do_nothing(visit, fake, think):
+def conversation(answers: list[str]) -> str:
+    """A file of one conversation with these answers, as the page exports it."""
+    nodes = {}
+    for n, text in enumerate(answers):
+        nodes[f"q{n}"] = {
+            "id": f"q{n}",
+            "parent": f"a{n - 1}" if n else None,
+            "role": "user",
+            "text": "?",
+            "children": [f"a{n}"],
+        }
+        tokens = [{"t": token, "lp": -0.1, "top": [[token, -0.1], [text, -3]]} for token in cut(text)]
+        following = [f"q{n + 1}"] if n + 1 < len(answers) else []
+        nodes[f"a{n}"] = {
+            "id": f"a{n}",
+            "parent": f"q{n}",
+            "role": "assistant",
+            "text": text,
+            "tokens": tokens,
+            "children": following,
+        }
+    choice = {node["parent"] or "": name for name, node in nodes.items()}
+    one = {"id": "c", "title": "<img src=x onerror=alert(1)>", "roots": ["q0"], "nodes": nodes, "choice": choice}
+    return json.dumps({"format": "dunwu-conversations", "version": 1, "conversations": [one]})
+
+
+def test_hostile_answers_do_nothing(visit, fake):
+    """Each alone, out of an imported file; then all together, streamed."""
     one = visit()
-    if think:
-        one.page.locator(".think-toggle").click()
-    for n, (name, text) in enumerate(ATTACKS.items(), 1):
-        fake.replies[name] = Reply(text=text)
-        one.ask(name, n_answers=n)
+    file = {"name": "c.json", "mimeType": "application/json", "buffer": conversation(list(ATTACKS.values())).encode()}
+    one.page.locator("input[type=file]").set_input_files(file)
+    one.page.locator(".past-open").click()
     log = one.page.locator(".log")
-    expect(log.locator(FORBIDDEN)).to_have_count(0)
-    expect(log.locator("svg:not(.icon):not(.katex svg)")).to_have_count(0)
+    expect(log.locator(".answer")).to_have_count(len(ATTACKS))
     links = log.locator("a").evaluate_all(
         "all => all.map(a => [a.protocol, a.target, a.rel, a.getAttributeNames().sort().join()])"
     )
-    assert {tuple(link) for link in links} <= {("https:", "_blank", "noopener noreferrer nofollow", "href,rel,target")}
-    assert bool(links) is not think
+    assert {tuple(link) for link in links} == {("https:", "_blank", "noopener noreferrer nofollow", "href,rel,target")}
+    expect(log.locator(FORBIDDEN)).to_have_count(0)
+    expect(log.locator("svg:not(.icon):not(.katex svg)")).to_have_count(0)
+    one.page.locator(".think-toggle").click()
+    expect(log.locator(".tok").first).to_be_visible()
+    log.locator("[data-i='0']").first.click()  # the whole attack as an alternative
+    expect(log.locator(".alternatives")).to_be_visible()
+    expect(log.locator(FORBIDDEN)).to_have_count(0)
+    one.page.keyboard.press("Alt+t")
+    one.page.keyboard.press("Alt+n")
+    fake.replies["all"] = Reply(text="\n\n".join(ATTACKS.values()))
+    one.ask("all")
+    expect(log.locator(FORBIDDEN)).to_have_count(0)
     one.page.wait_for_timeout(200)  # time for anything that was to fire
     assert one.page.locator(".composer").is_visible()
 
