@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         write_shards(many(count), Characters(), tmp_path / str(count), progress=SilentProgress())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 2 * peaks[0]  # of ten times the text; which chunks are under way at once is chance
 
 
 def test_no_document_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
