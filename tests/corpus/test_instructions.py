@@ -261,6 +261,14 @@ def truncated_gzip(folder: Path) -> Path:
     return path
 
 
+def truncated_zstd(folder: Path) -> Path:
+    lines = (json.dumps({**ALPACA, "output": f"answer {number}"}) + "\n" for number in range(2000))
+    packed = zstandard.compress("".join(lines).encode())
+    path = folder / "a.jsonl.zst"
+    path.write_bytes(packed[: len(packed) // 2])
+    return path
+
+
 def not_zstd(folder: Path) -> Path:
     path = folder / "a.jsonl.zst"
     path.write_bytes(b"plainly not compressed")
@@ -278,6 +286,7 @@ def text_file(folder: Path) -> Path:
     [
         (damaged_list, "a.json, row 2: is not valid JSON"),
         (truncated_gzip, "damaged or cut short after row"),
+        (truncated_zstd, "damaged or cut short after row"),
         (not_zstd, "damaged or cut short after row 0"),
         (text_file, "is not .json or .jsonl"),
         (lambda folder: folder, "holds no .json or .jsonl file"),

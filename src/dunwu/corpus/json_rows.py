@@ -13,6 +13,7 @@ from typing import Any
 import zstandard
 
 from dunwu.core.errors import DataError
+from dunwu.corpus.unzstd import UnzstdStream
 
 ROW_CHARACTERS = 64_000_000  # a longer row is refused: it would be held in memory whole
 CHUNK_CHARACTERS = 1 << 20
@@ -68,7 +69,7 @@ def _open_text(path: Path) -> io.TextIOWrapper:
     if path.suffix.lower() == ".gz":
         raw = gzip.GzipFile(fileobj=opened)
     elif path.suffix.lower() == ".zst":
-        raw = zstandard.ZstdDecompressor().stream_reader(opened, read_across_frames=True, closefd=True)
+        raw = UnzstdStream(opened)
     buffered = io.BufferedReader(raw)
     start = buffered.peek(4)[:4]
     encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"

@@ -1,7 +1,8 @@
 """Zstandard read as a stream that notices when the end is missing, which the library's own stream does not."""
 
+import io
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import zstandard
 
@@ -34,3 +35,28 @@ def unzstd_blocks(raw: IO[bytes], *, step_bytes: int = 1 << 10) -> Iterator[byte
         raise EOFError("the last frame has no end")
     if size:
         yield b"".join(waiting)
+
+
+class UnzstdStream(io.RawIOBase):
+    """The same as a file to read from. Closes `raw` with itself."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        super().__init__()
+        self._raw = raw
+        self._blocks = unzstd_blocks(raw)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._blocks, b""))
+        taken = self._rest[: len(buffer)]
+        self._rest = self._rest[len(taken) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
