@@ -132,3 +132,11 @@ def test_no_false_alarm_in_old_books() -> None:
     for path in sorted((SHARED / "en_classic_books").glob("*.jsonl.gz")):
         for line in gzip.decompress(path.read_bytes()).decode().splitlines():
             assert not redact(json.loads(line)["text"])[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["api-key", "SECRET_KEY", "access_token", "Client_Secret", "PASSWD", "pwd", "密码", "口令", "密钥"]
+)
+@pytest.mark.parametrize("end", ["", '"', "'", "是", "为", " ", "\t", "\u3000", "\xa0", "\n"])
+def test_a_value_is_a_secret_however_its_name_ends(name, end):
+    assert redact(f"{name}{end}: hunter2hunter2")[0] == f"{name}{end}: [SECRET]"

@@ -70,7 +70,7 @@ def contaminated_spans(found: Lexemes, index: ExamIndex) -> list[tuple[int, int]
         if not len(table) or len(found) < length:
             continue
         grams = shingles(found.hashes, length)
-        likely = np.flatnonzero(bits[(grams & np.uint64(_FILTER_BITS - 1)).astype(np.int64)])
+        likely = np.flatnonzero(bits.take((grams & np.uint64(_FILTER_BITS - 1)).view(np.int64)))
         places = np.minimum(np.searchsorted(table, grams[likely]), len(table) - 1)
         for hit in likely[table[places] == grams[likely]]:
             spans.append((int(found.starts[hit]), int(found.ends[hit + length - 1])))

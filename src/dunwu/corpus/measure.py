@@ -111,10 +111,15 @@ def _mark_table() -> npt.NDArray[np.uint8]:
     return table
 
 
+@cache
+def _ascii_marks() -> bytes:
+    return _mark_table()[:256].tobytes()
+
+
 def marks(text: str) -> npt.NDArray[np.uint8]:
     """The marks of each character, `[len(text)]`."""
     if text.isascii():
-        return _mark_table()[:128][np.frombuffer(text.encode(), np.uint8)]
+        return np.frombuffer(text.encode().translate(_ascii_marks()), np.uint8)
     return _mark_table()[code_points(text)]
 
 

@@ -249,7 +249,6 @@ def _add_world(source: WorldSource, origin: int, pool: PoolWriter, card: CardBui
             source=document.source,
             group=document.source,
             bytes_in=size,
-            sample="",
             language=document.language,
             row=row_bytes(document.text, document.source, document.language),
             bytes_out=size,

@@ -58,7 +58,7 @@ class Cleaned:
     source: str
     group: str
     bytes_in: int
-    sample: str
+    sample: str = ""  # of what was dropped
     language: str = ""
     rule: str = ""
     row: bytes = b""
@@ -93,7 +93,6 @@ def clean_document(document: Document, origin: int, settings: Settings) -> Clean
         source=document.source,
         group=str(document.meta.get("group", document.source)),
         bytes_in=utf8_length(raw),
-        sample=_sample(raw, settings),
     )
     text = normalise(raw)
     if settings.boilerplate:
@@ -104,6 +103,7 @@ def clean_document(document: Document, origin: int, settings: Settings) -> Clean
     if not cleaned.rule:
         text = _without_exam(text, cleaned, settings)
     if cleaned.rule:
+        cleaned.sample = _sample(raw, settings)
         return cleaned
     if settings.redact:
         text, cleaned.redacted = redact(text)
