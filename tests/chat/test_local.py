@@ -1,7 +1,8 @@
 import pytest
 
 from dunwu.chat.local import LocalChat
-from dunwu.chat.protocol import Chat
+from dunwu.chat.options import ChatOptions
+from dunwu.chat.protocol import Chat, completion_of
 from dunwu.chat.scripted import ScriptedChat
 from dunwu.core.errors import DataError, ModelError
 from dunwu.core.records import Message
@@ -73,9 +74,18 @@ def test_a_base_model_continues_text_without_the_template(base_chat):
     assert isinstance("".join(base_chat.continue_text("", max_tokens=3)), str)
 
 
-def test_roles_are_checked_before_the_model_is_asked(chat):
-    with pytest.raises(DataError, match="message 2 has role 'user'"):
-        chat.reply([user("a"), user("b")])
+def test_roles_may_come_in_any_order_but_there_must_be_a_turn(chat):
+    assert len(chat.reply([user("a"), user("b")], max_tokens=4).ids) == 4
+    with pytest.raises(DataError, match="no messages"):
+        chat.reply([])
+
+
+def test_options_come_as_a_record_or_as_keywords(chat):
+    options = ChatOptions(max_tokens=20, temperature=1.0, seed=3)
+    asked = [user("a")]
+    assert chat.reply(asked, options) == chat.reply(asked, max_tokens=20, temperature=1.0, seed=3)
+    assert chat.reply(asked, options, max_tokens=2) == chat.reply(asked, max_tokens=2, temperature=1.0, seed=3)
+    assert completion_of(chat.pieces(asked, options)).text == chat.reply(asked, options).text
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path):

@@ -1,26 +1,28 @@
 """A conversation with a model on this machine."""
 
 from collections.abc import Generator as Steps
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
+from dunwu.chat.options import ChatOptions, OptionChanges, settled
+from dunwu.chat.protocol import Chat, Delta, Finish, Piece
 from dunwu.core.devices import pick_device, pick_dtype
-from dunwu.core.errors import DataError
+from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.files import read_json
 from dunwu.core.records import Completion, Message
 from dunwu.infer.generate import FinishReason, Generator
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.stream import StreamDecoder
-from dunwu.tokenizer.template import encode_chat
+from dunwu.tokenizer.template import encode_prompt
 
 ANSWER_SHARE = 4  # a quarter of the context, or `max_tokens` if that is less, is kept free for the answer
 
 
-class LocalChat:
+class LocalChat(Chat):
     """A model, its tokenizer and the chat template, as a `Chat`.
 
     A conversation that outgrows the context loses its oldest question and answer, again and again, until it fits; the system
@@ -60,34 +62,39 @@ class LocalChat:
             name=facts.get("name", folder.name),
         )
 
-    def reply(
-        self, messages: Sequence[Message], *, max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
-    ) -> Completion:
-        """The whole answer. Raises DataError for roles out of order."""
-        return self.reply_batch([messages], max_tokens=max_tokens, temperature=temperature, seed=seed)[0]
-
-    def stream(
-        self, messages: Sequence[Message], *, max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
-    ) -> Steps[str, None, FinishReason]:
-        """The answer in whole characters, without special tokens; the generator's return value says why it ended.
-
-        Raises DataError when the last question alone fills the context.
-        """
-        prompt, _ = self._prompt(messages, max_tokens)
+    def pieces(
+        self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
+    ) -> Iterator[Piece]:
+        """The answer in whole characters, without special tokens. Raises DataError when the last question alone fills the context."""
+        options = settled(options, changes)
+        prompt, _ = self._prompt(messages, options)
         self._require_room(prompt)
-        return (yield from self._text(prompt, max_tokens, temperature, seed))
+        text = self._text(prompt, _most(options), options.temperature, options.seed)
+        while True:
+            try:
+                yield Delta(text=next(text))
+            except StopIteration as end:
+                yield Finish(reason=end.value, model=self.name)
+                return
+
+    def reply(
+        self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
+    ) -> Completion:
+        """The whole answer."""
+        return self.reply_batch([messages], options, **changes)[0]
 
     def reply_batch(
         self,
         conversations: Sequence[Sequence[Message]],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int | None = None,
+        options: ChatOptions | None = None,
+        **changes: Unpack[OptionChanges],
     ) -> list[Completion]:
         """One answer for each conversation; an empty one, for reason "context", where the question alone fills the context."""
-        prompts = [self._prompt(messages, max_tokens)[0] for messages in conversations]
-        return self.generator.complete_batch(prompts, max_new_tokens=max_tokens, temperature=temperature, seed=seed)
+        options = settled(options, changes)
+        prompts = [self._prompt(messages, options)[0] for messages in conversations]
+        return self.generator.complete_batch(
+            prompts, max_new_tokens=_most(options), temperature=options.temperature, seed=options.seed
+        )
 
     def continue_text(
         self, text: str, *, max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
@@ -102,17 +109,18 @@ class LocalChat:
 
     def forgotten(self, messages: Sequence[Message], *, max_tokens: int = 256) -> int:
         """How many of the oldest messages do not fit the context and are left out of the prompt."""
-        return self._prompt(messages, max_tokens)[1]
+        return self._prompt(messages, ChatOptions(max_tokens=max_tokens))[1]
 
-    def _prompt(self, messages: Sequence[Message], max_tokens: int) -> tuple[list[int], int]:
+    def _prompt(self, messages: Sequence[Message], options: ChatOptions) -> tuple[list[int], int]:
+        _require_offered(options)
         context = self.generator.context_length
-        room = context - min(max_tokens, context // ANSWER_SHARE)
+        room = context - min(_most(options), context // ANSWER_SHARE)
         system, turns = (messages[:1], messages[1:]) if messages and messages[0].role == "system" else ((), messages)
         dropped = 0
         while True:
-            ids = encode_chat(self.tokenizer, [*system, *turns[dropped:]], add_generation_prompt=True).ids
+            ids = encode_prompt(self.tokenizer, [*system, *turns[dropped:]])
             if len(ids) <= room or len(turns) - dropped <= 2:
-                return ids.tolist(), dropped
+                return ids, dropped
             dropped += 2
 
     def _require_room(self, prompt: Sequence[int]) -> None:
@@ -134,3 +142,15 @@ class LocalChat:
                 return end.value
             if text:
                 yield text
+
+
+def _most(options: ChatOptions) -> int:
+    return 1 << 30 if options.max_tokens is None else options.max_tokens
+
+
+def _require_offered(options: ChatOptions) -> None:
+    plain = ChatOptions(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
+    if options != plain:
+        raise RecipeError(
+            "a model in this process takes max_tokens, temperature and seed; `dunwu serve` offers the rest"
+        )

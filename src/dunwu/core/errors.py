@@ -10,6 +10,8 @@ DunwuError
 ├── DiskError          a full disk or a folder that cannot be written
 ├── TrainingError      a run that diverged past rescue
 ├── BusyError          more requests than may wait; the same one may be answered later
+├── PartnerError       a partner in a conversation that did not answer
+├── BudgetError        money that is spent
 └── MissingExtraError  an optional dependency that is not installed
 """
 
@@ -52,6 +54,18 @@ class TrainingError(DunwuError):
 
 class BusyError(DunwuError):
     """More is asked than may wait."""
+
+
+class PartnerError(DunwuError):
+    """A partner in a conversation did not answer. `transient`: the same question may be answered later, or by another."""
+
+    def __init__(self, message: str, *, transient: bool, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.transient, self.retry_after_s = transient, retry_after_s
+
+
+class BudgetError(DunwuError):
+    """The money for a purpose is spent."""
 
 
 class MissingExtraError(DunwuError):

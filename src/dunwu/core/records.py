@@ -61,12 +61,39 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsage:
+    """What an answer took. `cached_tokens`: those of the prompt that needed no reading."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token as text, its log-probability in nats, and the likeliest alternatives with theirs."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What the model wrote, and why it stopped: "stop" (end of turn), "length" or "context"."""
+    """What the model wrote, and why it stopped: "stop" (end of turn), "length", "context", or "tool_calls".
+
+    `ids` are empty where a partner does not tell them, `logprobs` where they were not asked for, `usage` is None where it is not
+    told. `cost`: in the currency of the partner's price; None where nobody gave one. `model`: who answered.
+    """
 
     text: str
     ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length", "context"]
+    finish_reason: Literal["stop", "length", "context", "tool_calls"]
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    usage: TokenUsage | None = None
+    cost: float | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
