@@ -1,23 +1,30 @@
 """A server in a thread of the test, with models of random weights."""
 
 import contextlib
+import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import uvicorn
 
 from dunwu.model.hub import save_model
 from dunwu.serve.app import create_app
+from dunwu.serve.logs import Log
 from dunwu.serve.models import EngineOptions, ModelSource, Shelf, load_served_model
-from dunwu.serve.run import bind
+from dunwu.serve.run import bind, uvicorn_config
 from dunwu.serve.settings import ServeSettings
 from tests.infer.tiny import tiny_model, tiny_tokenizer
 
+CONTEXT = 2048
 OPTIONS = EngineOptions(cache_bytes=4 << 20, max_sequences=16, max_waiting=64)
 
 
@@ -33,7 +40,7 @@ class Live:
         return f"{self.url}/v1"
 
 
-def make_folder(folder: Path, *, context: int = 256, **facts: object) -> Path:
+def make_folder(folder: Path, *, context: int = CONTEXT, **facts: object) -> Path:
     """A model's folder with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_tokenizer(folder)
@@ -47,11 +54,10 @@ def running(
     *sources: ModelSource, settings: ServeSettings | None = None, options: EngineOptions = OPTIONS
 ) -> Iterator[Live]:
     """Serve until the block ends."""
-    settings = settings or ServeSettings(port=0)
+    settings = settings or ServeSettings(port=0, drain_timeout_s=5)
     shelf = Shelf(sources, partial(load_served_model, options=options))
     listener = bind(settings)
-    config = uvicorn.Config(create_app(shelf, settings), log_level="warning", timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn_config(create_app(shelf, settings, log=Log(io.StringIO())), settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -61,6 +67,38 @@ def running(
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+class Reply(NamedTuple):
+    """An answer as it came."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def send(
+    url: str,
+    body: Any = None,
+    *,
+    method: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 30,
+) -> Reply:
+    """One request without any client's help; `body`: bytes as they are, or what becomes JSON."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"content-type": "application/json"} | dict(headers or {})
+    request = urllib.request.Request(url, data, given, method=method or ("GET" if data is None else "POST"))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            return Reply(answer.status, answer.headers, answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, error.headers, error.read())
 
 
 def wait_until(true, complaint: str, *, timeout_s: float = 30.0) -> None:

@@ -1,7 +1,11 @@
 """The `openai` package against the live server: conversations."""
 
+import asyncio
+
 import openai
 import pytest
+
+from .live import CONTEXT
 
 ASKED = [{"role": "user", "content": "坐 a cat"}]
 
@@ -67,9 +71,9 @@ def test_a_biased_token_is_all_that_is_written(client):
 def test_an_answer_fills_the_context_and_a_longer_question_is_refused_with_numbers(client):
     ended = ask(client, max_tokens=None, extra_body={"ignore_eos": True})
     assert ended.choices[0].finish_reason == "length"
-    assert ended.usage.total_tokens == 256
-    with pytest.raises(openai.BadRequestError, match=r"reads 256 tokens at most.* takes 4") as refused:
-        ask(client, messages=[{"role": "user", "content": "xyz" * 150}])
+    assert ended.usage.total_tokens == CONTEXT
+    with pytest.raises(openai.BadRequestError, match=rf"reads {CONTEXT} tokens at most.* takes 3") as refused:
+        ask(client, messages=[{"role": "user", "content": "xyz" * 1000}])
     assert refused.value.code == "context_length_exceeded"
     assert refused.value.param == "messages"
 
@@ -81,6 +85,4 @@ async def _ask_async(url):
 
 
 def test_the_async_client_hears_the_same(client, live):
-    import asyncio
-
     assert asyncio.run(_ask_async(live.api)) == ask(client).choices[0].message.content

@@ -8,29 +8,46 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from dunwu import __version__
 from dunwu.core.errors import DunwuError
-from dunwu.serve import chat_completions, completions
+from dunwu.serve import chat_completions, completions, embeddings, tokens
 from dunwu.serve.complaints import refusal
+from dunwu.serve.doors import LOOPBACK_NAMES
 from dunwu.serve.errors import ApiError, ErrorBody
+from dunwu.serve.guard import Guard
+from dunwu.serve.keys import Keyring
+from dunwu.serve.limits import Gate, Limits
+from dunwu.serve.logs import Log
+from dunwu.serve.metrics import CONTENT_TYPE, Metrics
 from dunwu.serve.models import ModelSource, Shelf
-from dunwu.serve.objects import ChatCompletion, Completion, ModelList, ModelObject, Status
+from dunwu.serve.objects import (
+    ChatCompletion,
+    Completion,
+    Detokenized,
+    Embeddings,
+    ModelList,
+    ModelObject,
+    Status,
+    Tokenized,
+)
 from dunwu.serve.page import mount_page
-from dunwu.serve.schemas import ChatRequest, CompletionRequest
+from dunwu.serve.schemas import ChatRequest, CompletionRequest, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 from dunwu.serve.settings import ServeSettings
-from dunwu.serve.streams import LEFT_STATUS, ClientLeft, unless_left, with_errors
+from dunwu.serve.streams import with_errors
+from dunwu.serve.visit import visit_of
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
     for status, text in {
         400: "The request cannot be answered as it is.",
         401: "No API key, or one that is not known.",
-        403: "Not from here.",
+        403: "Not from this web page, or not under this name.",
         404: "No such model.",
         405: "No such method.",
+        408: "The body did not come in time.",
         413: "The body is too large.",
         415: "The body must be application/json.",
         429: "Too much at once: see Retry-After.",
@@ -44,9 +61,16 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(shelf: Shelf, settings: ServeSettings, *, failed: Callable[[DunwuError], None] | None = None) -> FastAPI:
-    """The application. It reads the shelf's models once it runs and closes them at its end; `failed` hears of models that
-    cannot be read."""
+def create_app(
+    shelf: Shelf,
+    settings: ServeSettings,
+    *,
+    log: Log | None = None,
+    failed: Callable[[DunwuError], None] | None = None,
+) -> FastAPI:
+    """The application behind its guard. It reads the shelf's models once it runs and closes them at its end; `failed` hears of
+    models that cannot be read. `log` None writes to standard error."""
+    guard = _guard(shelf, settings, log or Log(prompts=settings.log_prompts))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -56,6 +80,7 @@ def create_app(shelf: Shelf, settings: ServeSettings, *, failed: Callable[[Dunwu
         finally:
             loading.cancel()
             await shelf.close()
+            guard.log.close()
 
     app = FastAPI(
         title="dunwu",
@@ -68,11 +93,35 @@ def create_app(shelf: Shelf, settings: ServeSettings, *, failed: Callable[[Dunwu
     )
     app.state.shelf, app.state.settings = shelf, settings
     _add_errors(app)
-    _add_status(app, shelf)
+    _add_status(app, shelf, guard.metrics)
     _add_models(app, shelf)
     _add_generation(app, shelf, settings)
+    _add_texts(app, shelf)
     mount_page(app)
+    guard.stand_before(app)
     return app
+
+
+def _guard(shelf: Shelf, settings: ServeSettings, log: Log) -> Guard:
+    def waiting() -> int:
+        stats = shelf.stats()
+        return stats.waiting if stats else 0
+
+    limits = Limits(
+        requests_per_minute=settings.requests_per_minute or None,
+        tokens_per_minute=settings.tokens_per_minute or None,
+        concurrent_requests=settings.max_concurrency_per_key or None,
+    )
+    return Guard(
+        log=log,
+        gate=Gate(lambda: shelf.full, waiting),
+        keyring=Keyring(settings.api_keys, settings.api_key),
+        limits=limits,
+        hosts=None if settings.asks_for_keys else (*LOOPBACK_NAMES, *settings.allowed_hosts),
+        origins=settings.allowed_origins,
+        most_body_bytes=settings.max_body_bytes,
+        request_timeout_s=settings.request_timeout_s or None,
+    )
 
 
 async def _load(shelf: Shelf, failed: Callable[[DunwuError], None] | None) -> None:
@@ -84,7 +133,7 @@ async def _load(shelf: Shelf, failed: Callable[[DunwuError], None] | None) -> No
         failed(error)
 
 
-def _add_status(app: FastAPI, shelf: Shelf) -> None:
+def _add_status(app: FastAPI, shelf: Shelf, counts: Metrics) -> None:
     @app.get("/health")
     async def health() -> Status:
         """Whether the server runs at all."""
@@ -95,6 +144,11 @@ def _add_status(app: FastAPI, shelf: Shelf) -> None:
         """Whether it answers now: 503 while models are read and while it closes."""
         shelf.require_open()
         return {"status": shelf.state}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counts, in Prometheus' text form."""
+        return Response(counts.text(shelf.stats()), media_type=CONTENT_TYPE)
 
 
 def _add_models(app: FastAPI, shelf: Shelf) -> None:
@@ -130,25 +184,42 @@ def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(asked: ChatRequest, http: HttpRequest) -> Response:
         """The next turn of a conversation. With `stream` as server-sent events, the last of which is `[DONE]`."""
-        model = await shelf.model(asked.model)
-        head, going = await unless_left(http, chat_completions.ask(asked, model))
+        talk = await chat_completions.ask(asked, await shelf.model(asked.model), visit_of(http.scope))
         if asked.stream:
-            return _streamed(chat_completions.chunks(head, going, asked, model))
-        return JSONResponse(await unless_left(http, chat_completions.whole(head, going, model)))
+            return _streamed(http, with_errors(chat_completions.chunks(talk)))
+        return JSONResponse(await chat_completions.whole(talk))
 
     @app.post("/v1/completions", response_model=Completion, responses=STREAM)
     async def complete(asked: CompletionRequest, http: HttpRequest) -> Response:
         """What follows a text. With `stream` as server-sent events, the last of which is `[DONE]`."""
-        model = await shelf.model(asked.model)
-        going = await unless_left(http, completions.ask(asked, model, most=settings.max_completions))
+        model, visit = await shelf.model(asked.model), visit_of(http.scope)
+        going = await completions.ask(asked, model, visit, most=settings.max_completions)
         if asked.stream:
-            return _streamed(completions.chunks(going))
-        return JSONResponse(await unless_left(http, completions.whole(going)))
+            return _streamed(http, with_errors(completions.chunks(going)))
+        return JSONResponse(await completions.whole(going))
 
 
-def _streamed(chunks: AsyncIterator[str]) -> Response:
+def _add_texts(app: FastAPI, shelf: Shelf) -> None:
+    @app.post("/v1/embeddings", response_model=Embeddings)
+    async def embed(asked: EmbeddingRequest, http: HttpRequest) -> Response:
+        """Vectors of texts, of length 1."""
+        return JSONResponse(await embeddings.embed(asked, await shelf.model(asked.model), visit_of(http.scope)))
+
+    @app.post("/tokenize")
+    async def tokenize(asked: TokenizeRequest) -> Tokenized:
+        """The tokens of a text or a conversation."""
+        return await tokens.tokenize(asked, await shelf.model(asked.model))
+
+    @app.post("/detokenize")
+    async def detokenize(asked: DetokenizeRequest) -> Detokenized:
+        """The text of tokens."""
+        return await tokens.detokenize(asked, await shelf.model(asked.model))
+
+
+def _streamed(http: HttpRequest, events: AsyncIterator[str]) -> Response:
+    visit_of(http.scope).streams = True
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(with_errors(chunks), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -163,14 +234,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def of_framework(http: HttpRequest, error: HTTPException) -> Response:
         return _of_status(http, error).response()
-
-    @app.exception_handler(ClientLeft)
-    async def of_silence(_: HttpRequest, error: ClientLeft) -> Response:
-        return Response(status_code=LEFT_STATUS)
-
-    @app.exception_handler(Exception)
-    async def of_nobody_knows_whom(_: HttpRequest, error: Exception) -> Response:
-        return ApiError(500, "the server made a mistake; its log says which", code="internal_error").response()
 
 
 def _refused(http: HttpRequest, error: RequestValidationError) -> ApiError:

@@ -1,106 +1,220 @@
 """`POST /v1/chat/completions`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from dunwu.infer.events import FinishEvent, Output, PromptEvent, TokenEvent, Usage
+from dunwu.chat.calls import CallDelta, CallParser, Piece, gathered
+from dunwu.chat.forms import CallForm, call_form, tool_constraint
+from dunwu.core.errors import RecipeError
+from dunwu.core.records import ToolCall
+from dunwu.infer.constrain import Constraint
+from dunwu.infer.events import FinishEvent, Output, TokenEvent, Usage
 from dunwu.infer.sequence import Request
 from dunwu.serve.answers import FINGERPRINT, Head, chat_logprobs, chunk_logprobs, ended, usage_object, usage_of
 from dunwu.serve.asking import constraint_of, require_room, sampling_params
 from dunwu.serve.conversation import messages_of, prompt_ids
+from dunwu.serve.errors import ApiError
 from dunwu.serve.models import ServedModel
-from dunwu.serve.objects import ChatChoice, ChatCompletion, ChatLogprobs, Delta, FinishReason
+from dunwu.serve.objects import (
+    AnswerMessage,
+    ChatChoice,
+    ChatCompletion,
+    ChatLogprobs,
+    Delta,
+    FinishReason,
+    FunctionDelta,
+    ToolCallDelta,
+    ToolCallObject,
+)
 from dunwu.serve.schemas import ChatRequest
 from dunwu.serve.streams import Asked, require_finished, sse
+from dunwu.serve.visit import Visit
+
+Tool = dict[str, Any]
 
 
-async def ask(asked: ChatRequest, model: ServedModel) -> tuple[Head, Asked]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """An answer under way. `form`: how this model writes calls of `tools`; None where there are none."""
+
+    head: Head
+    model: ServedModel
+    request: ChatRequest
+    asked: Asked
+    form: CallForm | None
+    tools: tuple[Tool, ...]
+
+    def parser(self) -> CallParser | None:
+        """Finds calls in one of the answers."""
+        return None if self.form is None else CallParser(self.form, self.tools)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one of `n` answers just said. `event`: the token that it came with, or the end; None for what ends before it."""
+
+    index: int
+    pieces: tuple[Piece, ...]
+    event: TokenEvent | FinishEvent
+    called: bool
+
+
+async def ask(request: ChatRequest, model: ServedModel, visit: Visit) -> Talk:
     """Begin the answer. Raises ApiError."""
-    ids = await prompt_ids(model, messages_of(asked.messages), settings=asked.chat_template_kwargs)
+    choice = request.tool_choice or ("auto" if request.tools else "none")
+    tools = () if choice == "none" else tuple(tool.model_dump(exclude_none=True) for tool in request.tools or ())
+    form = call_form(model.tokenizer) if choice != "none" else None
+    ids = await prompt_ids(model, messages_of(request.messages), tools=tools, settings=request.chat_template_kwargs)
     require_room(len(ids), model, param="messages")
     params = sampling_params(
-        asked,
+        request,
         model,
-        max_tokens=asked.max_completion_tokens or asked.max_tokens,
-        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
-        constraint=constraint_of(asked),
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        constraint=_constraint(request, tools, form),
     )
     head = Head.new("chatcmpl", model)
-    return head, await Asked.submit(model, [Request(id=head.id, prompt_ids=tuple(ids), params=params)])
+    asked = await Asked.submit(model, [Request(id=head.id, prompt_ids=tuple(ids), params=params)], visit)
+    return Talk(head=head, model=model, request=request, asked=asked, form=form, tools=tools)
 
 
-async def whole(head: Head, asked: Asked, model: ServedModel) -> ChatCompletion:
+def _constraint(request: ChatRequest, tools: tuple[Tool, ...], form: CallForm | None) -> Constraint | None:
+    """Calls that must come stand above the form of an answer; calls that may come and a form exclude each other."""
+    wanted = constraint_of(request)
+    if form is None:
+        return wanted
+    choice = request.tool_choice or "auto"
+    if wanted is not None and choice == "auto":
+        raise ApiError(
+            400,
+            "an answer that may call tools cannot be held to a form too; give tool_choice 'none' or 'required', or no "
+            "response_format",
+            param="response_format",
+            code="invalid_value",
+        )
+    named = choice if isinstance(choice, str) else choice.model_dump()
+    try:
+        return tool_constraint(tools, named, form, parallel=request.parallel_tool_calls is not False)
+    except RecipeError as error:
+        raise ApiError(400, str(error), param="tool_choice", code="invalid_value") from error
+
+
+async def whole(talk: Talk) -> ChatCompletion:
     """The answer in one piece."""
-    answers = await asked.answers()
+    answers = await talk.asked.answers()
     return {
-        "id": head.id,
+        "id": talk.head.id,
         "object": "chat.completion",
-        "created": head.created,
-        "model": head.model,
+        "created": talk.head.created,
+        "model": talk.head.model,
         "system_fingerprint": FINGERPRINT,
-        "choices": [_choice(model, output) for output in answers[0].outputs],
+        "choices": [_choice(talk, output) for output in answers[0].outputs],
         "usage": usage_of(answers),
     }
 
 
-def _choice(model: ServedModel, output: Output) -> ChatChoice:
+def _choice(talk: Talk, output: Output) -> ChatChoice:
+    text, calls = parsed(talk, output.text)
+    message: AnswerMessage = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
+    if calls:
+        message["tool_calls"] = [_call_object(call) for call in calls]
     return {
         "index": output.index,
-        "message": {"role": "assistant", "content": output.text, "refusal": None},
-        "logprobs": chat_logprobs(model.tokenizer, output) if output.logprobs else None,
-        "finish_reason": ended(output.finish_reason),
+        "message": message,
+        "logprobs": chat_logprobs(talk.model.tokenizer, output) if talk.request.logprobs else None,
+        "finish_reason": _ended(ended(output.finish_reason), bool(calls)),
     }
 
 
-async def chunks(head: Head, asked: Asked, request: ChatRequest, model: ServedModel) -> AsyncIterator[str]:
+def parsed(talk: Talk, text: str) -> tuple[str, tuple[ToolCall, ...]]:
+    """What an answer says, and the calls in it."""
+    parser = talk.parser()
+    return (text, ()) if parser is None else gathered([*parser.push(text), *parser.finish()])
+
+
+def _call_object(call: ToolCall) -> ToolCallObject:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _ended(reason: FinishReason, called: bool) -> FinishReason:
+    return "tool_calls" if called and reason == "stop" else reason
+
+
+async def spoken(talk: Talk) -> AsyncIterator[Said]:
+    """The answers as they are written, calls taken apart. Raises ApiError when one fails."""
+    parsers = [talk.parser() for _ in range(talk.request.n or 1)]
+    async for _, event in talk.asked:
+        if not isinstance(event, TokenEvent | FinishEvent):
+            continue
+        if isinstance(event, FinishEvent):
+            require_finished(event)
+        pieces, called = _pieces(parsers[event.index], event)
+        yield Said(index=event.index, pieces=pieces, event=event, called=called)
+
+
+def _pieces(parser: CallParser | None, event: TokenEvent | FinishEvent) -> tuple[tuple[Piece, ...], bool]:
+    if parser is None:
+        return (event.text,) if event.text else (), False
+    pieces = parser.push(event.text)
+    if isinstance(event, FinishEvent):
+        pieces += parser.finish()
+    return tuple(pieces), parser.calls > 0
+
+
+async def chunks(talk: Talk) -> AsyncIterator[str]:
     """The answer as server-sent events, but for the last."""
-    counts = bool(request.stream_options and request.stream_options.include_usage)
+    options = talk.request.stream_options
+    counts = bool(options and options.include_usage)
     usages: list[Usage] = []
-    writer = _ChunkWriter(head, counts)
-    for index in range(request.n or 1):
-        yield writer.chunk(index, {"role": "assistant", "content": "", "refusal": None})
-    async for _, event in asked:
-        match event:
-            case TokenEvent():
-                logprobs = chunk_logprobs(model.tokenizer, event)
-                if event.text or logprobs:
-                    yield writer.chunk(event.index, {"content": event.text}, logprobs)
-            case FinishEvent():
-                require_finished(event)
-                usages.append(event.usage)
-                if event.text:
-                    yield writer.chunk(event.index, {"content": event.text})
-                yield writer.chunk(event.index, {}, finish_reason=ended(event.reason))
-            case PromptEvent():
-                pass
+    for index in range(talk.request.n or 1):
+        yield _chunk(talk, index, {"role": "assistant", "content": "", "refusal": None}, counts=counts)
+    async for said in spoken(talk):
+        logprobs = chunk_logprobs(talk.model.tokenizer, said.event) if isinstance(said.event, TokenEvent) else None
+        for piece in said.pieces:
+            yield _chunk(talk, said.index, _delta(piece), logprobs, counts=counts)
+            logprobs = None
+        if logprobs:
+            yield _chunk(talk, said.index, {"content": ""}, logprobs, counts=counts)
+        if isinstance(said.event, FinishEvent):
+            usages.append(said.event.usage)
+            reason = _ended(ended(said.event.reason), said.called)
+            yield _chunk(talk, said.index, {}, finish_reason=reason, counts=counts)
     if counts:
-        yield writer.usage(usages)
+        yield sse({**_start(talk), "choices": [], "usage": usage_object([usages])})
 
 
-class _ChunkWriter:
-    """Chunks of one answer."""
+def _delta(piece: Piece) -> Delta:
+    if isinstance(piece, str):
+        return {"content": piece}
+    return {"tool_calls": [_call_delta(piece)]}
 
-    def __init__(self, head: Head, counts: bool) -> None:
-        self._head, self._counts = head, counts
 
-    def chunk(
-        self,
-        index: int,
-        delta: Delta,
-        logprobs: ChatLogprobs | None = None,
-        finish_reason: FinishReason | None = None,
-    ) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return sse({**self._start(), "choices": [choice], **({"usage": None} if self._counts else {})})
+def _call_delta(piece: CallDelta) -> ToolCallDelta:
+    if piece.id is None or piece.name is None:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
+    function: FunctionDelta = {"name": piece.name, "arguments": piece.arguments}
+    return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
 
-    def usage(self, usages: list[Usage]) -> str:
-        return sse({**self._start(), "choices": [], "usage": usage_object([usages])})
 
-    def _start(self) -> dict[str, Any]:
-        return {
-            "id": self._head.id,
-            "object": "chat.completion.chunk",
-            "created": self._head.created,
-            "model": self._head.model,
-            "system_fingerprint": FINGERPRINT,
-        }
+def _chunk(
+    talk: Talk,
+    index: int,
+    delta: Delta,
+    logprobs: ChatLogprobs | None = None,
+    finish_reason: FinishReason | None = None,
+    *,
+    counts: bool,
+) -> str:
+    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+    return sse({**_start(talk), "choices": [choice], **({"usage": None} if counts else {})})
+
+
+def _start(talk: Talk) -> Mapping[str, Any]:
+    return {
+        "id": talk.head.id,
+        "object": "chat.completion.chunk",
+        "created": talk.head.created,
+        "model": talk.head.model,
+        "system_fingerprint": FINGERPRINT,
+    }

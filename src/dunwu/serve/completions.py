@@ -1,6 +1,5 @@
 """`POST /v1/completions`: text goes on from text, without a template. `echo` with `logprobs` judges the prompt itself."""
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
@@ -9,24 +8,17 @@ from dunwu.infer.events import Answer, FinishEvent, Output, PromptEvent, PromptT
 from dunwu.infer.sampling import SamplingParams, Scored
 from dunwu.infer.sequence import Request
 from dunwu.serve.answers import FINGERPRINT, Head, finite, token_text, usage_object, usage_of
-from dunwu.serve.asking import LONG_CHARACTERS, constraint_of, require_room, sampling_params
-from dunwu.serve.errors import ApiError
+from dunwu.serve.asking import constraint_of, require_room, sampling_params
 from dunwu.serve.models import ServedModel
 from dunwu.serve.objects import Completion, TextChoice, TextLogprobs
+from dunwu.serve.prompts import Prompt, read_prompts
 from dunwu.serve.schemas import CompletionRequest
 from dunwu.serve.streams import Asked, require_finished, sse
+from dunwu.serve.visit import Visit
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.stream import StreamDecoder
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """Ids to go on from, and the text that they stand for."""
-
-    ids: tuple[int, ...]
-    text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +39,13 @@ class Continuation:
         return self.request.n or 1
 
 
-async def ask(request: CompletionRequest, model: ServedModel, *, most: int) -> Continuation:
+async def ask(request: CompletionRequest, model: ServedModel, visit: Visit, *, most: int) -> Continuation:
     """Begin the answer; `most`: completions that one request may ask for. Raises ApiError."""
-    prompts = await _prompts(request, model, most)
+    prompts = await read_prompts(
+        request.prompt, model, start=request.add_special_tokens is not False, most=most // (request.n or 1)
+    )
+    for prompt in prompts:
+        require_room(len(prompt.ids), model, param="prompt")
     judges = bool(request.echo) and request.logprobs is not None
     params = _params(request, model, judges)
     head = Head.new("cmpl", model)
@@ -61,7 +57,7 @@ async def ask(request: CompletionRequest, model: ServedModel, *, most: int) -> C
         model=model,
         request=request,
         prompts=prompts,
-        asked=await Asked.submit(model, requests),
+        asked=await Asked.submit(model, requests, visit),
         judges=judges,
         writes=request.max_tokens != 0,
     )
@@ -79,42 +75,6 @@ def _params(request: CompletionRequest, model: ServedModel, judges: bool) -> Sam
         constraint=constraint_of(request),
     )
     return dataclasses.replace(params, stop_ids=(), stop=()) if judges and wanted <= 1 else params
-
-
-async def _prompts(request: CompletionRequest, model: ServedModel, most: int) -> tuple[Prompt, ...]:
-    wanted = request.prompts
-    if not wanted:
-        raise ApiError(
-            400, "prompt=[] holds nothing; give a text, or the ids of one", param="prompt", code="invalid_value"
-        )
-    if len(wanted) * (request.n or 1) > most:
-        raise ApiError(
-            400,
-            f"{len(wanted)} prompts times n={request.n or 1} are more than the {most} completions of one request; send several",
-            param="prompt",
-            code="invalid_value",
-        )
-    size = sum(map(len, wanted))
-    read = [asyncio.to_thread(_read, one, request, model) for one in wanted] if size > LONG_CHARACTERS else None
-    prompts = await asyncio.gather(*read) if read else [_read(one, request, model) for one in wanted]
-    for prompt in prompts:
-        require_room(len(prompt.ids), model, param="prompt")
-    return tuple(prompts)
-
-
-def _read(wanted: str | list[int], request: CompletionRequest, model: ServedModel) -> Prompt:
-    tokenizer = model.tokenizer
-    if isinstance(wanted, str):
-        start = () if request.add_special_tokens is False else tokenizer.start_ids
-        return Prompt(ids=(*start, *tokenizer.encode(wanted)) or (tokenizer.eos_id,), text=wanted)
-    if wrong := next((number for number in wanted if number >= tokenizer.vocab_size), None):
-        raise ApiError(
-            400,
-            f"prompt has the id {wrong}, and the tokenizer's are 0 to {tokenizer.vocab_size - 1}",
-            param="prompt",
-            code="invalid_value",
-        )
-    return Prompt(ids=tuple(wanted) or (tokenizer.eos_id,), text=tokenizer.decode(wanted) if request.echo else "")
 
 
 async def whole(going: Continuation) -> Completion:

@@ -1,18 +1,24 @@
 """The shelf of models: which there are, which are in memory, and whether the server takes requests."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from dunwu.core.devices import pick_device, pick_dtype
 from dunwu.core.errors import BusyError, DataError, DunwuError, MissingExtraError, ModelError, RecipeError
 from dunwu.infer.async_engine import AsyncEngine, EventStream
 from dunwu.infer.constrain import Constraint, Grammars
-from dunwu.infer.engine import Engine
+from dunwu.infer.engine import Engine, EngineStats
 from dunwu.infer.sequence import Request
 from dunwu.model.count import parameters
 from dunwu.model.hub import load_model
@@ -66,7 +72,7 @@ class ServedModel:
         self.id, self.source, self.tokenizer = source.id, source, tokenizer
         self.context_length = engine.context_length
         self.parameters = parameters(engine.model.config)
-        self.vocab_size = engine.model.config.vocab_size
+        self.hidden_size = engine.model.config.hidden_size
         self.engine = AsyncEngine(engine, max_waiting=max_waiting)
         self._grammars = grammars
         self._compiling = asyncio.Semaphore(1)
@@ -77,17 +83,16 @@ class ServedModel:
         return self.tokenizer.chat_template is not None
 
     async def submit(self, request: Request) -> EventStream:
-        """Queue a request. Raises ApiError for what can't be answered: 400, or 503 while closing."""
-        try:
+        """Queue a request. Raises ApiError for what can't be answered: 400, 429 when too much waits, 503 while closing."""
+        with _as_api_errors():
             if request.params.constraint is not None:
                 await self.compile(request.params.constraint)
             return await self.engine.submit(request)
-        except (RecipeError, DataError, MissingExtraError) as error:
-            raise ApiError(400, str(error), code="invalid_value") from error
-        except BusyError as error:
-            raise ApiError(429, str(error), code="queue_full", retry_after_s=RETRY_AFTER_S) from error
-        except ModelError as error:
-            raise not_ready(str(error)) from error
+
+    async def embed(self, prompts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """A vector of length 1 for each prompt, [P, D]. Raises ApiError."""
+        with _as_api_errors():
+            return (await self.engine.embed(prompts)).numpy()
 
     async def compile(self, constraint: Constraint) -> None:
         """Read a grammar beside the event loop and the engine, one at a time; the engine then finds it read."""
@@ -95,6 +100,18 @@ class ServedModel:
             raise MissingExtraError("llguidance", "constrained", "constrained output")
         async with self._compiling:
             await asyncio.to_thread(self._grammars.matcher, constraint)
+
+
+@contextlib.contextmanager
+def _as_api_errors() -> Generator[None]:
+    try:
+        yield
+    except (RecipeError, DataError, MissingExtraError) as error:
+        raise ApiError(400, str(error), code="invalid_value") from error
+    except BusyError as error:
+        raise ApiError(429, str(error), code="queue_full", retry_after_s=RETRY_AFTER_S) from error
+    except ModelError as error:
+        raise not_ready(str(error)) from error
 
 
 def load_served_model(source: ModelSource, options: EngineOptions) -> ServedModel:
@@ -138,6 +155,15 @@ class Shelf:
     def loaded(self) -> list[ServedModel]:
         """Those in memory."""
         return list(self._loaded.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether an engine takes nothing more."""
+        return any(model.engine.full for model in self.loaded)
+
+    def stats(self) -> EngineStats | None:
+        """What all engines count, summed; None before the first is there."""
+        return functools.reduce(_sum, (model.engine.stats for model in self.loaded)) if self.loaded else None
 
     def source(self, model_id: str) -> ModelSource:
         """Raises ApiError 404 for a name that is not offered."""
@@ -190,3 +216,13 @@ class Shelf:
             if source.id not in self._loaded:
                 self._loaded[source.id] = await asyncio.to_thread(self._load, source)
             return self._loaded[source.id]
+
+
+def _sum(one: EngineStats, other: EngineStats) -> EngineStats:
+    finished = Counter(one.finished) + Counter(other.finished)
+    counts = {
+        each.name: getattr(one, each.name) + getattr(other, each.name)
+        for each in dataclasses.fields(EngineStats)
+        if each.name != "finished"
+    }
+    return EngineStats(**counts, finished=finished)

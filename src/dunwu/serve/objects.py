@@ -195,3 +195,43 @@ class Status(TypedDict):
     """`loading`, `ready` or `draining`."""
 
     status: str
+
+
+class Tokenized(TypedDict):
+    """`token_strs` and `token_bytes` on demand: each token for eyes, and as it is."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+    token_bytes: NotRequired[list[list[int]]]
+
+
+class Detokenized(TypedDict):
+    """The text."""
+
+    prompt: str
+
+
+class Embedding(TypedDict):
+    """`embedding`: numbers, or their float32, little-endian, in base64."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(TypedDict):
+    """Tokens that were read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(TypedDict):
+    """The answer to `POST /v1/embeddings`."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage

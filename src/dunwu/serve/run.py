@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
 from collections.abc import Generator
 
 import uvicorn
+from fastapi import FastAPI
 
 from dunwu.core.errors import DunwuError, RecipeError
 from dunwu.serve.app import create_app
+from dunwu.serve.connection import bounded_connection
+from dunwu.serve.logs import Log
 from dunwu.serve.models import Shelf
 from dunwu.serve.settings import ServeSettings
 
@@ -44,6 +48,20 @@ def bind(settings: ServeSettings) -> socket.socket:
     return listener
 
 
+def uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """How the application is run: our own log of requests, connections that do not wait for ever, no web sockets."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        http=bounded_connection(),
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, math.ceil(settings.drain_timeout_s)),
+    )
+
+
 class _Server(uvicorn.Server):
     """Uvicorn, but signals are ours: it would end with the signal's own exit code."""
 
@@ -59,15 +77,9 @@ async def _serve(shelf: Shelf, settings: ServeSettings, listener: socket.socket)
         errors.append(error)
         server.should_exit = True
 
-    config = uvicorn.Config(
-        create_app(shelf, settings, failed=failed),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
-        lifespan="on",
-    )
-    server = _Server(config)
+    log = Log(prompts=settings.log_prompts)
+    server = _Server(uvicorn_config(create_app(shelf, settings, log=log, failed=failed), settings))
+    log.take_over("uvicorn")
     watch = asyncio.create_task(_say_when_ready(shelf, listener))
     with _signals(shelf, server):
         await server.serve(sockets=[listener])

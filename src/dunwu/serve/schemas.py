@@ -7,7 +7,7 @@ refused with a reason, never ignored.
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,11 +17,13 @@ from dunwu.infer.sampling import MOST_BIAS, MOST_LOGPROBS
 MOST_CHOICES = 128  # OpenAI's limit of n
 MOST_STOPS = 16
 MOST_TOOLS = 128  # OpenAI's limit
+MOST_MESSAGES = 4096
 MOST_TOKENS = 1 << 24
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Ids = list[Annotated[int, Field(ge=0, lt=1 << 31)]]
 Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+ModelId = Annotated[str, Field(min_length=1, max_length=512, description="An id of `/v1/models`.")]
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
@@ -195,7 +197,7 @@ class Harmless(Strict):
 class Sampling(Harmless):
     """How the answer is chosen and where it ends; the same for chats and for plain text."""
 
-    model: Annotated[str, Field(min_length=1, max_length=512, description="An id of `/v1/models`.")]
+    model: ModelId
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -245,7 +247,7 @@ class Sampling(Harmless):
 class ChatRequest(Sampling):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     logprobs: bool | None = None
@@ -305,13 +307,47 @@ class CompletionRequest(Sampling):
             raise ValueError("stream_options needs stream=true")
         return self
 
-    @property
-    def prompts(self) -> list[str] | list[list[int]]:
-        """One or many, as a list. Raises ValueError when there is none."""
-        match self.prompt:
-            case str() as text:
-                return [text]
-            case [int(), *_] as ids:
-                return [ids]  # type: ignore[list-item]
-            case several:
-                return several  # type: ignore[return-value]
+
+def listed(prompt: Prompt) -> list[str] | list[list[int]]:
+    """One or many, as a list."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if prompt and isinstance(prompt[0], int):
+        return [cast("list[int]", prompt)]
+    return cast("list[str] | list[list[int]]", prompt)
+
+
+class EmbeddingRequest(Harmless):
+    """`POST /v1/embeddings`."""
+
+    model: ModelId
+    input: Prompt
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    add_special_tokens: bool | None = None
+
+
+class TokenizeRequest(Strict):
+    """`POST /tokenize`: a text, or a conversation as the model's template writes it."""
+
+    model: ModelId
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _require_one(self) -> "TokenizeRequest":
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self
+
+
+class DetokenizeRequest(Strict):
+    """`POST /detokenize`."""
+
+    model: ModelId
+    tokens: Ids
+    skip_special_tokens: bool | None = None

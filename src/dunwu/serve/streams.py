@@ -2,34 +2,29 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any, TypeVar
-
-from fastapi import Request as HttpRequest
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 from dunwu.infer.async_engine import EventStream
-from dunwu.infer.events import Answer, Event, FinishEvent, answer
+from dunwu.infer.events import Answer, Event, FinishEvent, TokenEvent, answer
 from dunwu.infer.sequence import Request
 from dunwu.serve.errors import ApiError
 from dunwu.serve.models import ServedModel
+from dunwu.serve.visit import Visit
 
-T = TypeVar("T")
 DONE = "data: [DONE]\n\n"
-LEFT_STATUS = 499  # nginx's, for the log: nobody reads it
-
-
-class ClientLeft(Exception):  # noqa: N818 (nothing went wrong)
-    """Whoever asked is gone."""
 
 
 class Asked:
-    """One or more requests of one client. Iterating gives (which request, event); leaving early cancels them."""
+    """One or more requests of one client. Iterating gives (which request, event); leaving early cancels them. The client's
+    visit counts what is read and written."""
 
-    def __init__(self, streams: Sequence[EventStream]) -> None:
+    def __init__(self, streams: Sequence[EventStream], visit: Visit) -> None:
         self._streams = list(streams)
+        self._visit = visit
 
     @classmethod
-    async def submit(cls, model: ServedModel, requests: Sequence[Request]) -> "Asked":
+    async def submit(cls, model: ServedModel, requests: Sequence[Request], visit: Visit) -> "Asked":
         """Queue all of them, or none. Raises ApiError."""
         streams: list[EventStream] = []
         try:
@@ -39,16 +34,17 @@ class Asked:
             for stream in streams:
                 await stream.aclose()
             raise
-        return cls(streams)
+        visit.read(sum(len(request.prompt_ids) for request in requests), model=model.id)
+        return cls(streams, visit)
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
         try:
-            if len(self._streams) == 1:
-                async for event in self._streams[0]:
-                    yield 0, event
-            else:
-                async for pair in self._merged():
-                    yield pair
+            async for place, event in self._single() if len(self._streams) == 1 else self._merged():
+                if isinstance(event, TokenEvent):
+                    self._visit.wrote()
+                elif isinstance(event, FinishEvent) and event.index == 0:
+                    self._visit.read(0, cached_tokens=event.usage.cached_tokens)
+                yield place, event
         finally:
             await self.aclose()
 
@@ -65,6 +61,10 @@ class Asked:
         """Cancel what still runs."""
         for stream in self._streams:
             await stream.aclose()
+
+    async def _single(self) -> AsyncIterator[tuple[int, Event]]:
+        async for event in self._streams[0]:
+            yield 0, event
 
     async def _merged(self) -> AsyncIterator[tuple[int, Event]]:
         queue: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
@@ -94,27 +94,6 @@ def require_finished(event: FinishEvent) -> None:
         raise ApiError(500, event.error or "the model failed", code="model_failed")
     if event.reason == "cancelled":
         raise ApiError(503, "the server closed before the answer was whole; ask again", code="cancelled")
-
-
-async def unless_left(http: HttpRequest, work: Awaitable[T]) -> T:
-    """The result of `work`; when the client goes away first, `work` is cancelled and ClientLeft raised."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_gone(http))
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientLeft
-    finally:
-        watch.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-
-
-async def _gone(http: HttpRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
 
 
 def sse(data: Mapping[str, Any]) -> str:
