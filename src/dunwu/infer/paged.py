@@ -41,7 +41,7 @@ class PagedCache:
         self.spans = spans
         ranges = [torch.arange(span.start, span.end, device=device) for span in spans]
         self._positions_1N = torch.cat(ranges)[None]
-        self._slots_N = torch.cat([slots_of(_tail(span.runs, span.count), device) for span in spans])
+        self._slots_N = torch.cat([slots_of(tail(span.runs, span.count), device) for span in spans])
         self.reach = torch.cat([torch.full_like(one, span.end) for one, span in zip(ranges, spans, strict=True)])[None]
 
     def append(self, layer: int, k_1KNC: Tensor, v_1KNC: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class PagedCache:
         return [(block * self.block_size, (block + 1) * self.block_size) for block in blocks]
 
 
-def _tail(runs: Sequence[Run], tokens: int) -> list[Run]:
+def tail(runs: Sequence[Run], tokens: int) -> list[Run]:
     """The last `tokens` slots of the runs."""
     kept: list[Run] = []
     for start, end in reversed(runs):

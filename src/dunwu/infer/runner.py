@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dunwu.core.devices import products_of_few_rows
+from dunwu.infer.fewrows import FewRows
 from dunwu.infer.paged import PagedCache
 from dunwu.infer.scheduler import Work
 from dunwu.model.cache import Span
 from dunwu.model.decoder import Decoder
+from dunwu.model.native.library import MOST_ROWS, native
+from dunwu.model.native.pages import keep_together
 
 FEW_ROWS = 4
 SMALL_MATRIX = 1 << 17
@@ -26,8 +29,12 @@ class Runner:
 
     def __init__(self, model: Decoder, cache: PagedCache) -> None:
         self.model, self.cache = model, cache
+        self._kernels = few_rows(model, cache)
         self._small = model.config.hidden_size * model.config.intermediate_size < SMALL_MATRIX
-        lay_out_for_few_rows(model)
+        if self._kernels is None:
+            lay_out_for_few_rows(model)
+        else:
+            keep_together(model)
 
     @torch.inference_mode()
     def run(self, work: Sequence[Work]) -> Tensor:
@@ -41,6 +48,8 @@ class Runner:
             end = one.start + one.count
             spans.append(Span(len(ids), one.start, one.count, self.cache.runs(table.blocks, end)))
             ids += one.sequence.ids[one.start : end]
+        if self._kernels is not None and len(ids) <= MOST_ROWS:
+            return self._kernels.run(ids, spans)
         self.cache.begin(spans)
         ids_1N = torch.tensor([ids], device=self.model.head_weight.device)
         with self._products(len(ids)):
@@ -50,11 +59,21 @@ class Runner:
     @torch.inference_mode()
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """Logits `[R, V]`."""
+        if self._kernels is not None and len(hidden_RD) <= MOST_ROWS:
+            return self._kernels.logits(hidden_RD)
         with self._products(len(hidden_RD)):
             return self.model.logits(hidden_RD)
 
     def _products(self, rows: int) -> AbstractContextManager[None]:
         return products_of_few_rows() if self._small and rows < FEW_ROWS else contextlib.nullcontext()
+
+
+def few_rows(model: Decoder, cache: PagedCache) -> FewRows | None:
+    """The kernels for this model, where there are any: for float32 on a CPU."""
+    head = model.head_weight
+    if not head.is_cpu or head.dtype != torch.float32 or (kernels := native()) is None:
+        return None
+    return FewRows(kernels, model, cache)
 
 
 def lay_out_for_few_rows(model: Decoder) -> None:

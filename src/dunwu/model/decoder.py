@@ -39,8 +39,15 @@ class Block(nn.Module):
         self.mlp_output_norm = new_norm(config) if after else nn.Identity()
 
     def forward(self, x_BTD: Tensor, reading: Reading, layer: int) -> Tensor:
+        return self.feed(self.attend(x_BTD, reading, layer))
+
+    def attend(self, x_BTD: Tensor, reading: Reading, layer: int) -> Tensor:
+        """The stream after attention."""
         attended_BTD = self.self_attn(self.input_layernorm(x_BTD), reading, layer)
-        x_BTD = x_BTD + self.attention_output_norm(attended_BTD)
+        return x_BTD + self.attention_output_norm(attended_BTD)
+
+    def feed(self, x_BTD: Tensor) -> Tensor:
+        """The stream after the MLP."""
         return x_BTD + self.mlp_output_norm(self.mlp(self.post_attention_layernorm(x_BTD)))
 
 
@@ -79,9 +86,19 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `[..., V]` of hidden states `[..., D]`."""
-        logits = F.linear(hidden, self.head_weight)
+        return self.capped(F.linear(hidden, self.head_weight))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits within the model's soft cap, where it has one (arXiv:2408.00118)."""
         cap = self.config.logits_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings `[..., D]` of ids."""
+        x = self.model.embed_tokens(ids)
+        if self.config.embedding_scale != 1.0:
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)  # rounded as the weights are
+        return x
 
     def forward(
         self,
@@ -96,9 +113,7 @@ class Decoder(nn.Module):
         Causal; with `document_BT` also blind across documents of a row. With a cache the new columns are appended to it, and
         `document_BT` is not looked at.
         """
-        x_BTD = self.model.embed_tokens(ids_BT)
-        if self.config.embedding_scale != 1.0:
-            x_BTD = x_BTD * torch.tensor(self.config.embedding_scale, dtype=x_BTD.dtype)  # rounded as the weights are
+        x_BTD = self.embed(ids_BT)
         reading = Reading(x_BTD, self.config, positions_BT, document_BT, cache)
         if self.config.positions == "learned":
             if positions_BT is None:

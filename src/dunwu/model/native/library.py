@@ -1,0 +1,180 @@
+"""The library of `step.c`: its records and functions as Python calls them.
+
+Shapes: `R` rows, `I` inputs, `O` outputs of a matrix.
+"""
+
+import ctypes
+import functools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dunwu.core.errors import DunwuError
+from dunwu.model.native.compiling import library
+
+SWITCH = "DUNWU_KERNELS"
+"""An environment variable: `off` never uses the kernels."""
+MOST_ROWS = 64
+"""With more rows torch's own products are at least as fast."""
+FLOAT32, INT8, INT4 = 0, 1, 2
+RMS_NORM, LAYER_NORM = 1, 2
+ATTENTION, MLP = 0, 1
+STILL, HALVES, PAIRS = 0, 1, 2
+ACTIVATIONS: Mapping[str, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
+
+_log = logging.getLogger(__name__)
+_i64, _pointer, _float = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+
+
+class Matrix(ctypes.Structure):
+    """`Matrix` of products.h."""
+
+    _fields_ = (
+        ("weights", _pointer),
+        ("scales", _pointer),
+        ("bias", _pointer),
+        ("outputs", _i64),
+        ("inputs", _i64),
+        ("group", _i64),
+        ("kind", _i64),
+    )
+
+
+class Norm(ctypes.Structure):
+    """`Norm` of step.c."""
+
+    _fields_ = (("weight", _pointer), ("bias", _pointer), ("kind", _i64), ("offset", _float), ("eps", _float))
+
+
+class Part(ctypes.Structure):
+    """`Part` of step.c."""
+
+    _fields_ = (
+        ("kind", _i64),
+        ("before", Norm),
+        ("after", Norm),
+        ("first", Matrix * 3),
+        ("last", Matrix),
+        ("q_norm", Norm),
+        ("k_norm", Norm),
+        ("sinks", _pointer),
+        ("keys", _pointer),
+        ("values", _pointer),
+        ("key_scales", _pointer),
+        ("value_scales", _pointer),
+        ("norm_all", _i64),
+        ("turns", _i64),
+        ("table", _i64),
+        ("window", _i64),
+        ("scale", _float),
+        ("cap", _float),
+        ("activation", _i64),
+    )
+
+
+class Step(ctypes.Structure):
+    """`Step` of step.c."""
+
+    _fields_ = (
+        ("rows", _i64),
+        ("width", _i64),
+        ("heads", _i64),
+        ("kv_heads", _i64),
+        ("head_dim", _i64),
+        ("turned", _i64),
+        ("slots", _i64),
+        ("cache_bytes", _i64),
+        ("chunked", _i64),
+        ("x", _pointer),
+        ("cos", _pointer * 2),
+        ("sin", _pointer * 2),
+        ("slot", _pointer),
+        ("seen", _pointer),
+        ("first_run", _pointer),
+        ("run_count", _pointer),
+        ("runs", _pointer),
+        ("scratch", _pointer),
+        ("taken", _pointer),
+        ("parts", _pointer),
+        ("part_count", _i64),
+        ("threads", _i64),
+        ("wide", _i64),
+    )
+
+
+class Chain:
+    """Parts that follow one another, with the counters from which threads take their work."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = (Part * len(parts))(*parts)
+        self.taken = np.zeros(3 * len(parts), dtype=np.int32)
+
+
+class Library:
+    """The loaded library. Its functions let other threads of Python run meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._step = self._library.dunwu_step
+        self._product = self._library.dunwu_product
+        self._scratch = self._library.dunwu_scratch_floats
+        self._step.argtypes, self._step.restype = [ctypes.POINTER(Step)], None
+        self._product.argtypes = [ctypes.POINTER(Matrix), _pointer, _i64, _i64, _pointer, _i64]
+        self._product.restype = None
+        self._scratch.argtypes, self._scratch.restype = [_i64] * 4, _i64
+        team = _team_of_torch()
+        if team is not None:
+            self._library.dunwu_use_team.argtypes = [_pointer] * 3
+            self._library.dunwu_use_team(*(ctypes.cast(function, _pointer) for function in team))
+
+    def step(self, step: Step, chain: "Chain") -> None:
+        """Take `x` through the parts, in place."""
+        chain.taken.fill(0)
+        step.parts, step.part_count = ctypes.addressof(chain.parts), len(chain.parts)
+        step.taken = chain.taken.ctypes.data
+        self._step(step)
+
+    def scratch_floats(self, rows: int, width: int, wide: int, threads: int) -> int:
+        """How many floats of scratch a step needs."""
+        return self._scratch(rows, width, wide, threads)
+
+    def product(self, matrix: Matrix, x: Tensor) -> Tensor:
+        """`x` [..., I] times the matrix, [..., O]; float32."""
+        x = x.contiguous()
+        out = torch.empty(*x.shape[:-1], matrix.outputs)
+        rows = x.numel() // matrix.inputs
+        self._product(matrix, x.data_ptr(), matrix.inputs, rows, out.data_ptr(), torch.get_num_threads())
+        return out
+
+
+@functools.cache
+def _loaded() -> Library | None:
+    try:
+        return Library(library())
+    except (DunwuError, OSError) as error:
+        _log.warning("Decoding goes through torch alone, which is slower: %s", error)
+        return None
+
+
+def native() -> Library | None:
+    """The kernels, compiled at the first call; None, with the reason logged once, where they can't be had or are off."""
+    return None if os.environ.get(SWITCH, "").lower() in ("off", "0", "no") else _loaded()
+
+
+def _team_of_torch() -> tuple[Any, Any, Any] | None:
+    """The functions of GNU's OpenMP in the copy that torch has loaded; None where torch has another."""
+    try:
+        mapped = Path("/proc/self/maps").read_text()
+    except OSError:
+        return None
+    for path in {line.split(maxsplit=5)[5] for line in mapped.splitlines() if "libgomp" in line}:
+        if "torch" in path:
+            found = ctypes.CDLL(path)
+            return found.GOMP_parallel, found.omp_get_num_threads, found.omp_get_thread_num
+    return None

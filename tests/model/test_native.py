@@ -1,0 +1,137 @@
+"""The kernels in C: each equals the plain formula; the library is made once, and made anew when it was damaged."""
+
+import math
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from dunwu.core.errors import ModelError
+from dunwu.model.native import compiling, library
+from dunwu.model.native.library import FLOAT32, Matrix, native
+from dunwu.model.native.pages import LARGE, keep_together, on_large_pages
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "dunwu" / "kernels"
+
+
+@needs_compiler
+@settings(max_examples=60, deadline=None)
+@given(
+    outputs=st.integers(1, 130),
+    inputs=st.integers(1, 200),
+    rows=st.integers(1, 35),
+    biased=st.booleans(),
+    threads=st.integers(1, 3),
+)
+def test_a_product_is_the_plain_one(outputs, inputs, rows, biased, threads):
+    kernels = native()
+    assert kernels is not None
+    generator = torch.Generator().manual_seed(outputs * 1000 + inputs)
+    weight, x = (torch.randn(size, inputs, generator=generator) for size in (outputs, rows))
+    bias = torch.randn(outputs, generator=generator) if biased else None
+    matrix = Matrix(
+        weights=weight.data_ptr(),
+        bias=0 if bias is None else bias.data_ptr(),
+        outputs=outputs,
+        inputs=inputs,
+        group=inputs,
+        kind=FLOAT32,
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = kernels.product(matrix, x)
+    finally:
+        torch.set_num_threads(before)
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    torch.testing.assert_close(found.double(), exact, atol=1e-5 * math.sqrt(inputs), rtol=1e-5)
+
+
+def test_off_by_the_environment(monkeypatch):
+    monkeypatch.setenv(library.SWITCH, "off")
+    assert native() is None
+
+
+def test_without_a_compiler_the_reason_is_logged_and_torch_serves(monkeypatch, own_cache, caplog):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(library, "native", library.native)
+    library._loaded.cache_clear()
+    try:
+        assert native() is None
+        assert native() is None
+    finally:
+        library._loaded.cache_clear()
+    assert len([record for record in caplog.records if "no C compiler" in record.getMessage()]) == 1
+
+
+@needs_compiler
+def test_a_compiler_that_fails_says_why(monkeypatch, own_cache, tmp_path):
+    script = tmp_path / "cc"
+    script.write_text("#!/bin/sh\necho 'the disk ate it' >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    with pytest.raises(ModelError, match="the disk ate it"):
+        compiling.library()
+    assert not list(own_cache.iterdir())
+
+
+@needs_compiler
+def test_the_library_is_kept_and_a_damaged_one_is_made_anew(own_cache, monkeypatch):
+    path = compiling.library()
+    assert own_cache.stat().st_mode & 0o777 == 0o700
+    whole = path.read_bytes()
+    monkeypatch.setattr(compiling, "_compiled", lambda: pytest.fail("compiled again"))
+    assert compiling.library() == path
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache.parent.parent))
+    monkeypatch.setattr(compiling, "_compiled", lambda: whole)
+    for damaged in (whole[:1000], whole[:-1] + b"?", b""):
+        path.write_bytes(damaged)
+        assert compiling.library().read_bytes() == whole
+
+
+def _compile(folder: str) -> bytes:
+    os.environ["XDG_CACHE_HOME"] = folder
+    return compiling.library().read_bytes()
+
+
+@needs_compiler
+def test_two_that_compile_at_the_same_time_both_get_a_whole_library(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        one, other = pool.map(_compile, [str(tmp_path)] * 2)
+    assert one == other
+    assert not [path for path in (tmp_path / "dunwu" / "kernels").iterdir() if path.suffix != ".so"]
+
+
+def test_large_pages_hold_what_is_put_there():
+    tensor = on_large_pages((3, 5), torch.int8)
+    tensor.copy_(torch.arange(15).view(3, 5))
+    assert tensor.tolist() == torch.arange(15).view(3, 5).tolist()
+    assert tensor.data_ptr() % LARGE == 0
+
+
+def test_weights_kept_together_stay_what_they_were_and_learn():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(700, 900), torch.nn.Linear(900, 33))
+    model.register_parameter("again", model[0].weight)
+    x = torch.randn(4, 700)
+    expected, optimizer = model(x), torch.optim.SGD(model.parameters(), lr=0.1)
+    keep_together(model)
+    assert model[0].weight.data_ptr() % LARGE == 0
+    torch.testing.assert_close(model(x), expected)
+    model(x).square().sum().backward()
+    before = model[1].weight.clone()
+    optimizer.step()
+    assert not torch.equal(model[1].weight, before)
