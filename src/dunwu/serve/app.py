@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from dunwu import __version__
 from dunwu.core.errors import DunwuError
-from dunwu.serve import chat_completions, completions, embeddings, tokens
+from dunwu.serve import chat_completions, completions, embeddings, responses, tokens
 from dunwu.serve.complaints import refusal
 from dunwu.serve.doors import LOOPBACK_NAMES
 from dunwu.serve.errors import ApiError, ErrorBody
@@ -21,6 +21,7 @@ from dunwu.serve.guard import Guard
 from dunwu.serve.keys import Keyring
 from dunwu.serve.limits import Gate, Limits
 from dunwu.serve.logs import Log
+from dunwu.serve.memory import Memory
 from dunwu.serve.metrics import CONTENT_TYPE, Metrics
 from dunwu.serve.models import ModelSource, Shelf
 from dunwu.serve.objects import (
@@ -28,12 +29,15 @@ from dunwu.serve.objects import (
     Completion,
     Detokenized,
     Embeddings,
+    Forgotten,
     ModelList,
     ModelObject,
+    ResponseObject,
     Status,
     Tokenized,
 )
 from dunwu.serve.page import mount_page
+from dunwu.serve.response_schemas import ResponseRequest
 from dunwu.serve.schemas import ChatRequest, CompletionRequest, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 from dunwu.serve.settings import ServeSettings
 from dunwu.serve.streams import with_errors
@@ -96,6 +100,7 @@ def create_app(
     _add_status(app, shelf, guard.metrics)
     _add_models(app, shelf)
     _add_generation(app, shelf, settings)
+    _add_responses(app, shelf)
     _add_texts(app, shelf)
     mount_page(app)
     guard.stand_before(app)
@@ -197,6 +202,29 @@ def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None
         if asked.stream:
             return _streamed(http, with_errors(completions.chunks(going)))
         return JSONResponse(await completions.whole(going))
+
+
+def _add_responses(app: FastAPI, shelf: Shelf) -> None:
+    memory = Memory()
+
+    @app.post("/v1/responses", response_model=ResponseObject, responses=STREAM)
+    async def respond(asked: ResponseRequest, http: HttpRequest) -> Response:
+        """The next turn of a conversation, in OpenAI's newer form. With `stream` as server-sent events, each with its name."""
+        going = await responses.ask(asked, await shelf.model(asked.model), visit_of(http.scope), memory)
+        if asked.stream:
+            return _streamed(http, responses.events(going))
+        return JSONResponse(await responses.whole(going))
+
+    @app.get("/v1/responses/{response_id}", response_model=ResponseObject)
+    async def response(response_id: str, http: HttpRequest) -> Response:
+        """An answer that this server still remembers."""
+        return JSONResponse(memory.get(response_id, visit_of(http.scope).key).response)
+
+    @app.delete("/v1/responses/{response_id}")
+    async def forget(response_id: str, http: HttpRequest) -> Forgotten:
+        """Forget an answer."""
+        memory.forget(response_id, visit_of(http.scope).key)
+        return {"id": response_id, "object": "response.deleted", "deleted": True}
 
 
 def _add_texts(app: FastAPI, shelf: Shelf) -> None:

@@ -1,11 +1,8 @@
 """Answers in OpenAI's form, as they are sent."""
 
-from typing import (
-    Literal,
-    NotRequired,  # pydantic reads no other TypedDict before Python 3.12
-)
+from typing import Any, Literal, NotRequired
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -235,3 +232,41 @@ class Embeddings(TypedDict):
     data: list[Embedding]
     model: str
     usage: EmbeddingUsage
+
+
+class ResponseObject(TypedDict):
+    """The answer to `POST /v1/responses`. `output`: messages and calls of functions, in the order in which they were written."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    error: dict[str, str] | None
+    incomplete_details: dict[str, str] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    reasoning: dict[str, None]
+    store: bool
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: str | dict[str, str]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float
+    truncation: Literal["disabled"]
+    usage: dict[str, Any] | None
+    user: str | None
+    metadata: dict[str, Any]
+
+
+class Forgotten(TypedDict):
+    """The answer to `DELETE /v1/responses/ID`."""
+
+    id: str
+    object: Literal["response.deleted"]
+    deleted: bool

@@ -28,20 +28,22 @@ ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 class Strict(BaseModel):
-    """No guessing of types, no NaN, no unknown fields."""
+    """No guessing of types, no NaN, no unknown fields but those that are null."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _require_known(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
         known = [field.alias or name for name, field in cls.model_fields.items()]
-        for name in data if isinstance(data, Mapping) else ():
-            if name not in known:
+        for name, value in data.items():
+            if name not in known and value is not None:
                 near = difflib.get_close_matches(str(name), known, n=1)
                 remedy = f"did you mean {near[0]}?" if near else "leave it out"
                 raise PydanticCustomError("unknown_field", "{remedy}", {"field": str(name)[:80], "remedy": remedy})
-        return data
+        return {name: value for name, value in data.items() if name in known}
 
 
 class TextPart(Strict):
