@@ -99,9 +99,8 @@ class Visit:
 def visit(chromium: Chromium, served: tuple[str, Fake], fake: Fake) -> Iterator[object]:
     """Opens windows; at the end each must have kept to this host and to its policy."""
     visits: list[Visit] = []
-    url = served[0]
 
-    def open_page(**options: object) -> Visit:
+    def open_page(url: str = served[0], **options: object) -> Visit:
         settings = {"viewport": {"width": 1200, "height": 800}, "locale": "en-GB"} | options
         context = browser.new_context(**settings)  # type: ignore[arg-type]
         context.set_default_timeout(WAIT_MS)

@@ -25,13 +25,14 @@ CONTINUATION = " and on it goes."
 
 @dataclass(kw_only=True)
 class Reply:
-    """What comes. After `hold_after` tokens it waits until the test lets it go on; after `break_after` the line goes dead."""
+    """What comes; with `halves` each character beyond ASCII in two tokens. After `hold_after` tokens it waits until the test lets it go on; after `break_after` the line goes dead."""
 
     text: str = "Yes."
     hold_after: int | None = None
     break_after: int | None = None
     finish: str = "stop"
     pause_s: float = 0.0
+    halves: bool = False
     status: int = 200
     error: dict[str, Any] = field(default_factory=dict)
     retry_after_s: int | None = None
@@ -70,20 +71,44 @@ def alternatives(token: str, place: int, n: int) -> list[tuple[str, float]]:
     return sorted([(token, own), *others], key=lambda pair: -pair[1])[:n]
 
 
-def _described(token: str, lp: float) -> dict[str, Any]:
-    return {"token": token, "logprob": lp, "bytes": list(token.encode())}
+def _pieces(reply: Reply) -> list[tuple[str, bytes]]:
+    """What each token adds to the text, and its bytes."""
+    pieces = []
+    for token in cut(reply.text):
+        raw = token.encode()
+        if reply.halves and not token.isascii():
+            pieces += [("", raw[:1]), (token, raw[1:])]
+        else:
+            pieces.append((token, raw))
+    return pieces
 
 
-def _chat_delta(token: str, place: int, body: dict[str, Any]) -> dict[str, Any]:
-    choice: dict[str, Any] = {"index": 0, "delta": {"content": token}, "finish_reason": None}
+def _name(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _described(token: str, lp: float, raw: bytes) -> dict[str, Any]:
+    return {"token": token, "logprob": lp, "bytes": list(raw)}
+
+
+def _chat_delta(text: str, raw: bytes, place: int, body: dict[str, Any]) -> dict[str, Any]:
+    choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    token = _name(raw)
     if body.get("logprobs"):
-        top = [_described(*pair) for pair in alternatives(token, place, body.get("top_logprobs") or 0)]
-        choice["logprobs"] = {"content": [_described(token, logprob(token, place)) | {"top_logprobs": top}]}
+        top = [
+            _described(name, lp, raw if name == token else name.encode())
+            for name, lp in alternatives(token, place, body.get("top_logprobs") or 0)
+        ]
+        choice["logprobs"] = {"content": [_described(token, logprob(token, place), raw) | {"top_logprobs": top}]}
     return choice
 
 
-def _text_delta(token: str, place: int, body: dict[str, Any]) -> dict[str, Any]:
-    choice: dict[str, Any] = {"index": 0, "text": token, "finish_reason": None}
+def _text_delta(text: str, raw: bytes, place: int, body: dict[str, Any]) -> dict[str, Any]:
+    choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": None}
+    token = _name(raw)
     if body.get("logprobs"):
         choice["logprobs"] = {
             "tokens": [token],
@@ -153,9 +178,9 @@ async def _stream(fake: Fake, reply: Reply, body: dict[str, Any], delta: Any) ->
     def event(choices: list[Any], **more: Any) -> str:
         return f"data: {json.dumps({'object': 'chunk', 'model': body['model'], 'choices': choices, **more})}\n\n"
 
-    tokens = cut(reply.text)
+    tokens = _pieces(reply)
     try:
-        for place, token in enumerate(tokens):
+        for place, (text, raw) in enumerate(tokens):
             if place == reply.break_after:
                 raise ConnectionResetError("the line goes dead, as the test wants")
             if place == reply.hold_after:
@@ -163,7 +188,7 @@ async def _stream(fake: Fake, reply: Reply, body: dict[str, Any], delta: Any) ->
                     await asyncio.sleep(0.01)
             if reply.pause_s:
                 await asyncio.sleep(reply.pause_s)
-            yield event([delta(token, place, body)])
+            yield event([delta(text, raw, place, body)])
     except asyncio.CancelledError:
         fake.left += 1
         raise

@@ -1,5 +1,7 @@
 """See it think: probabilities, alternatives, going on from another token."""
 
+from math import exp
+
 from playwright.sync_api import expect
 
 from .fake_openai import Reply, cut, logprob
@@ -8,7 +10,7 @@ TEXT = "The cat sat on the mat and looked at the moon."
 
 
 def level(token: str, place: int) -> int:
-    p = 2.718281828459045 ** logprob(token, place)
+    p = exp(logprob(token, place))
     return next(i for i, least in enumerate((0.9, 0.6, 0.3, 0.1, 0.0)) if p >= least)
 
 
@@ -29,7 +31,9 @@ def test_each_token_is_tinted_by_its_probability(visit, fake):
     assert len(set(steps)) > 2
     lines = one.page.locator(".legend .tint").evaluate_all("all => all.map(e => getComputedStyle(e).textDecoration)")
     assert len(set(lines)) == 5  # told apart without colour
-    expect(one.page.locator(".measures")).to_contain_text("perplexity")
+    mean = sum(logprob(token, place) for place, token in enumerate(cut(TEXT))) / len(cut(TEXT))
+    expect(one.page.locator(".measures")).to_contain_text(f"perplexity{exp(-mean):.2f}")
+    expect(one.page.locator(".measures")).to_contain_text(f"typical probability{100 * exp(mean):.0f} %")
     assert fake.bodies("chat")[0]["top_logprobs"] == 8
 
 
@@ -93,3 +97,18 @@ def test_a_server_without_probabilities_is_heard_all_the_same(visit, fake):
     one.page.locator(".think-toggle").click()
     expect(one.page.locator(".answer")).to_contain_text("No probabilities were kept")
     assert "logprobs" not in fake.bodies("chat")[0]
+
+
+def test_halves_of_characters_are_bytes_and_the_whole_stands_at_the_last(visit, fake):
+    fake.replies["Go"] = Reply(text="顿悟 now", halves=True)
+    one = visit()
+    one.ask("Go")
+    one.page.locator(".think-toggle").click()
+    expect(one.page.locator(".tok")).to_have_text(["E9", "A1 BF顿", "E6", "82 9F悟", "now"])
+    one.page.locator("[data-i='1']").click()  # another second half would be no character
+    expect(one.page.locator(".alternatives")).to_be_visible()
+    expect(one.page.locator(".alternatives button:not(:disabled)")).to_have_count(0)
+    one.page.locator("[data-i='2']").click()
+    one.page.locator(".alternatives button", has_text="other2").click()
+    one.whole()
+    assert fake.bodies("chat")[-1]["messages"][-1]["content"] == "顿 other2"

@@ -21,6 +21,8 @@ def test_two_models_answer_one_question_at_once(visit, fake):
     fake.released.set()
     expect(panes.nth(0).locator(".markdown")).to_have_text("The left one.")
     expect(panes.nth(1).locator(".markdown")).to_have_text("The right one.")
+    one.page.reload()
+    expect(panes.nth(1).locator(".markdown")).to_have_text("The right one.")
     panes.nth(1).locator("select").select_option("tiny-base")
     one.write("Once")
     expect(panes.nth(1).locator(".continued")).to_have_text("and on it goes.")

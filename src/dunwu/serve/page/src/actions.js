@@ -265,7 +265,14 @@ export const setPane = (i, patch) =>
 
 export function compare(text) {
   app.set((state) => ({ compare: { ...state.compare, asked: text } }));
+  keepComparison();
   app.get().compare.panes.forEach((_, i) => fillPane(i, { text: "", tokens: [], thoughts: "" }));
+}
+
+// What was asked and answered, not each token's alternatives: the browser's small storage is enough for it.
+function keepComparison() {
+  const { asked, panes } = app.get().compare;
+  kept.write("compare", { asked, panes: panes.map(({ model, text, mode, finish, count, seconds }) => ({ model, text, mode, finish, count, seconds })) });
 }
 
 export function continuePane(i, at, alternative) {
@@ -293,6 +300,7 @@ async function fillPane(i, given) {
   const { error, ...result } = await answer(job, given, (patch) => mine() && setPane(i, patch));
   if (!mine()) return;
   setPane(i, { ...result, running: false, error: error ? explain(error) : null });
+  keepComparison();
   if (error && explain(error).key) askForKey(() => compare(asked));
 }
 

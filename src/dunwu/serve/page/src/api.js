@@ -1,5 +1,5 @@
 // The server's interface: OpenAI's routes, read as streams. Addresses are relative, so the page also works below a path.
-import { isSpecial } from "./tokens.js";
+import { isSpecial, partialBytes, wholes } from "./tokens.js";
 import { kept } from "./store.js";
 
 export class ApiError extends Error {
@@ -65,10 +65,14 @@ export async function listModels(signal) {
   return (body.data ?? []).filter((model) => typeof model?.id === "string");
 }
 
-/** {ids: [int], texts: [str] or null, count} */
-export async function tokenize(model, text, signal) {
-  const body = await (await request("tokenize", { body: { model, prompt: text, return_token_strs: true, add_special_tokens: false }, signal })).json();
-  return { ids: body.tokens, texts: body.token_strs ?? null, count: body.count ?? body.tokens.length };
+/** {count, tokens: [{id, t, b, whole}]}. `asQuestion`: as the chat template writes it, with all that stands around a question. */
+export async function tokenize(model, text, { asQuestion = false, signal } = {}) {
+  const what = asQuestion ? { messages: [{ role: "user", content: text }] } : { prompt: text, add_special_tokens: false };
+  const body = await (await request("tokenize", { body: { model, ...what, return_token_strs: true }, signal })).json();
+  const texts = body.token_strs ?? body.tokens.map((id) => `#${id}`);
+  const partial = texts.map((one, i) => partialBytes(one, body.token_bytes?.[i]));
+  const whole = wholes(partial);
+  return { count: body.count ?? body.tokens.length, tokens: body.tokens.map((id, i) => ({ id, t: texts[i], b: partial[i], whole: whole[i] })) };
 }
 
 /** Events of a text/event-stream: the data of each, as text. */
@@ -119,7 +123,10 @@ function textRequest({ model, prompt, prefix, sampling, topLogprobs }) {
   return ["v1/completions", body];
 }
 
-const entry = ({ token, logprob, bytes }) => (token.includes("\ufffd") && bytes ? [token, logprob, bytes] : [token, logprob]);
+const entry = ({ token, logprob, bytes }) => {
+  const partial = partialBytes(token, bytes);
+  return partial ? [token, logprob, partial] : [token, logprob];
+};
 
 function chatTokens(choice) {
   return (choice.logprobs?.content ?? []).map((item) => {
@@ -130,11 +137,11 @@ function chatTokens(choice) {
 
 function textTokens(choice) {
   const { tokens = [], token_logprobs = [], top_logprobs = [] } = choice.logprobs ?? {};
-  return tokens.map((t, i) => ({
-    t,
-    lp: token_logprobs[i] ?? null,
-    top: Object.entries(top_logprobs?.[i] ?? {}).sort((a, b) => b[1] - a[1]),
-  }));
+  return tokens.map((token, i) => {
+    const [t, lp, b] = entry({ token, logprob: token_logprobs[i] ?? null });
+    const top = Object.entries(top_logprobs?.[i] ?? {}).sort((one, other) => other[1] - one[1]);
+    return { t, lp, top: top.map(([name, logprob]) => entry({ token: name, logprob })), ...(b && { b }) };
+  });
 }
 
 /**

@@ -101,7 +101,7 @@ function node(raw) {
 
 function conversation(raw) {
   const nodes = Object.create(null);
-  for (const one of Object.values(raw?.nodes ?? {})) if (/^[\w-]{1,64}$/.test(one?.id ?? "")) nodes[one.id] = node(one);
+  for (const one of Object.values(raw?.nodes ?? {})) if (/^(?!__)[\w-]{1,64}$/.test(one?.id ?? "")) nodes[one.id] = node(one);
   const reached = {};
   const roots = [];
   // Only what hangs together from a root is taken; a loop or an orphan is left out.

@@ -8,12 +8,18 @@ export const DEFAULTS = {
   model: "",
   think: false,
   alternatives: 8,
+  tokensAs: "text", // text | question
   mode: "auto", // auto | chat | text
   system: "",
   sampling: {},
 };
 
 const settings = { ...DEFAULTS, ...kept.read("settings", {}) };
+
+function keptComparison() {
+  const { asked = "", panes = [{}, {}] } = kept.read("compare", {});
+  return { asked, panes: panes.map((pane) => ({ model: "", ...pane, ...(asked && { text: pane.text ?? "", tokens: [], prefix: 0 }) })) };
+}
 
 export const app = createStore({
   view: ["chat", "compare", "tokens"].includes(location.hash.slice(1)) ? location.hash.slice(1) : "chat",
@@ -27,7 +33,7 @@ export const app = createStore({
   running: {}, // conversation id: {node, controller}
   editing: null, // id of the question being edited
   textOnly: kept.read("textOnly", {}), // models that have no chat template
-  compare: { panes: [{ model: "" }, { model: "" }], asked: "" },
+  compare: keptComparison(),
   panel: false,
   drawer: false,
   dialog: null, // "key" | "shortcuts" | "clear"

@@ -35,9 +35,9 @@ export const codePoint = (char) => `U+${char.codePointAt(0).toString(16).toUpper
 export const hex = (bytes) => bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ");
 
 /** Pieces to show: [{text, kind: "text" | "mark" | "hidden"}]. `spaces`: every space gets a mark, not only those that stand
- * alone. `breaks`: a line break also breaks the line. */
-export function visible(text, { bytes = null, spaces = false, breaks = true } = {}) {
-  if (bytes && text.includes("\ufffd")) return [{ text: hex(bytes), kind: "hidden" }];
+ * alone. `breaks`: a line break also breaks the line. `bytes`, `whole`: see `partialBytes` and `wholes`. */
+export function visible(text, { bytes = null, whole = null, spaces = false, breaks = true } = {}) {
+  if (bytes) return [{ text: hex(bytes), kind: "hidden" }, ...(whole ? [{ text: whole, kind: "text" }] : [])];
   if (text === "") return [{ text: "∅", kind: "hidden" }];
   const markSpaces = spaces || /^\s+$/.test(text);
   const pieces = [];
@@ -52,6 +52,36 @@ export function visible(text, { bytes = null, spaces = false, breaks = true } = 
 }
 
 export const plain = (text, bytes) => visible(text, { bytes, spaces: true, breaks: false }).map((piece) => piece.text).join("");
+
+/** The bytes of a token that is no text by itself, else undefined. `bytes`: as the server gives them, if it does. */
+export function partialBytes(text, bytes) {
+  if (bytes) {
+    try {
+      decoder.decode(Uint8Array.from(bytes));
+      return undefined;
+    } catch {
+      return bytes;
+    }
+  }
+  // OpenAI's way to write such a token where there is no field for bytes
+  const written = /^bytes:((?:\\x[0-9a-f]{2})+)$/.exec(text)?.[1];
+  return written?.match(/[0-9a-f]{2}/g).map((digits) => Number.parseInt(digits, 16));
+}
+
+/** For each token, the characters that it completes with the partial ones before it, or null. partial: [bytes or undefined] */
+export function wholes(partial) {
+  let open = [];
+  return partial.map((bytes) => {
+    open = bytes ? [...open.slice(-8), ...bytes] : [];
+    try {
+      const text = open.length ? decoder.decode(Uint8Array.from(open)) : null;
+      if (text) open = [];
+      return text;
+    } catch {
+      return null;
+    }
+  });
+}
 
 /** Text of tokens 0…i−1 and then `alternative`; null where that would end within a character. */
 export function prefixText(tokens, i, [text, , bytes]) {

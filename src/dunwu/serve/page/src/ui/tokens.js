@@ -1,7 +1,7 @@
 // Each token tinted by its probability; hover, focus or a tap shows what else could have come.
 import { memo } from "preact/compat";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { isSpecial, level, percent, plain, prefixText, probability, summary, visible } from "../tokens.js";
+import { isSpecial, level, percent, plain, prefixText, probability, summary, visible, wholes } from "../tokens.js";
 import { t } from "../words.js";
 import { classes, html } from "./html.js";
 import { Icon } from "./icons.js";
@@ -10,11 +10,11 @@ const RUN = 64; // tokens drawn together: a change elsewhere leaves them as they
 const SHOW_MS = 90;
 const HIDE_MS = 250;
 
-export const Pieces = ({ text, bytes, spaces, breaks = false }) =>
-  visible(text, { bytes, spaces, breaks }).map((piece) => (piece.kind === "text" ? piece.text : html`<span class=${piece.kind}>${piece.text}</span>`));
+export const Pieces = ({ text, bytes, whole, spaces, breaks = false }) =>
+  visible(text, { bytes, whole, spaces, breaks }).map((piece) => (piece.kind === "text" ? piece.text : html`<span class=${piece.kind}>${piece.text}</span>`));
 
 const Run = memo(
-  ({ tokens, from, active, prefix }) =>
+  ({ tokens, wholes, from, active, prefix }) =>
     html`${tokens.map(({ t: text, lp, b }, at) => {
       const i = from + at;
       const step = level(lp);
@@ -27,7 +27,7 @@ const Run = memo(
         aria-label=${`${plain(text, b)} ${percent(lp)}`}
         class="tok"
         >${space}<span class=${classes("tint", step !== null && `p${step}`, i < prefix && "given", i === prefix - 1 && "picked")}
-          ><${Pieces} text=${text.slice(space.length)} bytes=${b} breaks /></span
+          ><${Pieces} text=${text.slice(space.length)} bytes=${b} whole=${wholes[i]} breaks /></span
       ></bdi>`;
     })}`,
   (a, b) => a.tokens.length === b.tokens.length && a.prefix === b.prefix && a.active === b.active && a.tokens[0] === b.tokens[0] && a.tokens.at(-1) === b.tokens.at(-1),
@@ -96,18 +96,20 @@ export function TokenView({ tokens, prefix = 0, label, onContinue }) {
     }
   };
 
+  const whole = wholes(tokens.map(({ b }) => b));
   const runs = [];
   for (let from = 0; from < tokens.length; from += RUN) {
     const end = from + RUN;
-    runs.push(html`<${Run} key=${from} tokens=${tokens.slice(from, end)} from=${from} prefix=${prefix} active=${active >= from && active < end ? active : -1} />`);
+    runs.push(html`<${Run} key=${from} wholes=${whole} tokens=${tokens.slice(from, end)} from=${from} prefix=${prefix} active=${active >= from && active < end ? active : -1} />`);
   }
   return html`
     <div
       class="token-view"
       ref=${box}
-      onMouseOver=${(event) => {
+      onMouseMove=${(event) => {
+        if (!event.movementX && !event.movementY) return; // the text moved below a mouse at rest
         const i = index(event);
-        if (i !== null && !pinned.current) later(SHOW_MS, () => setShown(i));
+        if (i !== null && !pinned.current) i === shown ? clearTimeout(timer.current) : later(SHOW_MS, () => setShown(i));
         else if (event.target.closest(".alternatives")) clearTimeout(timer.current);
       }}
       onMouseLeave=${() => !pinned.current && later(HIDE_MS, hide)}
