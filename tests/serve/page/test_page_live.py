@@ -56,3 +56,16 @@ def test_stages_side_by_side_one_of_which_continues_text(visit, real):
     expect(panes.nth(1).locator(".facts")).to_contain_text("6 tokens")
     expect(panes.nth(0).locator(".markdown")).to_have_count(1)
     expect(panes.nth(1).locator(".continued")).to_have_count(1)
+
+
+def test_tokens_of_a_text_and_of_a_question_as_the_template_writes_it(visit, real):
+    one = visit(url=real)
+    one.page.get_by_role("link", name="Tokens").click()
+    one.page.locator(".tokenizer textarea").fill("the 顿悟")
+    chips = one.page.locator(".chip bdi")
+    expect(chips.first).to_have_text("t")
+    as_text = chips.all_inner_texts()
+    assert "".join(as_text).endswith("悟")
+    one.page.get_by_role("button", name="as a question").click()
+    expect(one.page.locator(".chip.special").first).to_be_visible()
+    assert len(chips.all_inner_texts()) > len(as_text)

@@ -589,8 +589,8 @@ Please report this to https://github.com/markedjs/marked.`,t){let n="<p>An error
     <//>
   `}var _f={key:yf,clear:xf,shortcuts:kf};function _1(){let t=X(e=>e.dialog);return t?z`<${_f[t]} key=${t} />`:null}function B0({name:t,label:e,labelledby:r,options:n}){let a=X(s=>s.settings[t]);return z`
     <div class="choice" role="group" aria-label=${e} aria-labelledby=${r}>
-      ${n.map(({is:s,text:i,icon:o,title:u})=>z`
-          <button type="button" key=${s} aria-pressed=${a===s} aria-label=${u} title=${u} onClick=${()=>et({[t]:s})}>
+      ${n.map(({is:s,text:i,icon:o,label:u,title:p=u})=>z`
+          <button type="button" key=${s} aria-pressed=${a===s} aria-label=${u} title=${p} onClick=${()=>et({[t]:s})}>
             ${o?z`<${zt} name=${o} />`:i}
           </button>
         `)}
@@ -660,8 +660,8 @@ Please report this to https://github.com/markedjs/marked.`,t){let n="<p>An error
           <input ref=${r} type="file" accept="application/json,.json" class="visually-hidden" tabindex="-1" aria-label=${S("history.import")} onChange=${a=>{a.target.files[0]&&Cl(a.target.files[0]),a.target.value=""}} />
         </div>
         <div class="row">
-          <${B0} name="language" label=${S("language")} options=${[{is:"auto",text:S("auto"),title:S("language.auto")},{is:"en",text:"EN",title:"English"},{is:"zh",text:"中",title:"中文"}]} />
-          <${B0} name="theme" label=${S("theme")} options=${[{is:"auto",icon:"half",title:S("theme.auto")},{is:"light",icon:"sun",title:S("theme.light")},{is:"dark",icon:"moon",title:S("theme.dark")}]} />
+          <${B0} name="language" label=${S("language")} options=${[{is:"auto",text:S("auto"),label:S("language.auto")},{is:"en",text:"EN",label:"English"},{is:"zh",text:"中",label:"中文"}]} />
+          <${B0} name="theme" label=${S("theme")} options=${[{is:"auto",icon:"half",label:S("theme.auto")},{is:"light",icon:"sun",label:S("theme.light")},{is:"dark",icon:"moon",label:S("theme.dark")}]} />
         </div>
       </div>
     </div>

@@ -2,14 +2,14 @@ import { setSettings, useApp } from "../state.js";
 import { html } from "./html.js";
 import { Icon } from "./icons.js";
 
-/** One of a few values for a setting, all in sight. options: [{is, text or icon, title}] */
-export function Choice({ name, label, labelledby, options }) {
+/** One of a few values for a setting, all in sight. options: [{is, text or icon, label for an icon or an abbreviation, title}] */
+export function Choice({ name, label: all, labelledby, options }) {
   const value = useApp((state) => state.settings[name]);
   return html`
-    <div class="choice" role="group" aria-label=${label} aria-labelledby=${labelledby}>
+    <div class="choice" role="group" aria-label=${all} aria-labelledby=${labelledby}>
       ${options.map(
-        ({ is, text, icon, title }) => html`
-          <button type="button" key=${is} aria-pressed=${value === is} aria-label=${title} title=${title} onClick=${() => setSettings({ [name]: is })}>
+        ({ is, text, icon, label, title = label }) => html`
+          <button type="button" key=${is} aria-pressed=${value === is} aria-label=${label} title=${title} onClick=${() => setSettings({ [name]: is })}>
             ${icon ? html`<${Icon} name=${icon} />` : text}
           </button>
         `,

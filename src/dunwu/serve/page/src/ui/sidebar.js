@@ -69,8 +69,8 @@ export function Sidebar() {
           <input ref=${file} type="file" accept="application/json,.json" class="visually-hidden" tabindex="-1" aria-label=${t("history.import")} onChange=${(event) => { if (event.target.files[0]) importFile(event.target.files[0]); event.target.value = ""; }} />
         </div>
         <div class="row">
-          <${Choice} name="language" label=${t("language")} options=${[{ is: "auto", text: t("auto"), title: t("language.auto") }, { is: "en", text: "EN", title: "English" }, { is: "zh", text: "中", title: "中文" }]} />
-          <${Choice} name="theme" label=${t("theme")} options=${[{ is: "auto", icon: "half", title: t("theme.auto") }, { is: "light", icon: "sun", title: t("theme.light") }, { is: "dark", icon: "moon", title: t("theme.dark") }]} />
+          <${Choice} name="language" label=${t("language")} options=${[{ is: "auto", text: t("auto"), label: t("language.auto") }, { is: "en", text: "EN", label: "English" }, { is: "zh", text: "中", label: "中文" }]} />
+          <${Choice} name="theme" label=${t("theme")} options=${[{ is: "auto", icon: "half", label: t("theme.auto") }, { is: "light", icon: "sun", label: t("theme.light") }, { is: "dark", icon: "moon", label: t("theme.dark") }]} />
         </div>
       </div>
     </div>
