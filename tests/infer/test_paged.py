@@ -6,16 +6,18 @@ from itertools import count
 import pytest
 import torch
 
+from dunwu.core.errors import ModelError
 from dunwu.infer.blocks import BlockManager
 from dunwu.infer.paged import PagedCache
 from dunwu.infer.runner import Runner, lay_out_for_few_rows
 from dunwu.infer.sampling import SamplingParams
-from dunwu.infer.scheduler import Scheduler
+from dunwu.infer.scheduler import Scheduler, Work
 from dunwu.infer.sequence import Request, Sequence
-from dunwu.model.cache import Span
+from dunwu.model.cache import KeyValueCache, Span
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model, save_model
+from dunwu.model.native.library import SWITCH
 from tests.model.helpers import TINY
 from tests.model.test_families import CONFIGS, strong
 from tests.model.test_mixtures import LATENT, VARIANTS
@@ -153,3 +155,47 @@ def test_the_layout_for_few_rows_changes_no_value(name, tmp_path):
         model.state_dict().items(), load_model(tmp_path).state_dict().values(), strict=True
     ):
         assert torch.equal(before, after), name
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    """What an 8-bit cache keeps of keys or values `[B, K, T, C]`."""
+    scales = x.abs().amax(-1, keepdim=True) / 127
+    return (x / scales.clamp(min=1e-30)).round() * scales
+
+
+@pytest.mark.parametrize("switch", ["on", "off"])
+@pytest.mark.parametrize("prompt", [3, 80], ids=["short", "long"])
+def test_an_int8_cache_attends_to_rounded_keys_and_values(config, monkeypatch, switch, prompt):
+    if config.latent is not None:
+        with pytest.raises(ModelError, match="latent"):
+            PagedCache(config, 4, SIZE, "cpu", torch.float32, "int8")
+        return
+    monkeypatch.setenv(SWITCH, switch)
+    model = strong(config).requires_grad_(False)
+    prompt = min(prompt, config.max_position_embeddings - 2)
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(0, config.vocab_size, (prompt + 2,), generator=generator).tolist()
+    cache = PagedCache(config, 2 + -(-prompt // SIZE), SIZE, "cpu", torch.float32, "int8")
+    runner = Runner(model, cache)
+    monkeypatch.setattr(KeyValueCache, "append", _rounding_append(KeyValueCache.append))
+    plain = KeyValueCache(config, 1, prompt + 2, "cpu", torch.float32)
+    manager = BlockManager(2 + -(-prompt // SIZE), SIZE)
+    sequence = new_sequence(ids, 1)
+    sequence.table = manager.open(ids, None)
+    # One token after another where the prompt is short: a whole prompt of an 8-bit cache may be read before it is rounded.
+    parts = [1] * (prompt + 2) if prompt == 3 else [prompt, 1, 1]
+    done = 0
+    for size in parts:
+        manager.reserve(sequence.table, done, done + size)
+        with torch.inference_mode():
+            hidden = runner.run([Work(sequence, done, size, [])])
+            expected = model(torch.tensor([ids[done : done + size]]), cache=plain)[0]
+        torch.testing.assert_close(hidden[-1], expected[-1], atol=2e-2, rtol=2e-2)
+        done += size
+
+
+def _rounding_append(append):
+    def rounding(self, layer, k_BKTC, v_BKTC):
+        return append(self, layer, rounded(k_BKTC), rounded(v_BKTC))
+
+    return rounding

@@ -28,13 +28,12 @@ from dunwu.infer.events import (
     Usage,
     answer,
 )
-from dunwu.infer.paged import PagedCache
+from dunwu.infer.paged import CacheKind, PagedCache, token_bytes
 from dunwu.infer.runner import Runner
 from dunwu.infer.sampling import Choice, History, SamplingParams, choose, draw, token_logprobs
 from dunwu.infer.scheduler import Plan, Scheduler
 from dunwu.infer.sequence import FinishReason, Request, Sequence
 from dunwu.infer.writer import Writer
-from dunwu.model.count import kv_bytes_per_token
 from dunwu.model.decoder import Decoder
 from dunwu.tokenizer.like import TokenizerLike
 
@@ -100,8 +99,9 @@ class Engine:
 
     `cache_bytes`: room for keys and values of all texts, those remembered among them. At most `max_sequences` texts are
     written at a time, and at most `token_budget` tokens read a step: more read prompts faster, fewer keep writing smooth.
-    `context_length` None takes the model's own. `grammars` None: made when the first constraint comes. The model's linear
-    layers are laid out anew (`runner.lay_out_for_few_rows`); it must not be trained meanwhile.
+    `context_length` None takes the model's own. `grammars` None: made when the first constraint comes. `cache` "int8" keeps
+    keys and values in a quarter of the room, rounded. The model's weights are laid out anew (`Runner`); what is trained in
+    place meanwhile is seen at the next step, but `update_weights` alone forgets what was read before.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Engine:
         context_length: int | None = None,
         prefix_cache: bool = True,
         grammars: MatcherSource | None = None,
+        cache: CacheKind = "float",
     ) -> None:
         if model.config.vocab_size < tokenizer.rows_needed:
             raise ModelError(
@@ -126,7 +127,7 @@ class Engine:
         self.max_sequences = max_sequences
         head = model.head_weight
         wanted = context_length or model.config.max_position_embeddings
-        blocks = _count_blocks(model, cache_bytes, block_size, wanted * max_sequences)
+        blocks = _count_blocks(model, cache_bytes, block_size, wanted * max_sequences, cache)
         self.context_length = min(wanted, blocks * block_size)
         scaling = model.config.rope_scaling
         # Beyond the trained context, keys depend on how far the text was read with them: they serve no other text.
@@ -137,8 +138,8 @@ class Engine:
             self._blocks, max_sequences=max_sequences, token_budget=max(token_budget, max_sequences), border=border
         )
         with torch.inference_mode():
-            cache = PagedCache(model.config, blocks, block_size, head.device, head.dtype)
-        self._runner = Runner(model, cache)
+            store = PagedCache(model.config, blocks, block_size, head.device, head.dtype, cache)
+        self._runner = Runner(model, store)
         unused = [number for number in tokenizer.unused_ids if number < model.config.vocab_size]
         self._unused = torch.tensor(unused, dtype=torch.int64, device=head.device)
         self._groups: dict[str, _Group] = {}
@@ -522,9 +523,9 @@ def _choose(texts: list[_Text], logits_RV: Tensor, masks: Mapping[int, Tensor]) 
     return choose(logits_RV, params, histories, draws, masks=masks)
 
 
-def _count_blocks(model: Decoder, cache_bytes: int, block_size: int, most_tokens: int) -> int:
+def _count_blocks(model: Decoder, cache_bytes: int, block_size: int, most_tokens: int, cache: CacheKind) -> int:
     """Blocks that fit into the bytes, and no more than twice what all texts together can fill."""
-    block_bytes = kv_bytes_per_token(model.config, model.head_weight.dtype.itemsize) * block_size
+    block_bytes = token_bytes(model.config, model.head_weight.dtype, cache) * block_size
     if cache_bytes < block_bytes:
         raise ModelError(f"cache_bytes={cache_bytes} must be at least {block_bytes}, which is one block of tokens")
     return min(cache_bytes // block_bytes, 2 * -(-most_tokens // block_size))

@@ -85,7 +85,7 @@ class FewRows:
             head_dim=config.head_dim,
             turned=config.rotated_channels // 2,
             slots=cache.keys[0].shape[1],
-            cache_bytes=False,
+            cache_bytes=cache.kind == "int8",
             chunked=any(span.count > 1 for span in spans),
             x=x_ND.data_ptr(),
             slot=_address(places),

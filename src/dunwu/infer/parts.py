@@ -12,6 +12,7 @@ from dunwu.infer.paged import PagedCache
 from dunwu.model.blocks.attention import Attention
 from dunwu.model.blocks.mlp import GatedMLP, PlainMLP
 from dunwu.model.blocks.norms import RMSNorm
+from dunwu.model.blocks.quantised import QuantisedLinear, QuantisedMatrix
 from dunwu.model.blocks.reading import Reading
 from dunwu.model.decoder import Block, Decoder
 from dunwu.model.native import library
@@ -82,6 +83,8 @@ class Parts:
             sinks=0 if module.sinks is None else self._address(module.sinks),
             keys=cache.keys[layer].data_ptr(),
             values=cache.values[layer].data_ptr(),
+            key_scales=cache.key_scales[layer].data_ptr() if cache.kind == "int8" else 0,
+            value_scales=cache.value_scales[layer].data_ptr() if cache.kind == "int8" else 0,
             norm_all=module.norm_all,
             turns=(library.PAIRS if config.rope_interleaved else library.HALVES) if turns else library.STILL,
             table=layer in config.sliding_layers and config.local_rope_theta is not None,
@@ -122,7 +125,10 @@ class Parts:
         return found if len(found) == len(modules) else None
 
     def _matrix(self, module: nn.Module) -> Matrix | None:
-        """None for what is more, or other, than a float32 matrix."""
+        """None for what is more, or other, than a matrix of float32 or few bits."""
+        if isinstance(module, QuantisedMatrix):
+            self._watched += [module.packed, module.scales]
+            return module.matrix(module.bias if isinstance(module, QuantisedLinear) else None)
         if not isinstance(module, nn.Linear | nn.Embedding) or type(module) not in (nn.Linear, nn.Embedding):
             return None
         weight, bias = module.weight, module.bias if isinstance(module, nn.Linear) else None

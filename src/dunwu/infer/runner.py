@@ -51,7 +51,7 @@ class Runner:
         if self._kernels is not None and len(ids) <= MOST_ROWS:
             return self._kernels.run(ids, spans)
         self.cache.begin(spans)
-        ids_1N = torch.tensor([ids], device=self.model.head_weight.device)
+        ids_1N = torch.tensor([ids], device=self.cache.reach.device)
         with self._products(len(ids)):
             positions_1N = self.cache.positions(len(ids), ids_1N.device)
             return self.model(ids_1N, positions_BT=positions_1N, cache=self.cache)[0]

@@ -18,6 +18,7 @@ from dunwu.model.blocks.experts import SparseMLP
 from dunwu.model.blocks.latent import LatentAttention
 from dunwu.model.blocks.mlp import GatedMLP, PlainMLP
 from dunwu.model.blocks.norms import RMSNorm, new_norm
+from dunwu.model.blocks.quantised import QuantisedMatrix
 from dunwu.model.blocks.reading import Reading
 from dunwu.model.cache import Cache, KeyValueCache
 from dunwu.model.config import DecoderConfig
@@ -86,6 +87,9 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `[..., V]` of hidden states `[..., D]`."""
+        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        if isinstance(head, QuantisedMatrix):
+            return self.capped(head.product(hidden))
         return self.capped(F.linear(hidden, self.head_weight))
 
     def capped(self, logits: Tensor) -> Tensor:

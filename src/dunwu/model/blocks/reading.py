@@ -91,12 +91,14 @@ class Reading:
             cap = self.config.attention_softcap
             with products_of_few_rows():  # the length differs at every step, and oneDNN prepares itself for each anew
                 for span in singles:
-                    row = span.first_row
+                    row, runs, own = span.first_row, span.slots(window), (keys_KPC, values_KPC)
+                    if keys_KPC.dtype != q_1HTC.dtype:
+                        own = cache.columns(layer, span, window)
+                        runs = ((0, own[0].shape[1]),)
                     attend_one(
                         scaled_TKGC[row],
-                        keys_KPC,
-                        values_KPC,
-                        span.slots(window),
+                        *own,
+                        runs,
                         out_TKGC[row],
                         cap=cap,
                         sinks_H=sinks_H,
