@@ -12,9 +12,10 @@ from dunwu.serve.schemas import (
     MOST_TOOLS,
     FunctionTool,
     Harmless,
+    Many,
     ModelId,
+    Parts,
     Strict,
-    TextPart,
     ToolName,
 )
 
@@ -27,7 +28,7 @@ class MessageItem(Strict):
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Parts
     id: str | None = None
     status: Status | None = None
 
@@ -48,7 +49,7 @@ class CallOutputItem(Strict):
 
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[TextPart]
+    output: str | Parts
     id: str | None = None
     status: Status | None = None
 
@@ -118,7 +119,7 @@ class ResponseRequest(Harmless):
     """`POST /v1/responses`. `previous_response_id` goes on with an answer that this server still remembers."""
 
     model: ModelId
-    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_MESSAGES)]
+    input: str | Annotated[Many[InputItem], Field(min_length=1, max_length=MOST_MESSAGES)]
     instructions: str | None = None
     previous_response_id: Annotated[str, Field(max_length=128)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
@@ -127,8 +128,8 @@ class ResponseRequest(Harmless):
     top_k: Annotated[int, Field(ge=-1, le=MOST_TOKENS)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
-    include: list[str] | None = None
-    tools: Annotated[list[ResponseTool], Field(max_length=MOST_TOOLS)] | None = None
+    include: Many[str] | None = None
+    tools: Annotated[Many[ResponseTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None

@@ -7,7 +7,7 @@ refused with a reason, never ignored.
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,10 +18,16 @@ MOST_CHOICES = 128  # OpenAI's limit of n
 MOST_STOPS = 16
 MOST_TOOLS = 128  # OpenAI's limit
 MOST_MESSAGES = 4096
+MOST_PARTS = 4096
+MOST_BIASED = 1024
 MOST_TOKENS = 1 << 24
 
+T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is refused at its first fault: a complaint about each of a million entries would fill the memory."""
+
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-Ids = list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+Ids = Many[Annotated[int, Field(ge=0, lt=1 << 31)]]
 Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 ModelId = Annotated[str, Field(min_length=1, max_length=512, description="An id of `/v1/models`.")]
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
@@ -40,7 +46,7 @@ class Strict(BaseModel):
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for name, value in data.items():
             if name not in known and value is not None:
-                near = difflib.get_close_matches(str(name), known, n=1)
+                near = difflib.get_close_matches(str(name)[:80], known, n=1)
                 remedy = f"did you mean {near[0]}?" if near else "leave it out"
                 raise PydanticCustomError("unknown_field", "{remedy}", {"field": str(name)[:80], "remedy": remedy})
         return {name: value for name, value in data.items() if name in known}
@@ -70,7 +76,8 @@ class TextPart(Strict):
         return self.refusal or "" if self.type == "refusal" else self.text
 
 
-Content = str | list[TextPart] | None
+Parts = Annotated[Many[TextPart], Field(max_length=MOST_PARTS)]
+Content = str | Parts | None
 
 
 class CalledFunction(Strict):
@@ -95,7 +102,7 @@ class ChatMessage(Strict):
     role: Role
     content: Content = None
     name: str | None = None
-    tool_calls: list[ToolCallPart] | None = None
+    tool_calls: Many[ToolCallPart] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -170,7 +177,7 @@ class StructuredOutputs(Strict):
 
     json_: dict[str, JsonValue] | str | None = Field(None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Many[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
 
@@ -210,10 +217,8 @@ class Sampling(Harmless):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: (
-        Annotated[dict[str, Annotated[float, Field(ge=-MOST_BIAS, le=MOST_BIAS)]], Field(max_length=1024)] | None
-    ) = None
-    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-MOST_BIAS, le=MOST_BIAS)]] | None = None
+    stop: str | Annotated[Many[str], Field(max_length=MOST_STOPS)] | None = None
     stop_token_ids: Annotated[Ids, Field(max_length=1024)] | None = None
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
@@ -223,7 +228,7 @@ class Sampling(Harmless):
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, JsonValue] | str | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Many[str] | None = None
     guided_grammar: str | None = None
 
     @field_validator("stop")
@@ -232,6 +237,14 @@ class Sampling(Harmless):
         if stop is not None and any(not 0 < len(text) <= 1000 for text in ([stop] if isinstance(stop, str) else stop)):
             raise ValueError("each stop string must have 1 to 1000 characters; leave the empty one out")
         return stop
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _require_few(cls, bias: Any) -> Any:
+        """Before its entries are looked at: each that is wrong would be complained about."""
+        if isinstance(bias, Mapping) and len(bias) > MOST_BIASED:
+            raise ValueError(f"{len(bias)} entries are more than the {MOST_BIASED} that may be given; leave some out")
+        return bias
 
     @field_validator("logit_bias")
     @classmethod
@@ -249,12 +262,12 @@ class Sampling(Harmless):
 class ChatRequest(Sampling):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[Many[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[Many[Tool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     add_generation_prompt: bool | None = None
@@ -262,7 +275,7 @@ class ChatRequest(Sampling):
     chat_template_kwargs: dict[str, JsonValue] | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Many[Literal["text"]] | None = None
     prediction: JsonValue = None
     functions: None = None
     function_call: None = None
@@ -285,7 +298,7 @@ class ChatRequest(Sampling):
         return self
 
 
-Prompt = str | list[str] | Ids | list[Ids]
+Prompt = str | Many[str] | Ids | Many[Ids]
 
 
 class CompletionRequest(Sampling):
@@ -334,8 +347,8 @@ class TokenizeRequest(Strict):
 
     model: ModelId
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    messages: Annotated[Many[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
+    tools: Annotated[Many[Tool], Field(max_length=MOST_TOOLS)] | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
