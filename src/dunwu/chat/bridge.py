@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, Unpack
 
@@ -26,7 +26,7 @@ class Threaded(AsyncChat):
 
     async def pieces(
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece]:
         options = settled(options, changes)
         async with self._turns:
             steps = await self._run(lambda: iter(self.chat.pieces(messages, options)))
@@ -65,13 +65,12 @@ class Blocking(Chat):
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
     ) -> Iterator[Piece]:
         options = settled(options, changes)
-        steps = aiter(self.chat.pieces(messages, options))
+        steps = self.chat.pieces(messages, options)
         try:
             while (piece := self._wait(_next(steps))) is not _OVER:
                 yield piece
         finally:
-            if close := getattr(steps, "aclose", None):
-                self._wait(close())
+            self._wait(steps.aclose())
 
     def reply_batch(
         self,
@@ -96,5 +95,5 @@ class Blocking(Chat):
             raise
 
 
-async def _next(steps: AsyncIterator[Piece]) -> Any:
+async def _next(steps: AsyncGenerator[Piece]) -> Any:
     return await anext(steps, _OVER)

@@ -1,7 +1,7 @@
 """A model in an engine that many conversations share, as an `AsyncChat`."""
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Unpack
 
 from dunwu.chat.asking import AnswerWriter, question
@@ -25,7 +25,7 @@ class EngineChat(AsyncChat):
 
     async def pieces(
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece]:
         asked = question(self.tokenizer, messages, settled(options, changes))
         if len(asked.prompt_ids) >= self.context_length:
             raise DataError(

@@ -3,10 +3,18 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from dunwu.chat.forms import Tool, ToolChoice
 from dunwu.core.errors import RecipeError
+
+
+class Payer(Protocol):
+    """Who pays for an answer, and for whatever was asked on the way to it."""
+
+    def charge(self, cost: float) -> None:
+        """Called when a partner with a price has answered, or was left in the middle of an answer."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +24,7 @@ class ChatOptions:
     `max_tokens` None: as many as the partner can. `stop`: strings that end the answer and are no part of it. `seed` None: another
     answer each time. `tools`: in OpenAI's form; `tool_choice`: "none", "auto", "required", or `{"type": "function",
     "function": {"name": …}}`. `schema`: the JSON schema that the answer must hold valid; `{"type": "object"}` is any object.
-    `logprobs`: None, or how many alternatives to report beside each token's own. Raises RecipeError for values out of range.
+    `logprobs`: None, or how many alternatives to report beside each token's own. `payer`: see `ledger.py`. Raises RecipeError for values out of range.
     """
 
     max_tokens: int | None = 256
@@ -31,6 +39,7 @@ class ChatOptions:
     parallel_tool_calls: bool = True
     schema: Mapping[str, Any] | None = None
     logprobs: int | None = None
+    payer: Payer | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -69,6 +78,7 @@ class OptionChanges(TypedDict, total=False):
     parallel_tool_calls: bool
     schema: Mapping[str, Any] | None
     logprobs: int | None
+    payer: Payer | None
 
 
 def settled(options: ChatOptions | None, changes: OptionChanges) -> ChatOptions:

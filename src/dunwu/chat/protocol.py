@@ -6,7 +6,7 @@ asyncio; `bridge.py` makes either of the other.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol, Unpack, runtime_checkable
@@ -88,15 +88,15 @@ class AsyncChat(Protocol):
     @abstractmethod
     def pieces(
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece]:
         """See `Chat.pieces`. Close it (`aclosing`) when you leave early."""
         ...
 
     async def stream(
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str]:
         """See `Chat.stream`."""
-        async with aclosing(self.pieces(messages, options, **changes)) as pieces:  # pyright: ignore[reportArgumentType]
+        async with aclosing(self.pieces(messages, options, **changes)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Delta) and piece.text:
                     yield piece.text

@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, NoReturn, Unpack
 
 from dunwu.chat.calls import CallDelta
@@ -84,7 +84,7 @@ class RemoteChat(AsyncChat):
 
     async def pieces(
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece]:
         options = settled(options, changes)
         if not messages:
             raise DataError("a conversation has no messages; give at least one from the user")
