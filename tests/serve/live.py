@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
@@ -19,7 +19,7 @@ import uvicorn
 from dunwu.model.hub import save_model
 from dunwu.serve.app import create_app
 from dunwu.serve.logs import Log
-from dunwu.serve.models import EngineOptions, ModelSource, Shelf, load_served_model
+from dunwu.serve.models import EngineOptions, ModelSource, ServedModel, Shelf, load_served_model
 from dunwu.serve.run import bind, uvicorn_config
 from dunwu.serve.settings import ServeSettings
 from tests.infer.tiny import tiny_model, tiny_tokenizer
@@ -39,6 +39,10 @@ class Live:
     def api(self) -> str:
         return f"{self.url}/v1"
 
+    def wait(self) -> None:
+        """Until the models are read."""
+        wait_until(lambda: self.shelf.state == "ready", "the model was not read")
+
 
 def make_folder(folder: Path, *, context: int = CONTEXT, **facts: object) -> Path:
     """A model's folder with random weights."""
@@ -51,18 +55,25 @@ def make_folder(folder: Path, *, context: int = CONTEXT, **facts: object) -> Pat
 
 @contextlib.contextmanager
 def running(
-    *sources: ModelSource, settings: ServeSettings | None = None, options: EngineOptions = OPTIONS
+    *sources: ModelSource,
+    settings: ServeSettings | None = None,
+    options: EngineOptions = OPTIONS,
+    load: Callable[[ModelSource], ServedModel] | None = None,
+    wait: bool = True,
 ) -> Iterator[Live]:
     """Serve until the block ends."""
     settings = settings or ServeSettings(port=0, drain_timeout_s=5)
-    shelf = Shelf(sources, partial(load_served_model, options=options))
+    shelf = Shelf(sources, load or partial(load_served_model, options=options))
     listener = bind(settings)
     server = uvicorn.Server(uvicorn_config(create_app(shelf, settings, log=Log(io.StringIO())), settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        wait_until(lambda: shelf.state == "ready", "the model was not read")
-        yield Live(shelf, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        live = Live(shelf, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        wait_until(lambda: server.started, "the server did not start")
+        if wait:
+            live.wait()
+        yield live
     finally:
         server.should_exit = True
         thread.join(20)
