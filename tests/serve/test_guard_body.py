@@ -77,6 +77,8 @@ def test_json_by_any_of_its_names_is_taken(kind):
         (b"[" * 1_000_000, "deep"),
         (b'{"temperature": NaN}', "NaN"),
         (b'{"temperature": -Infinity}', "Infinity"),
+        (b'{"a": ["\\ud83d"]}', "half"),
+        (b'{"\\uDE00\\uD83D": 1}', "half"),
     ],
 )
 def test_dangerous_json_is_400(body, word):
@@ -92,6 +94,8 @@ def test_dangerous_json_is_400(body, word):
         json.dumps([[]] * 1000).encode(),
         json.dumps({"a": "\\", "b": ["猫" * 100] * 70}).encode(),
         b"[" * 64 + b"]" * 64,
+        json.dumps("😀 \\ud83d").encode(),
+        b'{"\\uD83D\\uDE00": "\\ud83d',  # cut short: for whoever reads it
     ],
 )
 def test_what_only_looks_dangerous_passes(body):

@@ -126,10 +126,22 @@ def serve(
         str, Parameter(help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it.")
     ],
     host: Annotated[
-        str, Parameter(help="The address to listen at; others than this machine's own need --api-keys.")
-    ] = ("127.0.0.1"),
+        str, Parameter(help="The address to listen at; others than this machine's own need keys.")
+    ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 takes any free one.")] = 8000,
-    api_keys: Annotated[Path | None, Parameter(help="A file of API keys, as `dunwu keys` writes it.")] = None,
+    keys: Annotated[
+        Path | None, Parameter(help="A file of API keys, as `dunwu keys` writes it; or set DUNWU_API_KEY to one key.")
+    ] = None,
+    requests_per_minute: Annotated[int, Parameter(help="Of each key; 0 is no limit.")] = 0,
+    tokens_per_minute: Annotated[int, Parameter(help="Of each key, read and written; 0 is no limit.")] = 0,
+    concurrent_requests: Annotated[int, Parameter(help="Of each key, at a time; 0 is no limit.")] = 0,
+    max_body: Annotated[str, Parameter(help="The largest request.")] = "4MB",
+    allow_host: Annotated[
+        tuple[str, ...], Parameter(help="A name beside localhost by which the server is reached.", negative="")
+    ] = (),
+    allow_origin: Annotated[
+        tuple[str, ...], Parameter(help="A web page that may ask, such as https://example.org.", negative="")
+    ] = (),
     cache: Annotated[str, Parameter(help="Memory for the keys and values of each model.")] = "512MB",
     context_length: Annotated[
         int | None, Parameter(help="The most tokens of one conversation; default: the model's.")
@@ -147,7 +159,15 @@ def serve(
         models,
         host=host,
         port=port,
-        api_keys=api_keys,
+        keys=keys,
+        limits={
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
+            "max_concurrency_per_key": concurrent_requests,
+        },
+        max_body=max_body,
+        allowed_hosts=allow_host,
+        allowed_origins=allow_origin,
         cache=cache,
         context_length=context_length,
         max_sequences=max_sequences,
@@ -206,13 +226,13 @@ def inspect(
     _commands("models").inspect(model, as_json=as_json, revision=revision)
 
 
-keys = App(name="keys", help="Who may ask a server: a file of names and hashes of keys.", help_format="plaintext")
-app.command(keys)
+keyring = App(name="keys", help="Who may ask a server: a file of names and hashes of keys.", help_format="plaintext")
+app.command(keyring)
 KeyFile = Annotated[Path, Parameter(name="--file", help="The file of keys.")]
 KeyLimit = Annotated[int | None, Parameter(help="Of this key; default: what the server says.")]
 
 
-@keys.command(name="add")
+@keyring.command(name="add")
 def keys_add(
     name: Annotated[str, Parameter(help="Whose key it is; logs and limits go by it.")],
     /,
@@ -232,13 +252,13 @@ def keys_add(
     )
 
 
-@keys.command(name="list")
+@keyring.command(name="list")
 def keys_list(*, file: KeyFile = DEFAULT_KEYS) -> None:
     """Say whose keys there are, since when, and their limits."""
     _commands("keyholders").show(file)
 
 
-@keys.command(name="remove")
+@keyring.command(name="remove")
 def keys_remove(
     name: Annotated[str, Parameter(help="Whose key is taken out; servers that run refuse it at once.")],
     /,

@@ -1,6 +1,7 @@
 """`dunwu serve`."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dunwu.serve.models import EngineOptions, ModelSource, Shelf, load_served_mo
 from dunwu.serve.run import serve as run_server
 from dunwu.serve.settings import ServeSettings
 
+KEY_VARIABLE = "DUNWU_API_KEY"
 STAGES = ("pretrain", "sft")
 """Stages that leave a whole model behind."""
 
@@ -26,7 +28,11 @@ def serve(
     *,
     host: str,
     port: int,
-    api_keys: Path | None,
+    keys: Path | None,
+    limits: Mapping[str, int],
+    max_body: str,
+    allowed_hosts: Sequence[str],
+    allowed_origins: Sequence[str],
     cache: str,
     context_length: int | None,
     max_sequences: int,
@@ -39,7 +45,12 @@ def serve(
     settings = ServeSettings(
         host=host,
         port=port,
-        api_keys=api_keys,
+        api_keys=keys,
+        api_key=os.environ.get(KEY_VARIABLE),
+        max_body_bytes=parse_bytes(max_body),
+        allowed_hosts=tuple(allowed_hosts),
+        allowed_origins=tuple(allowed_origins),
+        **limits,
         max_waiting=max_waiting,
         request_timeout_s=parse_duration(request_timeout),
         drain_timeout_s=parse_duration(drain_timeout),

@@ -97,7 +97,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.shelf, app.state.settings = shelf, settings
-    _add_errors(app)
+    _add_errors(app, guard.gate)
     _add_status(app, shelf, guard.metrics)
     _add_models(app, shelf)
     _add_generation(app, shelf, settings)
@@ -136,9 +136,13 @@ def _guard(shelf: Shelf, settings: ServeSettings, log: Log) -> Guard:
     return Guard(
         log=log,
         gate=Gate(lambda: shelf.full, waiting),
-        keyring=Keyring(settings.api_keys, settings.api_key),
+        keyring=Keyring(
+            settings.api_keys, settings.api_key, tell=lambda trouble: log.say("warning", "keys", message=trouble)
+        ),
         limits=limits,
-        hosts=None if settings.asks_for_keys else (*LOOPBACK_NAMES, *settings.allowed_hosts),
+        hosts=None
+        if settings.asks_for_keys and not settings.allowed_hosts
+        else (*LOOPBACK_NAMES, *settings.allowed_hosts),
         origins=settings.allowed_origins,
         most_body_bytes=settings.max_body_bytes,
         request_timeout_s=settings.request_timeout_s or None,
@@ -266,9 +270,12 @@ def _streamed(http: HttpRequest, events: AsyncIterator[str]) -> Response:
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, gate: Gate) -> None:
     @app.exception_handler(ApiError)
-    async def of_ours(_: HttpRequest, error: ApiError) -> Response:
+    async def of_ours(http: HttpRequest, error: ApiError) -> Response:
+        if error.status == 429:
+            visit_of(http.scope).refusal = error.code
+            error.headers["Retry-After"] = str(gate.retry_after_s())
         return error.response()
 
     @app.exception_handler(RequestValidationError)

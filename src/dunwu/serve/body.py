@@ -23,6 +23,7 @@ _LINGER_S = 2.0
 _LINGER_FACTOR = 8
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_CONSTANT = re.compile(rb"NaN|Infinity")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _CLOSE = {"connection": "close"}
 
@@ -139,8 +140,14 @@ def json_problem(body: bytes, most_depth: int = MOST_DEPTH) -> str | None:
         body.decode("utf-8")
     except UnicodeDecodeError as error:
         return f"the body is not UTF-8: byte {body[error.start]:#04x} at {error.start}; encode it as UTF-8"
-    if body.count(b"[") + body.count(b"{") <= most_depth and not _NO_CONSTANT.search(body):
-        return None
+    if body.count(b"[") + body.count(b"{") > most_depth or _NO_CONSTANT.search(body):
+        problem = _shape_problem(body, most_depth)
+        if problem is not None:
+            return problem
+    return _half_a_character(body) if _SURROGATE.search(body) else None
+
+
+def _shape_problem(body: bytes, most_depth: int) -> str | None:
     bare = _STRING.sub(b"", body)
     constant = _NO_CONSTANT.search(bare)
     if constant:
@@ -150,6 +157,18 @@ def json_problem(body: bytes, most_depth: int = MOST_DEPTH) -> str | None:
     depth = int(np.cumsum(steps, dtype=np.int64).max(initial=0))
     if depth > most_depth:
         return f"the body is nested {depth} deep, and {most_depth} is the most; make it flatter"
+    return None
+
+
+def _half_a_character(body: bytes) -> str | None:
+    """JSON can write half of a surrogate pair, which is no text: it cannot be encoded again."""
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start]).strip("'")
+        return f"the body holds {half}, which is half of a character; leave it out, or send both halves"
+    except (ValueError, RecursionError):
+        return None  # whoever reads it says what is wrong
     return None
 
 

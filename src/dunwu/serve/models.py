@@ -96,10 +96,12 @@ class ServedModel:
 
     async def compile(self, constraint: Constraint) -> None:
         """Read a grammar beside the event loop and the engine, one at a time; the engine then finds it read."""
-        if self._grammars is None:
+        grammars = self._grammars
+        if grammars is None:
             raise MissingExtraError("llguidance", "constrained", "constrained output")
         async with self._compiling:
-            await asyncio.to_thread(self._grammars.matcher, constraint)
+            # The first mask too: a grammar that turns out too large is then refused before anything was begun.
+            await asyncio.to_thread(lambda: grammars.matcher(constraint).mask())
 
 
 @contextlib.contextmanager

@@ -249,7 +249,8 @@ class Sampling(Harmless):
     @field_validator("logit_bias")
     @classmethod
     def _require_ids(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
-        if wrong := next((key for key in bias or {} if not (key.isascii() and key.isdigit() and len(key) < 10)), None):
+        wrong = next((key for key in bias or {} if not (key.isascii() and key.isdigit() and len(key) < 10)), None)
+        if wrong is not None:
             raise ValueError(f'{wrong[:40]!r} is no token id; keys are ids of the model\'s tokenizer, such as "50"')
         return bias
 

@@ -16,8 +16,8 @@ class ServeSettings:
     `requests_per_minute` and `tokens_per_minute` hold for each key, or for all who come without one; 0 is no limit.
     `request_timeout_s`: the longest that one answer may take; 0 is no limit. `log_prompts` writes what is asked and answered
     into the log. `drain_timeout_s`: how long what was begun may go on after SIGTERM. Of one request `max_completions`
-    (prompts times `n`) are written at most. `allowed_hosts`: names of this server beside localhost, for a server without
-    keys; `allowed_origins`: web pages elsewhere that may ask it.
+    (prompts times `n`) are written at most. `allowed_hosts`: names of this server beside localhost; without any, one
+    with keys answers to every name; `allowed_origins`: web pages elsewhere that may ask it.
     """
 
     host: str = "127.0.0.1"
@@ -42,7 +42,7 @@ class ServeSettings:
         if not (self.is_loopback or self.asks_for_keys):
             raise RecipeError(
                 f"host={self.host} can be reached by others, and no API key is asked for; "
-                "make keys with `dunwu keys add NAME` and give --api-keys keys.json, or keep to 127.0.0.1"
+                "make keys with `dunwu keys add NAME` and give --keys keys.json, or set DUNWU_API_KEY, or keep to 127.0.0.1"
             )
         for name in ("max_body_bytes", "max_waiting", "max_completions"):
             if getattr(self, name) < 1:
