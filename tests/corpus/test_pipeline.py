@@ -200,6 +200,20 @@ def test_switches(tmp_path: Path) -> None:
     assert {d.language for d in read_documents(tmp_path / "out", "train")} == {"zh"}
 
 
+def test_a_filter_that_leaves_nothing_says_which_languages_there_are(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        (tmp_path / "in" / f"{number}.txt").write_text(english(60))
+    with pytest.raises(DataError, match="language_filter does not name: en 5 documents"):
+        build(tmp_path / "in", tmp_path / "out", language_filter=("cn",))
+
+
+@pytest.mark.parametrize("code", ["EN", "english", "中文", "en-US", ""])
+def test_a_language_is_named_by_its_code(code: str) -> None:
+    with pytest.raises(ValueError, match="ISO 639-1"):
+        CorpusSection(sources=(FolderSource(path="x"),), language_filter=(code,))
+
+
 def test_mixed_formats_and_encodings(tmp_path: Path) -> None:
     pytest.importorskip("pypdfium2")
     docx = pytest.importorskip("docx")

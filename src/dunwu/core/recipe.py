@@ -3,6 +3,7 @@
 Where a field says `auto`, the budget decides (see `build/budget.py`) and the resolved value is written beside the build.
 """
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -31,7 +32,16 @@ def _quantity(parse: Callable[[str], float], *, auto: bool = False) -> AfterVali
     return AfterValidator(check)
 
 
+def _language_code(code: str) -> str:
+    if not re.fullmatch("[a-z]{2,3}|code", code):
+        raise ValueError(
+            "write the ISO 639-1 code of a language in lower case, such as en or zh; or code, or und (unknown)"
+        )
+    return code
+
+
 Auto = Literal["auto"]
+LanguageCode = Annotated[str, AfterValidator(_language_code)]
 Language = Literal["en", "zh"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -82,7 +92,7 @@ class CorpusSection(Section):
 
     sources: tuple[CorpusSource, ...] = Field(min_length=1)
     quality: bool = True
-    language_filter: tuple[str, ...] = ()  # keep only these languages; empty keeps all
+    language_filter: tuple[LanguageCode, ...] = ()  # keep only these languages; empty keeps all
     boilerplate: bool = True
     dedup: Literal["none", "exact", "near"] = "near"
     near_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # Jaccard similarity of 5-word (or 5-character) shingles

@@ -61,6 +61,7 @@ class SourceTally:
     read: Tally = field(default_factory=Tally)
     kept: Tally = field(default_factory=Tally)
     dropped: dict[str, Tally] = field(default_factory=dict)
+    refused_languages: Counter[str] = field(default_factory=Counter)  # documents that the language filter dropped
     skipped_files: Counter[str] = field(default_factory=Counter)
 
     def drop(self, rule: str, size: int, source: str, text: str) -> None:

@@ -7,6 +7,7 @@ section beside them; the second decides by the fingerprints alone, and copies th
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from dunwu.corpus.python_docs import python_documents
 from dunwu.corpus.readers import READERS, Problem, SourceFile, list_files, read_file, require_packages
 from dunwu.corpus.split import MIN_SECTION_CHARS, SECTION_CHARS
 from dunwu.corpus.store import row_bytes
-from dunwu.corpus.work import Cleaned, Result, Settings, Task, run_task, utf8_length
+from dunwu.corpus.work import LANGUAGE_FILTER, Cleaned, Result, Settings, Task, run_task, utf8_length
 from dunwu.corpus.world import world_documents
 
 _BATCH_CHARS = 1_000_000
@@ -233,6 +234,8 @@ def _collect(result: Result, pool: PoolWriter, card: CardBuilder, origin: int, r
         card.stripped_documents[rule] += 1
     if result.rule:
         source.drop(result.rule, result.bytes_in, result.source, result.sample)
+        if result.rule == LANGUAGE_FILTER:
+            source.refused_languages[result.language] += 1
         return
     card.redacted.update(result.redacted)
     card.paragraphs_cut += result.paragraphs_cut
@@ -270,6 +273,9 @@ def _require_enough(card: CardBuilder, delivered: Delivered, decision: Decision)
     parts = [f"of {read:,} documents read, {left} is left to learn from and to hold out"]
     if dropped:
         parts.append(f"dropped: {dropped}")
+    if refused := sum((source.refused_languages for source in card.sources), Counter[str]()):
+        found = ", ".join(f"{language} {count:,}" for language, count in refused.most_common(5))
+        parts.append(f"languages that language_filter does not name: {found} documents")
     if card.problem_count:
         first = card.problems[0]
         parts.append(f"unreadable: {card.problem_count:,}, first {first['source']}: {first['reason']}")
