@@ -235,7 +235,10 @@ def test_a_row_too_long_for_memory_is_a_bad_row(tmp_path, monkeypatch):
         ([{"prompt": "Q", "chosen": "A", "rejected": "B"}], "holds preferences"),
         ([turns(("user", "Q"), ("assistant", "A")) | {"label": True}], "holds preferences"),
         ([{"classical": "曰", "modern": "说"}], r"no known instruction format: its keys are \['classical', 'modern'\]"),
-        (["not json"], "none of its rows is an object; the first is not valid JSON"),
+        (
+            ["not json"],
+            "none of its rows is an object; the first is not valid JSON.*; write one object a line, or a list",
+        ),
         ([], "it is empty"),
         (
             [{"instruction": "Q", "output": ""}],

@@ -138,20 +138,24 @@ def _detect(rows: Sequence[Any], path: Path) -> RowFormat:
     counts = [(sum(row_format.fits(row) for row in objects), row_format) for row_format in FORMATS]
     best, row_format = max(counts, key=lambda item: item[0])
     if best == 0:
+        if not objects:
+            raise DataError(
+                f"{path} is no instruction file: {_what_it_holds(rows)}; write one object a line, or a list of objects"
+            )
         raise DataError(
-            f"{path} is in no known instruction format: {_what_it_holds(rows, objects)}; "
+            f"{path} is in no known instruction format: its keys are {_keys(objects)}; "
             "rename them to instruction/input/output, prompt/completion, messages (role, content) "
             "or conversations (from, value)"
         )
     return row_format
 
 
-def _what_it_holds(rows: Sequence[Any], objects: Sequence[Row]) -> str:
-    if not rows:
-        return "it is empty"
-    if not objects:
-        return f"none of its rows is an object; the first {_not_object(rows[0])}"
-    return f"its keys are {sorted({str(key) for row in objects for key in row})[:12]}"
+def _what_it_holds(rows: Sequence[Any]) -> str:
+    return f"none of its rows is an object; the first {_not_object(rows[0])}" if rows else "it is empty"
+
+
+def _keys(objects: Sequence[Row]) -> list[str]:
+    return sorted({str(key) for row in objects for key in row})[:12]
 
 
 def _not_object(value: Any) -> str:
