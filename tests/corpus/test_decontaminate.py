@@ -94,3 +94,18 @@ def test_exam_files(tmp_path: Path) -> None:
     (tmp_path / "x.pdf").write_text("{")
     with pytest.raises(DataError, match=r"x\.pdf is not"):
         list(read_exam_texts([str(tmp_path / "x.pdf")]))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("cut.jsonl.gz", gzip.compress(b'{"q": "one"}\n' * 99)[:-9], "cannot be read"),
+        ("no.txt.gz", b"plain text", "cannot be read"),
+        ("deep.json", b"[" * 100_000, "cannot be read"),
+        ("seventh.jsonl", b'{"q": "one"}\n' * 6 + b'{"q" "one"}\n', "line 7: Expecting ':' delimiter at column 6"),
+    ],
+)
+def test_a_damaged_exam_file_is_named_with_the_place(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=rf"{name}.*{message}"):
+        list(read_exam_texts([str(tmp_path / name)]))

@@ -7,6 +7,7 @@ a word. Questions shorter than that are too common to be looked for, and are cou
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,17 +104,21 @@ def read_exam_texts(paths: Iterable[str]) -> Iterator[str]:
         reader = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".txt": str.splitlines}.get(inner.suffix.lower())
         if reader is None:
             raise DataError(f"decontaminate_files: {path} is not .jsonl, .json, .csv or .txt (or one of these .gz)")
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         try:
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             yield from reader(data.decode("utf-8-sig", "replace"))
-        except (json.JSONDecodeError, csv.Error) as error:
+        except (OSError, EOFError, zlib.error, ValueError, RecursionError, csv.Error) as error:
             raise DataError(f"decontaminate_files: {path} cannot be read: {error}") from error
 
 
 def _jsonl(text: str) -> Iterator[str]:
-    for line in text.split("\n"):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield " ".join(_strings(json.loads(line)))
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg} at column {error.colno}") from error
+            yield " ".join(_strings(row))
 
 
 def _json(text: str) -> Iterator[str]:
