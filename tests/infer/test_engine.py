@@ -21,8 +21,10 @@ from dunwu.infer.sampling import SamplingParams
 from dunwu.infer.sequence import Request
 from dunwu.infer.writer import Writer
 from dunwu.model.count import kv_bytes_per_token
+from dunwu.tokenizer.load import load_tokenizer
 from tests.model.test_families import CONFIGS, strong
 from tests.model.test_mixtures import VARIANTS
+from tests.tokenizer import foreign
 
 from .tiny import tiny_model
 
@@ -142,6 +144,16 @@ def test_a_shared_beginning_is_read_once_and_usage_says_so(engine):
     assert [
         one.outputs[0].usage.cached_tokens for one in off.run(request(beginning, max_tokens=1) for _ in range(2))
     ] == [0, 0]
+
+
+def test_a_continuation_keeps_the_space_before_its_first_word(tmp_path):
+    tokenizer = load_tokenizer(foreign.llama2(tmp_path))
+    prompt = tokenizer.encode("the quick")
+    word = tokenizer.encode("dog")[0]
+    engine = new_engine(tiny_model(tokenizer.vocab_size, context=CONTEXT), tokenizer)
+    output = engine.run([request(prompt, max_tokens=2, logit_bias={word: 100.0})])[0].outputs[0]
+    assert tokenizer.decode(prompt) + output.text == tokenizer.decode([*prompt, *output.ids])
+    assert output.text.startswith(" ")
 
 
 def test_stop_ids_end_a_text_and_are_not_in_it(engine, model, tokenizer):

@@ -149,6 +149,23 @@ def test_a_batch_gives_the_same_ids_with_any_number_of_threads(pair):
     assert isinstance(ours.encode("\ud800x"), list)
 
 
+@pytest.mark.parametrize("kind", ["qwen", "llama2", "mistral", "gemma"])
+def test_a_stream_that_follows_on_a_text_keeps_the_space_between(pairs, kind):
+    ours, _ = pairs[kind]
+    ids = ours.encode("the quick dog doesn't  mind")
+    for place in range(1, len(ids)):
+        stream = StreamDecoder(ours, ids[:place])
+        after = "".join(map(stream.push, ids[place:])) + stream.finish()
+        assert ours.decode(ids[:place]) + after == ours.decode(ids)
+
+
+@pytest.mark.parametrize("kind", ["llama2", "mistral"])
+def test_a_stream_that_follows_on_a_control_token_begins_without_a_space(pairs, kind):
+    ours, _ = pairs[kind]
+    stream = StreamDecoder(ours, [*ours.encode("dog"), ours.eos_id])
+    assert "".join(map(stream.push, ours.encode("dog"))) + stream.finish() == "dog"
+
+
 def test_gaps_in_the_ids_are_known(folders, tmp_path):
     spec = json.loads((folders["gpt2"] / "tokenizer.json").read_text("utf-8"))
     last = max(spec["model"]["vocab"], key=spec["model"]["vocab"].get)

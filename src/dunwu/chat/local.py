@@ -131,7 +131,7 @@ class LocalChat(Chat):
     def _text(
         self, prompt: Sequence[int], max_tokens: int, temperature: float, seed: int | None
     ) -> Steps[str, None, FinishReason]:
-        decoder = StreamDecoder(self.tokenizer)
+        decoder = StreamDecoder(self.tokenizer, prompt)
         steps = self.generator.stream(prompt, max_new_tokens=max_tokens, temperature=temperature, seed=seed)
         while True:
             try:

@@ -315,7 +315,7 @@ class Engine:
                 rows = min(self.model.config.vocab_size, self.tokenizer.vocab_size)
                 self._grammars = Grammars(self.tokenizer, rows)
             matcher = self._grammars.matcher(params.constraint, group.stop_ids)
-        return _Text(sequence, group, Writer(self.tokenizer, params.stop), matcher)
+        return _Text(sequence, group, Writer(self.tokenizer, params.stop, after=prompt), matcher)
 
     @torch.inference_mode()
     def _judge(self, plan: Plan, hidden_ND: Tensor) -> None:

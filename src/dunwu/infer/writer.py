@@ -7,10 +7,11 @@ from dunwu.tokenizer.stream import StreamDecoder
 
 
 class Writer:
-    """The text of one completion. Stop strings are found wherever they lie between tokens; the first one ends the text."""
+    """The text of one completion, which follows on the ids `after`. Stop strings are found wherever they lie between tokens;
+    the first one ends the text."""
 
-    def __init__(self, tokenizer: TokenizerLike, stops: Sequence[str] = ()) -> None:
-        self._stream = StreamDecoder(tokenizer)
+    def __init__(self, tokenizer: TokenizerLike, stops: Sequence[str] = (), *, after: Sequence[int] = ()) -> None:
+        self._stream = StreamDecoder(tokenizer, after)
         self._stops = tuple(stops)
         self._held = ""
 

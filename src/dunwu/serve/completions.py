@@ -95,7 +95,7 @@ def _choice(going: Continuation, index: int, prompt: Prompt, answer: Answer, out
     tokenizer, echo = going.model.tokenizer, bool(going.request.echo)
     logprobs = None
     if going.request.logprobs is not None:
-        listed = _Lister(tokenizer)
+        listed = _Lister(tokenizer, () if going.judges else prompt.ids)
         if going.judges:
             listed.add_prompt(prompt, answer.prompt)
         if going.writes:
@@ -120,7 +120,11 @@ async def chunks(going: Continuation) -> AsyncIterator[str]:
     options = going.request.stream_options
     counts = bool(options and options.include_usage)
     usages: list[list[Usage]] = [[] for _ in going.prompts]
-    listers = [_Lister(going.model.tokenizer) for _ in range(len(going.prompts) * going.n)]
+    listers = [
+        _Lister(going.model.tokenizer, () if going.judges else prompt.ids)
+        for prompt in going.prompts
+        for _ in range(going.n)
+    ]
     last: dict[int, int] = {}
     if going.request.echo and not going.judges:
         for index in range(len(listers)):
@@ -178,9 +182,9 @@ def _start(going: Continuation) -> Any:
 class _Lister:
     """OpenAI's older form of log-probabilities: columns, and where in the text each token begins."""
 
-    def __init__(self, tokenizer: TokenizerLike) -> None:
+    def __init__(self, tokenizer: TokenizerLike, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._decoder = StreamDecoder(tokenizer)
+        self._decoder = StreamDecoder(tokenizer, after)
         self._at = 0
         self._columns: TextLogprobs = _columns()
 

@@ -1,6 +1,7 @@
 """Ids to text, one id at a time, never showing half a character."""
 
 import codecs
+from collections.abc import Sequence
 from typing import Protocol
 
 from dunwu.tokenizer.like import TokenizerLike
@@ -13,12 +14,16 @@ class Stream(Protocol):
 
 
 class StreamDecoder:
-    """Text of a growing sequence of ids. The pieces joined equal `decode` of the whole; special tokens are left out."""
+    """Text of a growing sequence of ids. The pieces joined equal `decode` of the whole; special tokens are left out.
 
-    def __init__(self, tokenizer: TokenizerLike) -> None:
+    `after`: the ids that stand before. A first word keeps the space that parts it from them, unless they end in a token of
+    control.
+    """
+
+    def __init__(self, tokenizer: TokenizerLike, after: Sequence[int] = ()) -> None:
         self._special = frozenset(tokenizer.special_ids.values())
         self._stream: Stream = (
-            _PieceStream(tokenizer)
+            _PieceStream(tokenizer, after)
             if isinstance(tokenizer, OpenTokenizer) and not tokenizer.spells_bytes
             else _ByteStream(tokenizer)
         )
@@ -53,9 +58,10 @@ class _PieceStream:
     end: the library shows all of it as U+FFFD when the whole is no UTF-8.
     """
 
-    def __init__(self, tokenizer: OpenTokenizer) -> None:
+    def __init__(self, tokenizer: OpenTokenizer, after: Sequence[int]) -> None:
+        control = tokenizer.control_ids.values()
         self._tokenizer = tokenizer
-        self._before: list[int] = []
+        self._before = [number for number in after[-1:] if number not in control and not tokenizer.is_byte(number)]
         self._held: list[int] = []
 
     def push(self, number: int) -> str:
