@@ -117,6 +117,7 @@ async def _say_when_ready(shelf: Shelf, listener: socket.socket) -> None:
     first = next(iter(shelf.sources))
     print(
         f"models:  {', '.join(shelf.sources)}\n"
+        f"page:    http://{shown}:{port}/\n"
         f"address: http://{shown}:{port}/v1\n"
         f"try it:  curl http://{shown}:{port}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f'           -d \'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'

@@ -3,7 +3,7 @@ import { key, listModels } from "./api.js";
 import { explain } from "./failures.js";
 import { exported, history, imported } from "./history.js";
 import { answer } from "./run.js";
-import { app, currentModel, setSettings, speak, toast } from "./state.js";
+import { app, currentModel, facts, setSettings, speak, toast } from "./state.js";
 import { kept, newId } from "./store.js";
 import { prefixText } from "./tokens.js";
 import { add, ancestry, change, choose, newAnswer, newConversation, newQuestion, siblings, title } from "./tree.js";
@@ -19,15 +19,29 @@ export async function start() {
 export async function loadModels() {
   app.set({ modelsState: "loading" });
   try {
-    const models = await listModels();
-    app.set((state) => ({ models, modelsState: "ready", modelsFailure: null, compare: { ...state.compare, panes: filledPanes(state.compare.panes, models) } }));
-    const known = Object.fromEntries(models.filter((model) => typeof model.chat === "boolean").map((model) => [model.id, !model.chat]));
-    app.set((state) => ({ textOnly: { ...state.textOnly, ...known } }));
+    takeModels(await listModels());
   } catch (error) {
     const failure = explain(error);
     app.set({ modelsState: "failed", modelsFailure: failure });
     if (failure.key) askForKey(loadModels);
   }
+}
+
+/** What a lazily read model turned out to be. */
+async function refreshModels() {
+  const models = await listModels().catch(() => null);
+  if (models) takeModels(models);
+}
+
+function takeModels(models) {
+  const known = Object.fromEntries(models.filter((model) => typeof model.chat === "boolean").map((model) => [model.id, !model.chat]));
+  app.set((state) => ({
+    models,
+    modelsState: "ready",
+    modelsFailure: null,
+    textOnly: { ...state.textOnly, ...known },
+    compare: { ...state.compare, panes: filledPanes(state.compare.panes, models) },
+  }));
 }
 
 function filledPanes(panes, models) {
@@ -39,6 +53,11 @@ let afterKey = null;
 export function askForKey(then) {
   afterKey = then;
   app.set({ dialog: "key" });
+}
+
+export function forgetKey() {
+  key.write(null, false);
+  toast(t("key.forgotten"));
 }
 
 export function giveKey(value, remember) {
@@ -244,6 +263,7 @@ async function generateInto(id, nodeId) {
     return { running };
   });
   save(id);
+  if (facts(model).loaded === false) refreshModels();
   speak(error ? explain(error).what : t("speak.done"));
   if (error && explain(error).key) askForKey(() => retry(id, nodeId));
 }
@@ -301,6 +321,7 @@ async function fillPane(i, given) {
   if (!mine()) return;
   setPane(i, { ...result, running: false, error: error ? explain(error) : null });
   keepComparison();
+  if (facts(panes[i].model).loaded === false) refreshModels();
   if (error && explain(error).key) askForKey(() => compare(asked));
 }
 

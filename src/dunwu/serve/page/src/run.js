@@ -4,6 +4,7 @@ import { kept } from "./store.js";
 import { app, modeOf, speak } from "./state.js";
 
 const FLUSH_MS = 50;
+const PAUSE_FACTOR = 3; // of what drawing took: a long answer on a slow machine leaves it time for its reader
 
 /**
  * job: {model, messages, prompt, sampling, topLogprobs, signal}; given: {text, tokens, thoughts} that the answer begins with.
@@ -13,16 +14,19 @@ export async function answer(job, given, put) {
   const said = { text: given.text ?? "", thoughts: given.thoughts ?? "", tokens: [...(given.tokens ?? [])] };
   const speech = sentences();
   let timer = 0;
+  let pause_ms = FLUSH_MS;
   const flush = () => {
     timer = 0;
+    const begun = performance.now();
     put({ ...said, tokens: said.tokens.slice() });
+    setTimeout(() => (pause_ms = Math.max(FLUSH_MS, PAUSE_FACTOR * (performance.now() - begun))));
   };
   const onUpdate = ({ text, thoughts, tokens }) => {
     said.text += text;
     said.thoughts += thoughts;
     said.tokens.push(...tokens);
     speech.add(text);
-    timer ||= setTimeout(flush, FLUSH_MS);
+    timer ||= setTimeout(flush, pause_ms);
   };
   const once = (mode) => generate({ ...job, mode, prefix: given.text ?? "", topLogprobs: job.topLogprobs, onUpdate });
 

@@ -2,7 +2,7 @@ import { memo } from "preact/compat";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { continueFrom, edit, goOn, retry, showBranch } from "../actions.js";
 import { copyText } from "../markdown.js";
-import { app, useApp } from "../state.js";
+import { app, facts, useApp } from "../state.js";
 import { siblings } from "../tree.js";
 import { t } from "../words.js";
 import { GrowingText, sendsOnEnter, useDraft } from "./composer.js";
@@ -109,11 +109,15 @@ export const Failure = ({ failure, children }) => html`
   </div>
 `;
 
-export function speedLine(node) {
+const CROWDED = 0.6; // of what the model can read: time to say so
+
+export function speedLine(node, room) {
   const n = node.count ?? node.tokens.length - (node.prefix ?? 0);
   const parts = [];
   if (n > 0) parts.push(t("measure.n", { n }));
   if (n > 1 && node.seconds > 0) parts.push(t("measure.speed", { speed: (n / node.seconds).toFixed(n / node.seconds < 10 ? 1 : 0) }));
+  const share = room && node.promptCount ? (node.promptCount + n) / room : 0;
+  if (share >= CROWDED) parts.push(t("measure.context", { percent: Math.round(share * 100) }));
   if (node.finish === "length") parts.push(t("finish.length"));
   if (node.finish === "stopped") parts.push(t("finish.stopped"));
   return parts.join(" · ");
@@ -121,10 +125,13 @@ export function speedLine(node) {
 
 function Answer({ id, node, ids, live, running }) {
   const think = useApp((state) => state.settings.think);
+  const reading = useApp((state) => facts(node.model, state).loaded === false);
+  const room = useApp((state) => facts(node.model, state).max_model_len);
   const cut = !live && node.text && (node.finish === "length" || node.finish === "stopped" || node.error);
   return html`
     <article class=${classes("answer", live && "live", node.mode === "text" && "plain-text")} aria-label=${`${t("answer")}: ${node.model}`} aria-busy=${live}>
       ${live && !node.text && !node.thoughts && html`<p class="waiting"><span></span><span></span><span></span><span class="visually-hidden">${t("waiting")}</span></p>`}
+      ${live && !node.text && reading && html`<p class="note">${t("reading", { model: node.model })}</p>`}
       <${AnswerBody} node=${node} live=${live} onContinue=${(i, alternative) => continueFrom(id, node.id, i, alternative)} />
       ${node.error &&
       html`
@@ -141,7 +148,7 @@ function Answer({ id, node, ids, live, running }) {
           ${node.text && html`<${CopyButton} text=${node.text} />`}
           ${!node.error && html`<${IconButton} icon="retry" label=${t("retry")} disabled=${running} onClick=${() => retry(id, node.id)} />`}
           ${cut && !node.error && html`<${IconButton} icon="on" label=${t("goon")} disabled=${running} onClick=${() => goOn(id, node.id)} />`}
-          <span class="facts">${[node.model, speedLine(node)].filter(Boolean).join(" · ")}</span>
+          <span class="facts">${[node.model, speedLine(node, room)].filter(Boolean).join(" · ")}</span>
         </div>
       `}
     </article>

@@ -1,3 +1,6 @@
+import { useReducer } from "preact/hooks";
+import { forgetKey } from "../actions.js";
+import { key } from "../api.js";
 import { app, currentModel, DEFAULTS, facts, setSettings, useApp } from "../state.js";
 import { t } from "../words.js";
 import { Choice } from "./choice.js";
@@ -32,6 +35,7 @@ function NumberField({ name, min, max, step }) {
 export function Settings() {
   const settings = useApp((state) => state.settings);
   const model = useApp((state) => facts(currentModel(state), state));
+  const [, rerender] = useReducer((n) => n + 1, 0);
   const close = () => {
     app.set({ panel: false });
     document.querySelector("[data-opens=settings]")?.focus();
@@ -60,6 +64,7 @@ export function Settings() {
           <${Choice} name="mode" labelledby="label-mode" options=${["auto", "chat", "text"].map((is) => ({ is, text: t(`mode.${is}`) }))} />
           <small>${t("field.mode.help")}</small>
         </div>
+        ${key.read() && html`<div class="field"><span>${t("key")}</span><button type="button" onClick=${() => (forgetKey(), rerender())}>${t("key.forget")}</button></div>`}
         <button type="button" onClick=${() => setSettings({ sampling: {}, system: "", mode: DEFAULTS.mode, alternatives: DEFAULTS.alternatives })}>${t("reset")}</button>
       </div>
     </aside>

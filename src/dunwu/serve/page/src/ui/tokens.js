@@ -97,11 +97,14 @@ export function TokenView({ tokens, prefix = 0, label, onContinue }) {
   };
 
   const whole = wholes(tokens.map(({ b }) => b));
-  const runs = [];
-  for (let from = 0; from < tokens.length; from += RUN) {
-    const end = from + RUN;
-    runs.push(html`<${Run} key=${from} wholes=${whole} tokens=${tokens.slice(from, end)} from=${from} prefix=${prefix} active=${active >= from && active < end ? active : -1} />`);
-  }
+  const lines = linesOf(tokens).map(([from, end]) => {
+    const runs = [];
+    for (let at = from; at < end; at += RUN) {
+      const part = tokens.slice(at, Math.min(end, at + RUN));
+      runs.push(html`<${Run} key=${at} wholes=${whole} tokens=${part} from=${at} prefix=${prefix} active=${active >= at && active < at + part.length ? active : -1} />`);
+    }
+    return html`<div key=${from}>${runs}</div>`;
+  });
   return html`
     <div
       class="token-view"
@@ -127,10 +130,17 @@ export function TokenView({ tokens, prefix = 0, label, onContinue }) {
       onFocusOut=${(event) => event.relatedTarget && !box.current.contains(event.relatedTarget) && hide()}
       onKeyDown=${onKeyDown}
     >
-      <div class="token-text" role="group" aria-label=${label} dir="auto">${runs}</div>
+      <div class="token-text" role="group" aria-label=${label} dir="auto">${lines}</div>
       ${shown !== null && tokens[shown] && html`<${Alternatives} box=${box} tokens=${tokens} i=${shown} onContinue=${onContinue} onClose=${hide} />`}
     </div>
   `;
+}
+
+/** [from, end) of the tokens of each line: lines are laid out one by one, so a long answer grows without laying out all of it. */
+function linesOf(tokens) {
+  const ends = tokens.flatMap(({ t: text }, i) => (text.endsWith("\n") ? [i + 1] : []));
+  if (ends.at(-1) !== tokens.length) ends.push(tokens.length);
+  return ends.map((end, i) => [ends[i - 1] ?? 0, end]);
 }
 
 /** The token above or below this one, as the lines lie on the screen. */
@@ -223,17 +233,30 @@ export const Legend = () => html`
   </div>
 `;
 
-/** What the probabilities come to, in a line. */
+const MOST_BITS = 10;
+
+/** Where it hesitated: a stroke for each token, as high as it was surprising (−log₂ p). */
+function Pulse({ tokens }) {
+  const strokes = tokens.map(({ lp }, i) => `M${i + 0.5} ${MOST_BITS}V${(MOST_BITS - Math.min(MOST_BITS, -(lp ?? 0) / Math.LN2)).toFixed(2)}`);
+  return html`
+    <svg class="pulse" viewBox=${`0 0 ${tokens.length} ${MOST_BITS}`} preserveAspectRatio="none" role="img" aria-label=${t("measure.pulse")}>
+      <title>${t("measure.pulse")}</title>
+      <path d=${strokes.join("")} style=${{ strokeWidth: 0.7 }} />
+    </svg>
+  `;
+}
+
+/** What the probabilities come to: a picture and a line. */
 export function Measures({ tokens, prefix }) {
   const result = summary(tokens.slice(prefix));
   if (!result) return null;
   return html`
+    ${result.n > 1 && html`<${Pulse} tokens=${tokens.slice(prefix)} />`}
     <dl class="measures">
       <div title=${t("measure.typical.help")}><dt>${t("measure.typical")}</dt><dd>${percent(Math.log(result.typical))}</dd></div>
       <div title=${t("measure.perplexity.help")}><dt>${t("measure.perplexity")}</dt><dd>${result.perplexity.toFixed(2)}</dd></div>
       ${result.entropyBits !== null &&
       html`<div title=${t("measure.entropy.help")}><dt>${t("measure.entropy")}</dt><dd>${`≥ ${result.entropyBits.toFixed(2)} bit`}</dd></div>`}
-      <div><dt>${t("measure.tokens")}</dt><dd>${result.n}</dd></div>
     </dl>
   `;
 }
