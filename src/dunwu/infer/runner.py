@@ -1,4 +1,4 @@
-"""A plan of the scheduler becomes one pass of the model.
+"""What the scheduler plans becomes one pass of the model.
 
 Shapes: `N` tokens of all texts side by side, `R` rows whose logits are wanted, `D` model width, `V` vocabulary.
 """
@@ -6,14 +6,15 @@ Shapes: `N` tokens of all texts side by side, `R` rows whose logits are wanted, 
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dunwu.core.devices import products_of_few_rows
+from dunwu.infer.blocks import Copy, Table
 from dunwu.infer.fewrows import FewRows
 from dunwu.infer.paged import PagedCache
-from dunwu.infer.scheduler import Work
 from dunwu.model.cache import Span
 from dunwu.model.decoder import Decoder
 from dunwu.model.native.library import MOST_ROWS, native
@@ -22,6 +23,19 @@ from dunwu.model.native.pages import keep_together
 FEW_ROWS = 4
 SMALL_MATRIX = 1 << 17
 """Elements. With fewer rows than FEW_ROWS and matrices smaller than this, oneDNN's start costs more than its kernels win."""
+
+
+class Part(Protocol):
+    """One text's share of a pass: `ids`, its tokens from `start` on, read into the blocks of `table` after the `copies`."""
+
+    @property
+    def table(self) -> Table: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def ids(self) -> Sequence[int]: ...
+    @property
+    def copies(self) -> Sequence[Copy]: ...
 
 
 class Runner:
@@ -37,17 +51,16 @@ class Runner:
             keep_together(model)
 
     @torch.inference_mode()
-    def run(self, work: Sequence[Work]) -> Tensor:
+    def run(self, parts: Sequence[Part]) -> Tensor:
         """Read the tokens of the plan; gives the final hidden states `[N, D]`, text after text."""
-        self.cache.copy([copy for one in work for copy in one.copies])
+        self.cache.copy([copy for one in parts for copy in one.copies])
         spans: list[Span] = []
         ids: list[int] = []
-        for one in work:
-            table = one.sequence.table
-            assert table is not None
-            end = one.start + one.count
-            spans.append(Span(len(ids), one.start, one.count, self.cache.runs(table.blocks, end)))
-            ids += one.sequence.ids[one.start : end]
+        for one in parts:
+            own = one.ids
+            runs = self.cache.runs(one.table.blocks, one.start + len(own))
+            spans.append(Span(len(ids), one.start, len(own), runs))
+            ids += own
         if self._kernels is not None and len(ids) <= MOST_ROWS:
             return self._kernels.run(ids, spans)
         self.cache.begin(spans)

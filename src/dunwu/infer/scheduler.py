@@ -9,7 +9,7 @@ that comes last gives up its blocks and reads its text anew later.
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
-from dunwu.infer.blocks import BlockManager, Copy
+from dunwu.infer.blocks import BlockManager, Copy, Table
 from dunwu.infer.sequence import Sequence
 
 AGEING_STEPS = 256
@@ -17,12 +17,29 @@ AGEING_STEPS = 256
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Tokens `start` to `start + count` of a sequence, read in this step; `copies` of blocks come before."""
+    """Tokens `start` to `start + count` of a sequence, read in this step; `copies` of blocks come before.
+
+    `spare`: tokens behind the sequence's end for which there is room in its blocks, and `guesses`, at most so many: what may
+    stand there, read in the same pass so that each guess that proves right saves a pass.
+    """
 
     sequence: Sequence
     start: int
     count: int
     copies: list[Copy]
+    spare: int = 0
+    guesses: tuple[int, ...] = ()
+
+    @property
+    def table(self) -> Table:
+        """Where it is read into."""
+        assert self.sequence.table is not None
+        return self.sequence.table
+
+    @property
+    def ids(self) -> list[int]:
+        """What is read, from token `start` on."""
+        return [*self.sequence.ids[self.start : self.start + self.count], *self.guesses]
 
     @property
     def reaches_the_end(self) -> bool:
