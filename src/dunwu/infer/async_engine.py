@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from dunwu.core.errors import BusyError, ModelError
-from dunwu.infer.engine import Engine, EngineStats, embedding_requests, embeddings
+from dunwu.infer.engine import Engine, embedding_requests, embeddings
 from dunwu.infer.events import Answer, Event, FinishEvent, answer
 from dunwu.infer.sequence import Request
+from dunwu.infer.texts import EngineStats
 
 T = TypeVar("T")
 EMBEDDED_TOGETHER = 16

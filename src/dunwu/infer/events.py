@@ -8,11 +8,14 @@ from dunwu.infer.sequence import FinishReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens. `cached_tokens`: those of the prompt that were found in the cache and not read again."""
+    """Tokens. `cached_tokens`: those of the prompt that were found in the cache and not read again. Of the completion's,
+    `accepted_tokens` had been guessed ahead, among `proposed_tokens`."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class EmbeddingEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishEvent:
-    """Completion `index` is over. `text`: what was held back until now. `error`: what went wrong, with reason "error"."""
+    """Completion `index` is over. `text`: what was held back until now. `error`: what went wrong, with reason "error".
+    `score`: of one that a beam search found, its log-probability, nats, by the power of its length."""
 
     id: str
     index: int
@@ -62,6 +66,7 @@ class FinishEvent:
     usage: Usage
     text: str = ""
     error: str | None = None
+    score: float | None = None
 
 
 Event = PromptEvent | TokenEvent | EmbeddingEvent | FinishEvent
@@ -79,6 +84,7 @@ class Output:
     logprobs: tuple[float, ...] = ()
     top_logprobs: tuple[tuple[Scored, ...], ...] = ()
     error: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +116,7 @@ def answer(request_id: str, events: list[Event]) -> Answer:
                 logprobs=tuple(event.logprob for event in tokens if event.logprob is not None),
                 top_logprobs=tuple(event.top_logprobs for event in tokens if event.top_logprobs is not None),
                 error=end.error,
+                score=end.score,
             )
         )
     return Answer(id=request_id, outputs=tuple(outputs), prompt=judged[0] if judged else None, embedding=vector)

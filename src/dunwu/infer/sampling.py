@@ -31,6 +31,7 @@ from dunwu.core.errors import ModelError, RecipeError
 from dunwu.infer.constrain import Constraint
 
 MOST_LOGPROBS = 20  # OpenAI's limit
+MOST_BEAMS = 64
 MOST_BIAS = 100.0  # OpenAI's limit: as good as a ban, or a command
 _WIDTHS = (256, 4096)  # where a distribution has its mass in so many tokens, finding these is much faster than a sort
 _NEVER = -math.inf
@@ -44,7 +45,8 @@ class SamplingParams:
     `presence_penalty` and `frequency_penalty` the completion only, as OpenAI defines them. `logit_bias`: id → what is added.
     `stop`: strings that end the text and are no part of it. `stop_ids` None: the tokenizer's; `ignore_eos` goes on past
     these (for measuring). `seed` None: a new one for each request. `n`: completions of one prompt. `logprobs`: None, or how
-    many likeliest alternatives to report beside each token's own; `prompt_logprobs` the same for the prompt.
+    many likeliest alternatives to report beside each token's own; `prompt_logprobs` the same for the prompt. `beams`: search for
+    the likeliest completions with so many at a time instead (`infer/beam.py`), and give the best `n`, once all are found.
     Raises RecipeError for values out of range.
     """
 
@@ -67,6 +69,9 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     constraint: Constraint | None = None
+    beams: int | None = None
+    length_penalty: float = 1.0
+    early_stopping: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None:
@@ -93,6 +98,17 @@ class SamplingParams:
         for name, count in (("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)):
             if count is not None:
                 _require_count(name, count, 0, MOST_LOGPROBS, "leave it out for none")
+        if self.beams is not None:
+            self._require_searchable(self.beams)
+
+    def _require_searchable(self, beams: int) -> None:
+        _require_count("beams", beams, 1, MOST_BEAMS, "leave it out for no search")
+        _require_count("n", self.n, 1, beams, "a search gives at most as many completions as it has beams")
+        _require_range("length_penalty", self.length_penalty, -100, 100, "use 1 to divide by the length")
+        if self.temperature or self.stop or self.logprobs is not None:
+            raise RecipeError(
+                f"beams={beams} finds the likeliest texts; leave out temperature, stop strings and logprobs (stop_ids end a beam)"
+            )
 
     def resolved(self, stop_ids: Iterable[int]) -> "SamplingParams":
         """With what was left open filled in: the tokenizer's `stop_ids`, and a seed, so that recomputing repeats the draws."""

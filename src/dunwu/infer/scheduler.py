@@ -1,13 +1,13 @@
 """Who reads how many tokens in the next step. Plain Python, no tensors.
 
 All that runs takes part in every step (continuous batching, Orca, OSDI 2022): texts that write read one token each, first of
-all; what the budget of tokens leaves goes to prompts, in parts (chunked prefill, arXiv:2308.16369). Who comes first is settled
-at arrival: a step of priority is worth `AGEING_STEPS` of waiting, so that nobody waits for ever. When blocks run out, the one
-that comes last gives up its blocks and reads its text anew later.
+all; what the budget of tokens leaves goes to prompts, in parts (chunked prefill, arXiv:2308.16369), and what these leave to
+guesses. Who comes first is settled at arrival: a step of priority is worth `AGEING_STEPS` of waiting, so that nobody waits for
+ever. When blocks run out, the one that comes last gives up its blocks and reads its text anew later.
 """
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dunwu.infer.blocks import BlockManager, Copy, Table
 from dunwu.infer.sequence import Sequence
@@ -59,14 +59,22 @@ class Scheduler:
     """At most `max_sequences` run at a time and read at most `token_budget` tokens a step.
 
     `border`: texts longer than this are read with other positions than shorter ones (LongRoPE): whoever grows across it reads
-    everything anew, in one pass whatever the budget, and the two kinds never share blocks.
+    everything anew, in one pass whatever the budget, and the two kinds never share blocks. `guess_rows`: guesses are read only
+    while a step has no more tokens than these, for beyond that each costs as much as what it may save.
     """
 
     def __init__(
-        self, blocks: BlockManager, *, max_sequences: int, token_budget: int, border: int | None = None
+        self,
+        blocks: BlockManager,
+        *,
+        max_sequences: int,
+        token_budget: int,
+        border: int | None = None,
+        guess_rows: int = 0,
     ) -> None:
         assert token_budget >= max_sequences >= 1
         self.blocks, self.max_sequences, self.token_budget, self.border = blocks, max_sequences, token_budget, border
+        self.guess_rows = guess_rows
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -76,19 +84,22 @@ class Scheduler:
         """Queue a sequence. It must fit the cache when it is alone: its tokens and `room` together."""
         if sequence.rank is None:
             self._arrivals += 1
-            sequence.rank = self._clock + sequence.request.priority * AGEING_STEPS, self._arrivals
+            sequence.rank = self._clock + sequence.request.priority * AGEING_STEPS, self._arrivals, 0
         sequence.state = "waiting"
         self.waiting.append(sequence)
 
     def fork(self, parent: Sequence, children: Iterable[Sequence]) -> None:
-        """Sequences with the parent's prompt, which has been read, share its blocks; those that find no place wait."""
-        assert parent.table is not None
+        """Sequences that begin as the parent does, as far as it is read, share its blocks; those that find no place wait.
+
+        They come right behind the parent, before whoever came later.
+        """
+        assert parent.rank is not None
         for child in children:
-            if len(self.running) >= self.max_sequences:
+            self._arrivals += 1
+            child.rank = *parent.rank[:2], self._arrivals
+            if parent.table is None or len(self.running) >= self.max_sequences:
                 self.add(child)
                 continue
-            self._arrivals += 1
-            child.rank = (parent.rank or (0, 0))[0], self._arrivals
             child.table, child.computed, child.state = self.blocks.fork(parent.table), parent.computed, "running"
             child.cached_tokens = child.computed
             self.running.append(child)
@@ -117,7 +128,12 @@ class Scheduler:
         for sequence in [one for one in ranked if one.remaining == 1] + [one for one in ranked if one.remaining > 1]:
             if sequence.state == "running" and budget > 0:
                 budget -= self._give(sequence, self._share(sequence, budget), plan)
-        self._admit(plan, budget)
+        budget = self._admit(plan, budget)
+        if not plan.work and self.running and self.waiting:
+            # All that run wait for others of their requests that find no place: the last one makes room.
+            self._preempt(max(self.running, key=_rank))
+            budget = self._admit(plan, budget)
+        self._spare(plan, budget)
         return plan
 
     def commit(self, plan: Plan) -> None:
@@ -129,7 +145,7 @@ class Scheduler:
             self.blocks.seal(sequence.table, sequence.ids, sequence.computed)
 
     def _salt(self, sequence: Sequence) -> Hashable:
-        return sequence.request.adapter, self.border is not None and len(sequence.ids) > self.border
+        return sequence.salt, self.border is not None and len(sequence.ids) > self.border
 
     def _turn_at_the_border(self, sequence: Sequence) -> None:
         if sequence.table is not None and sequence.table.salt != self._salt(sequence):
@@ -155,10 +171,26 @@ class Scheduler:
         plan.work.append(Work(sequence, start, count, copies))
         return count
 
-    def _admit(self, plan: Plan, budget: int) -> None:
+    def _spare(self, plan: Plan, budget: int) -> None:
+        """Room for guesses, where nobody else wants it."""
+        budget = min(budget, self.guess_rows - sum(work.count for work in plan.work))
+        for place, work in enumerate(plan.work):
+            spare = min(work.sequence.guessing, work.sequence.room - 1, budget)
+            if spare <= 0 or work.count > 1 or not work.reaches_the_end:
+                continue
+            end = work.start + 1
+            if self.blocks.needed(end + spare) - len(work.table.blocks) + len(self.running) > self.blocks.free:
+                continue
+            copies = self.blocks.reserve(work.table, end, end + spare)
+            assert copies is not None
+            plan.work[place] = replace(work, copies=[*work.copies, *copies], spare=spare)
+            budget -= spare
+
+    def _admit(self, plan: Plan, budget: int) -> int:
+        """Let those that wait begin; gives what is left of the budget."""
         for sequence in sorted(self.waiting, key=_rank):
             if budget <= 0 or len(self.running) >= self.max_sequences:
-                return
+                return budget
             hits = self.blocks.found(sequence.ids, self._salt(sequence)) if sequence.reuses else []
             if self._is_being_read(sequence, len(hits) * self.blocks.size):
                 continue
@@ -166,12 +198,13 @@ class Scheduler:
             # Each that runs may soon want a block; whoever is alone may have all.
             lacking = self.blocks.needed(len(sequence.ids)) - held + len(self.running)
             if self.running and lacking > self.blocks.free:
-                return
+                return budget
             self._open(sequence)
             self.waiting.remove(sequence)
             self.running.append(sequence)
             sequence.state = "running"
             budget -= self._give(sequence, self._share(sequence, budget), plan)
+        return budget
 
     def _is_being_read(self, sequence: Sequence, hit: int) -> bool:
         """Whether the next block of its prompt is being filled by another: then it waits, and finds it."""
@@ -206,6 +239,6 @@ class Scheduler:
         sequence.table, sequence.computed = None, 0
 
 
-def _rank(sequence: Sequence) -> tuple[int, int]:
+def _rank(sequence: Sequence) -> tuple[int, int, int]:
     assert sequence.rank is not None
     return sequence.rank

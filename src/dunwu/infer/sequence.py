@@ -1,5 +1,6 @@
 """What is asked of the engine, and one text on its way."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +31,8 @@ class Request:
 class Sequence:
     """One of a request's completions. `ids`: prompt and completion; the first `computed` of them are in the cache.
 
-    `room`: tokens that it may still write, and `out_of_room` what it ends with then. `rank`: smaller is sooner.
+    `room`: tokens that it may still write, and `out_of_room` what it ends with then. `rank`: smaller is sooner. `guessing`: how
+    many tokens may be guessed ahead. `salt`: texts of unequal salts share no blocks.
     """
 
     request: Request
@@ -41,7 +43,9 @@ class Sequence:
     state: State = "new"
     computed: int = 0
     table: Table | None = None
-    rank: tuple[int, int] | None = None
+    rank: tuple[int, int, int] | None = None
+    guessing: int = 0
+    salt: Hashable = None
     cached_tokens: int | None = None
     preemptions: int = 0
     finish_reason: FinishReason | None = None

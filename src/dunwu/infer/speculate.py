@@ -1,113 +1,206 @@
-"""Several tokens from one forward: cheap proposals, accepted so that what comes out is distributed as without them.
+"""Tokens guessed ahead, so that one pass of the model may confirm several: looked up in the text, or drafted by a small model.
 
-A proposal for a place is a token together with the distribution that it was drawn from: all on one token for a look-up in the
-text so far, the draft model's own for a draft model. The model that decides reads all proposed tokens at once; its distribution
-at each place (filters, penalties and masks included: `infer.sampling.distribution` with the history up to there) says how far
-they are taken, by the rule of arXiv:2211.17192 section 2.3 (and arXiv:2302.01318): token x is accepted with probability
-min(1, p(x) / q(x)); at the first refusal a token is drawn from max(0, p - q), made to sum to 1; after all K were accepted, one
-more from p. For greedy rows p is all on the likeliest, so that exactly the plain tokens come out.
-
-All draws are `infer.sampling.draw` of seed, place and use, so that a request repeats itself after recomputation. Unlike without
-speculation, a seed's tokens depend on what was proposed, hence on how many tokens at a time: their distribution does not.
-
-Shapes: `K` proposed tokens, `V` vocabulary.
+What is done with guesses is `choosing.py`'s; here they are only made, and whatever they are, the text comes out the same.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-import torch
-from torch import Tensor
+from dunwu.core.errors import DunwuError, ModelError, RecipeError
+from dunwu.infer.blocks import Copy, Table
+from dunwu.infer.choosing import Head, choose_after
+from dunwu.infer.paged import PagedCache
+from dunwu.infer.runner import Runner
+from dunwu.infer.scheduler import Work
+from dunwu.infer.sequence import Sequence as Ids
+from dunwu.model.decoder import Decoder
+from dunwu.tokenizer.like import TokenizerLike
 
-from dunwu.infer.sampling import History, SamplingParams, distribution, draw, pick
+BUSY_ROWS = 32
+"""Tokens of a step: with more than these, reading a guess costs about as much as it may save."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLookup:
+    """Guess that what followed the last few tokens before follows again: at most `most` tokens, after the longest match of
+    `shortest` to `longest` tokens. Of use where an answer quotes its prompt: code, summaries, retrieval. Costs nearly nothing."""
+
+    most: int = 6
+    longest: int = 4
+    shortest: int = 2
+    busy_rows: int = BUSY_ROWS
+
+    def __post_init__(self) -> None:
+        _require_most(self.most)
+        if not 1 <= self.shortest <= self.longest:
+            raise RecipeError(f"shortest={self.shortest} must be at least 1 and at most longest={self.longest}")
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """`ids`, K tokens; `shares` [K, V] the distribution each was drawn from, None where it was certain (a look-up)."""
+class Draft:
+    """Let a smaller `model` with the same tokenizer write at most `most` tokens ahead. Its keys and values share `cache_bytes`."""
 
-    ids: tuple[int, ...]
-    shares: Tensor | None = None
+    model: Decoder
+    most: int = 4
+    busy_rows: int = BUSY_ROWS
+
+    def __post_init__(self) -> None:
+        _require_most(self.most)
 
 
-def look_up(ids: Sequence[int], *, most: int, longest: int = 4, shortest: int = 2, window: int = 4096) -> Proposal:
-    """What followed when the last few tokens stood in the text before, at most `most` tokens (prompt look-up decoding).
+Speculation = PromptLookup | Draft
 
-    The longest match of at most `longest` tokens and at least `shortest`, and the latest of these, within the last `window`
-    tokens. Nothing where the ending is new. Of use where the answer quotes its prompt: code, summaries, retrieval.
+
+class Guesser(Protocol):
+    """Told of every pass before it is made."""
+
+    def guess(self, works: Sequence[Work], most: Sequence[int]) -> list[tuple[int, ...]]:
+        """For each part of the pass, at most `most` tokens that may follow it."""
+        ...
+
+    def settle(self, sequence: Ids, proposed: int, accepted: int) -> None:
+        """How many of the guesses were right."""
+        ...
+
+    def forget(self, sequence: Ids) -> None:
+        """The sequence is over."""
+        ...
+
+
+class Lookup:
+    """The `Guesser` of `PromptLookup`."""
+
+    def __init__(self, wish: PromptLookup) -> None:
+        self._wish = wish
+        self._seen: dict[Ids, Endings] = {}
+
+    def guess(self, works: Sequence[Work], most: Sequence[int]) -> list[tuple[int, ...]]:
+        return [self._look_up(work.sequence, count) if count else () for work, count in zip(works, most, strict=True)]
+
+    def _look_up(self, sequence: Ids, most: int) -> tuple[int, ...]:
+        if sequence not in self._seen:
+            self._seen[sequence] = Endings(self._wish.shortest, self._wish.longest)
+        return self._seen[sequence].follow(sequence.ids, most)
+
+    def settle(self, sequence: Ids, proposed: int, accepted: int) -> None:
+        """Nothing to learn."""
+
+    def forget(self, sequence: Ids) -> None:
+        self._seen.pop(sequence, None)
+
+
+@dataclass(slots=True)
+class Endings:
+    """Where each run of `shortest` to `longest` tokens of a growing text last stood. Of a long text, its last `window` tokens."""
+
+    shortest: int
+    longest: int
+    window: int = 8192
+    _after: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
+    _known: int = 0
+
+    def follow(self, ids: Sequence[int], most: int) -> tuple[int, ...]:
+        """What followed the text's ending where it stood before; a text that repeats itself is taken to go on so."""
+        self._learn(ids)
+        for length in range(self.longest, self.shortest - 1, -1):
+            place = self._after.get(tuple(ids[-length:])) if length < len(ids) else None
+            if place is not None:
+                period = len(ids) - place
+                return tuple(ids[place + step % period] for step in range(most))
+        return ()
+
+    def _learn(self, ids: Sequence[int]) -> None:
+        """Take in what has something behind it: the ending itself has not."""
+        for end in range(max(self._known, len(ids) - self.window, self.shortest), len(ids)):
+            for length in range(self.shortest, min(self.longest, end) + 1):
+                self._after[tuple(ids[end - length : end])] = end
+        self._known = len(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    table: Table
+    start: int
+    ids: Sequence[int]
+    copies: Sequence[Copy] = ()
+
+
+class Drafter:
+    """The `Guesser` of `Draft`. Its store has a slot for each of the model's, and it reads whatever the model reads: tables,
+    shared beginnings and copies serve both.
+
+    A guess is chosen as the text itself will choose: by the same filters and the same number. A grammar is not asked here.
     """
-    text = [*ids[-window:]]
-    for length in range(min(longest, len(text) - 1), shortest - 1, -1):
-        ending = text[-length:]
-        for start in range(len(text) - length - 1, -1, -1):
-            if text[start] == ending[0] and text[start : start + length] == ending:
-                return Proposal(tuple(text[start + length : start + length + most]))
-    return Proposal(())
+
+    def __init__(self, wish: Draft, tokenizer: TokenizerLike, vocabulary: int, blocks: int, block_size: int) -> None:
+        model = wish.model
+        if model.config.vocab_size < min(vocabulary, tokenizer.vocab_size):
+            raise ModelError(
+                f"the draft model has {model.config.vocab_size} ids and the model's tokenizer {tokenizer.vocab_size}; a draft "
+                "model needs the same tokenizer"
+            )
+        head = model.head_weight
+        self._runner = Runner(model, PagedCache(model.config, blocks, block_size, head.device, head.dtype))
+        self._head = Head(self._runner, tokenizer)
+        self._last_id = model.config.vocab_size - 1
+        self._reach = model.config.max_position_embeddings
+        self._lags: dict[Ids, int] = {}
+
+    def guess(self, works: Sequence[Work], most: Sequence[int]) -> list[tuple[int, ...]]:
+        guesses: list[tuple[int, ...]] = [() for _ in works]
+        parts: list[_Part] = []
+        rows: dict[int, int] = {}
+        row = -1
+        for place, work in enumerate(works):
+            part = self._unread(work)
+            if part.ids:
+                parts.append(part)
+                row += len(part.ids)
+                if most[place] > 0 and part.start + len(part.ids) == len(work.sequence.ids):
+                    rows[place] = row
+        while parts:
+            hidden_ND = self._runner.run(parts)
+            parts = []
+            if not rows:
+                break
+            places = [(works[place].sequence, guesses[place]) for place in rows]
+            try:
+                chosen = choose_after(places, self._head(hidden_ND[list(rows.values())]), {})
+            except DunwuError:
+                break  # a draft that is no number is no guess
+            for place, number in zip(rows, chosen.ids, strict=True):
+                guesses[place] += (number,)
+            going = [
+                place
+                for place in rows
+                if len(guesses[place]) < most[place] and self._fits(works[place], guesses[place])
+            ]
+            parts = [self._behind(works[place], guesses[place]) for place in going]
+            rows = {place: row for row, place in enumerate(going)}
+        return guesses
+
+    def settle(self, sequence: Ids, proposed: int, accepted: int) -> None:
+        self._lags[sequence] = int(0 < proposed == accepted)  # the last guess was made, but not read
+
+    def forget(self, sequence: Ids) -> None:
+        self._lags.pop(sequence, None)
+
+    def _unread(self, work: Work) -> _Part:
+        start = max(0, work.start - self._lags.get(work.sequence, 0))
+        ids = work.sequence.ids[start : min(work.start + work.count, self._reach)]
+        return _Part(work.table, start, self._known(ids), work.copies)
+
+    def _behind(self, work: Work, guesses: tuple[int, ...]) -> _Part:
+        return _Part(work.table, len(work.sequence.ids) + len(guesses) - 1, self._known(guesses[-1:]))
+
+    def _fits(self, work: Work, guesses: tuple[int, ...]) -> bool:
+        return len(work.sequence.ids) + len(guesses) <= self._reach
+
+    def _known(self, ids: Iterable[int]) -> list[int]:
+        return [min(number, self._last_id) for number in ids]
 
 
-def draft(
-    next_logits: Callable[[Sequence[int]], Tensor],
-    params: SamplingParams,
-    past: History,
-    *,
-    most: int,
-    branch: int = 0,
-) -> Proposal:
-    """Let a small model of the same vocabulary write `most` tokens on.
-
-    `next_logits`: the completion so far, drafted tokens included → the small model's logits for the next, [V]. The row's
-    filters and penalties apply to the draft too, for the nearer it is to what decides, the more is accepted. `params` must be
-    `resolved`. A grammar's mask need not be known here: what it forbids is refused.
-    """
-    completion = [*past.completion]
-    ids: list[int] = []
-    rows: list[Tensor] = []
-    for _ in range(most):
-        shares_1V = distribution(next_logits(completion)[None], [params], [History(past.prompt, completion)])
-        ids += pick(shares_1V, [_drawn(params, len(completion), branch, "draft")])
-        completion.append(ids[-1])
-        rows.append(shares_1V[0])
-    return Proposal(tuple(ids), torch.stack(rows) if rows else None)
-
-
-def histories_of(past: History, proposal: Proposal) -> list[History]:
-    """The history before each of the K + 1 places at which the deciding model's distribution is needed."""
-    return [History(past.prompt, [*past.completion, *proposal.ids[:place]]) for place in range(len(proposal.ids) + 1)]
-
-
-def accept(
-    shares_KV: Tensor, proposal: Proposal, params: SamplingParams, written: int, *, branch: int = 0
-) -> list[int]:
-    """The tokens that come out: those accepted and one more, 1 to K + 1.
-
-    `shares_KV`: the deciding model's distribution at the K + 1 places, [K + 1, V], as `distribution` gives it for the logits
-    after the text and each proposed token. `written`: tokens of the completion before these.
-    """
-    assert len(shares_KV) == len(proposal.ids) + 1
-    for place, number in enumerate(proposal.ids):
-        target_V = shares_KV[place]
-        share = 1.0 if proposal.shares is None else proposal.shares[place, number].item()
-        if _drawn(params, written + place, branch, "accept") * share < target_V[number].item():
-            continue
-        drawn = _drawn(params, written + place, branch, "token")
-        return [*proposal.ids[:place], *pick(_rest(target_V, proposal, place)[None], [drawn])]
-    drawn = _drawn(params, written + len(proposal.ids), branch, "token")
-    return [*proposal.ids, *pick(shares_KV[-1:], [drawn])]
-
-
-def _rest(target_V: Tensor, proposal: Proposal, place: int) -> Tensor:
-    """max(0, p - q), not normalised: what is still owed to each token once the proposed one was refused."""
-    if proposal.shares is None:
-        rest_V = target_V.clone()
-        rest_V[proposal.ids[place]] = 0
-    else:
-        rest_V = (target_V.double() - proposal.shares[place].double()).clamp_(min=0)
-    # Where p and q are equal up to rounding, a refusal has no probability and any of p's tokens will do.
-    return rest_V if bool(rest_V.sum() > 0) else target_V
-
-
-def _drawn(params: SamplingParams, index: int, branch: int, use: str) -> float:
-    if params.greedy:
-        return 0.0  # all is certain: what is accepted is the likeliest
-    assert params.seed is not None, "params must be resolved"
-    return draw(params.seed, index, branch=branch, use=use)
+def _require_most(most: int) -> None:
+    if most < 1:
+        raise RecipeError(f"most={most} must be at least 1; leave speculation out for none")
