@@ -234,7 +234,7 @@ class FewIds:
     vocab_size = rows_needed = V
     unused_ids: tuple[int, ...] = ()
     stop_ids: tuple[int, ...] = ()
-    special_ids: Mapping[str, int] = {}  # noqa: RUF012
+    special_ids: Mapping[str, int] = {}
     eos_id = 0
 
     def decode(self, ids, **_) -> str:

@@ -124,10 +124,10 @@ class Engine:
         group = Group(request, frozenset(stop_ids))
         texts = [self._text(group, index) for index in range(1 if params.beams else params.n)]
         room = texts[0].sequence.room
-        if params.beams and room > 0:
+        if params.beams:
             group.search = Search(
                 width=params.beams,
-                max_tokens=room,
+                max_tokens=max(1, room),
                 stop_ids=group.stop_ids,
                 length_penalty=params.length_penalty,
                 early=params.early_stopping,
