@@ -34,9 +34,9 @@ class Head:
 
     def __init__(self, runner: Runner, tokenizer: TokenizerLike) -> None:
         self._runner, self._size = runner, tokenizer.vocab_size
-        weight = runner.model.head_weight
-        unused = [number for number in tokenizer.unused_ids if number < min(self._size, len(weight))]
-        self._unused = torch.tensor(unused, dtype=torch.int64, device=weight.device)
+        size = min(self._size, runner.model.config.vocab_size)
+        unused = [number for number in tokenizer.unused_ids if number < size]
+        self._unused = torch.tensor(unused, dtype=torch.int64, device=runner.cache.reach.device)
 
     def __call__(self, hidden_RD: Tensor) -> Tensor:
         """`[R, V]`."""

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
+
 from dunwu.core.errors import DunwuError, ModelError, RecipeError
 from dunwu.infer.blocks import Copy, Table
 from dunwu.infer.choosing import Head, choose_after
-from dunwu.infer.paged import PagedCache
+from dunwu.infer.paged import CacheKind, PagedCache
 from dunwu.infer.runner import Runner
 from dunwu.infer.scheduler import Work
 from dunwu.infer.sequence import Sequence as Ids
@@ -133,7 +135,15 @@ class Drafter:
     A guess is chosen as the text itself will choose: by the same filters and the same number. A grammar is not asked here.
     """
 
-    def __init__(self, wish: Draft, tokenizer: TokenizerLike, vocabulary: int, blocks: int, block_size: int) -> None:
+    def __init__(
+        self,
+        wish: Draft,
+        tokenizer: TokenizerLike,
+        vocabulary: int,
+        blocks: int,
+        block_size: int,
+        cache: CacheKind = "float",
+    ) -> None:
         model = wish.model
         if model.config.vocab_size < min(vocabulary, tokenizer.vocab_size):
             raise ModelError(
@@ -141,7 +151,9 @@ class Drafter:
                 "model needs the same tokenizer"
             )
         head = model.head_weight
-        self._runner = Runner(model, PagedCache(model.config, blocks, block_size, head.device, head.dtype))
+        with torch.inference_mode():
+            store = PagedCache(model.config, blocks, block_size, head.device, head.dtype, cache)
+        self._runner = Runner(model, store)
         self._head = Head(self._runner, tokenizer)
         self._last_id = model.config.vocab_size - 1
         self._reach = model.config.max_position_embeddings
