@@ -103,7 +103,7 @@ def _say(group: Group, texts: Texts, tokenizer: TokenizerLike, events: list[Even
             fault = f"the search found only {len(found)} completions; ask for fewer, or loosen the grammar"
             texts.say_end(text, "error", "", events, error=fault, completion_tokens=0)
             continue
-        writer = Writer(tokenizer)
+        writer = Writer(tokenizer, after=group.request.prompt_ids)
         for number in one.ids:
             shown, _ = writer.push(number)
             events.append(TokenEvent(id=group.request.id, index=index, token_id=number, text=shown))
