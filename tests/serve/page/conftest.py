@@ -23,7 +23,7 @@ ARGS = [
     "--disable-component-update",
     "--no-first-run",
 ]
-WAIT_MS = 8000
+WAIT_MS = 15_000
 
 
 class Chromium:

@@ -236,3 +236,15 @@ def test_motion_stops_where_it_is_not_wanted(visit, fake):
     one.write("Go")
     expect(one.page.locator(".waiting")).to_be_visible()
     assert one.page.evaluate("document.getAnimations().length") == 0
+
+
+def test_compared_answers_are_said_one_after_the_other(visit, fake):
+    fake.replies["tiny-chat|Who?"] = Reply(text="The left one.", hold_after=2)
+    fake.replies["tiny-chat:sft|Who?"] = Reply(text="The right one.")
+    one = visit()
+    one.page.get_by_role("link", name="Compare").click()
+    one.write("Who?")
+    spoken = one.page.locator("[aria-live=polite][aria-relevant] p")
+    expect(spoken).to_have_text(["tiny-chat:sft: The right one."])
+    fake.released.set()
+    expect(spoken).to_have_text(["tiny-chat:sft: The right one.", "tiny-chat: The left one."])

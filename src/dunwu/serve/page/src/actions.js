@@ -316,11 +316,13 @@ async function fillPane(i, given) {
     sampling: settings.sampling,
     topLogprobs: settings.alternatives,
     signal: controller.signal,
+    silent: true, // two voices at once would be none; each is said when it is whole
   };
   const { error, ...result } = await answer(job, given, (patch) => mine() && setPane(i, patch));
   if (!mine()) return;
   setPane(i, { ...result, running: false, error: error ? explain(error) : null });
   keepComparison();
+  speak(`${panes[i].model}: ${error ? explain(error).what : app.get().compare.panes[i].text}`);
   if (facts(panes[i].model).loaded === false) refreshModels();
   if (error && explain(error).key) askForKey(() => compare(asked));
 }

@@ -185,7 +185,7 @@ async function stream(job) {
 }
 
 function read(chunk, job, result, begun) {
-  if (chunk.error) throw new ApiError(Number(chunk.error.status) || 500, chunk.error);
+  if (chunk.error) throw new ApiError(chunk.error.code === "cancelled" ? 503 : 500, chunk.error);
   if (chunk.usage) result.usage = chunk.usage;
   const choice = chunk.choices?.[0];
   if (!choice) return;

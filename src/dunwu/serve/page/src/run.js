@@ -7,12 +7,12 @@ const FLUSH_MS = 50;
 const PAUSE_FACTOR = 3; // of what drawing took: a long answer on a slow machine leaves it time for its reader
 
 /**
- * job: {model, messages, prompt, sampling, topLogprobs, signal}; given: {text, tokens, thoughts} that the answer begins with.
+ * job: {model, messages, prompt, sampling, topLogprobs, signal, silent}; given: {text, tokens, thoughts} that the answer begins with.
  * `put(patch)` receives what changes, at most twenty times a second. Returns the last patch: {finish, seconds, count, …} or {error}.
  */
 export async function answer(job, given, put) {
   const said = { text: given.text ?? "", thoughts: given.thoughts ?? "", tokens: [...(given.tokens ?? [])] };
-  const speech = sentences();
+  const speech = job.silent ? SILENCE : sentences();
   let timer = 0;
   let pause_ms = FLUSH_MS;
   const flush = () => {
@@ -63,6 +63,8 @@ export function rememberTextOnly(model) {
   app.set((state) => ({ textOnly: { ...state.textOnly, [model]: true } }));
   kept.write("textOnly", app.get().textOnly);
 }
+
+const SILENCE = { add() {}, end() {} };
 
 // A screen reader hears whole sentences as they are finished, not every token and not the answer from its start again.
 function sentences() {

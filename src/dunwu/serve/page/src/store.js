@@ -21,16 +21,16 @@ export function createStore(initial) {
 /** The selected part of the store; the component renders again only when that part is another object. */
 export function useStore(store, select) {
   const [, render] = useReducer((n) => n + 1, 0);
-  const latest = useRef();
-  latest.current = select(store.get());
-  useEffect(
-    () =>
-      store.subscribe(() => {
-        if (select(store.get()) !== latest.current) render();
-      }),
-    [],
-  );
-  return latest.current;
+  const latest = useRef({});
+  latest.current = { select, part: select(store.get()) };
+  useEffect(() => {
+    const look = () => {
+      if (latest.current.select(store.get()) !== latest.current.part) render();
+    };
+    look(); // what changed between the first drawing and now
+    return store.subscribe(look);
+  }, []);
+  return latest.current.part;
 }
 
 // Storage may be forbidden or full (private windows, quotas): then the page works and forgets.

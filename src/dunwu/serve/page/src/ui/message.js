@@ -127,7 +127,7 @@ function Answer({ id, node, ids, live, running }) {
   const think = useApp((state) => state.settings.think);
   const reading = useApp((state) => facts(node.model, state).loaded === false);
   const room = useApp((state) => facts(node.model, state).max_model_len);
-  const cut = !live && node.text && (node.finish === "length" || node.finish === "stopped" || node.error);
+  const cut = !live && node.text && !node.children.length && (node.finish === "length" || node.finish === "stopped" || node.error);
   return html`
     <article class=${classes("answer", live && "live", node.mode === "text" && "plain-text")} aria-label=${`${t("answer")}: ${node.model}`} aria-busy=${live}>
       ${live && !node.text && !node.thoughts && html`<p class="waiting"><span></span><span></span><span></span><span class="visually-hidden">${t("waiting")}</span></p>`}
@@ -136,7 +136,7 @@ function Answer({ id, node, ids, live, running }) {
       ${node.error &&
       html`
         <${Failure} failure=${node.error}>
-          ${node.text && html`<button type="button" onClick=${() => goOn(id, node.id)}>${t("goon")}</button>`}
+          ${cut && html`<button type="button" onClick=${() => goOn(id, node.id)}>${t("goon")}</button>`}
           <button type="button" onClick=${() => retry(id, node.id)}>${t("retry")}</button>
         <//>
       `}

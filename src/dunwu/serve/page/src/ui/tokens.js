@@ -189,7 +189,7 @@ function Alternatives({ box, tokens, i, onContinue, onClose }) {
         <bdi class="alternatives-token"><${Pieces} text=${token.t} bytes=${token.b} spaces /></bdi>
         <span>${percent(token.lp)}</span>
       </div>
-      ${rows.map((row) => html`<${Row} key=${row[0]} row=${row} chosen=${row[0] === token.t} tokens=${tokens} i=${i} onContinue=${onContinue} onClose=${onClose} />`)}
+      ${rows.map((row, n) => html`<${Row} key=${n} row=${row} chosen=${row[0] === token.t} tokens=${tokens} i=${i} onContinue=${onContinue} onClose=${onClose} />`)}
       ${token.lp === null
         ? html`<p class="note">${t("think.none")}</p>`
         : rest > 0.0005 && html`<div class="alternative rest"><span>${t("think.rest")}</span><${Bar} p=${rest} /><span class="number">${percent(Math.log(rest))}</span></div>`}
