@@ -99,7 +99,8 @@ class PretrainStream:
 
 
 class SftStream:
-    """Rows packed from whole conversations, best fit first; a conversation longer than a row loses its oldest tokens.
+    """Rows packed from whole conversations, best fit first; a conversation longer than a row loses its oldest tokens: `cut`
+    says how many do.
 
     Every epoch puts other conversations of the same length into the places of the packing and visits the rows in
     another order. What a row has left over is padding: a document of its own, without loss.
@@ -108,6 +109,7 @@ class SftStream:
     def __init__(self, conversations: Sequence[Tokens], *, context_length: int, seed: int) -> None:
         self.context_length = context_length
         self.seed = seed
+        self.cut = sum(len(tokens.ids) > context_length + 1 for tokens in conversations)
         kept = [_newest(tokens, context_length + 1) for tokens in conversations]
         kept = [tokens for tokens in kept if len(tokens.ids) > 1 and tokens.learned[1:].any()]
         if not kept:

@@ -1,7 +1,8 @@
 """Supervised fine-tuning on conversations, from the pre-trained weights: a Hugging Face directory that answers.
 
-Facts: those of `TrainResult`, and `conversations`, `epochs`, `learned_tokens` (in one pass over the conversations),
-`bad_rows` (rows of the files that were left out, by reason) and `first_bad_rows` (the first of them, by file and line).
+Facts: those of `TrainResult`, and `conversations`, `cut_conversations` (longer than the context), `epochs`, `learned_tokens` (in one
+pass over the conversations), `bad_rows` (rows of the files that were left out, by reason) and `first_bad_rows` (the first of
+them, by file and line).
 """
 
 import dataclasses
@@ -103,6 +104,7 @@ def _run(work: Work) -> Outcome:
     conversations = list(_conversations(work.recipe, tokenizer, readers))
     bad_rows = _bad_rows(readers, work.progress)
     stream = SftStream(conversations, context_length=context, seed=work.recipe.seed)
+    tell_of_lengths(stream, len(conversations), work.progress)
     one_epoch = stream.rows_per_epoch * context
     wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
     tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
@@ -116,6 +118,7 @@ def _run(work: Work) -> Outcome:
             **asdict(result),
             **bad_rows,
             "conversations": stream.conversations,
+            "cut_conversations": stream.cut,
             "epochs": result.tokens / one_epoch,
             "learned_tokens": int(sum(tokens.learned.sum() for tokens in conversations)),
             "parameters": parameters(model.config),
@@ -167,6 +170,17 @@ def _bad_rows(readers: Sequence[InstructionReader], progress: Progress) -> dict[
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common(3))
         progress.note(f"{dropped.total():,} rows left out ({reasons}); first: {first[0]}")
     return {"bad_rows": dict(dropped), "first_bad_rows": first}
+
+
+def tell_of_lengths(stream: SftStream, conversations: int, progress: Progress) -> None:
+    """Say how many conversations do not fit the context, and how many have nothing to learn."""
+    if stream.cut:
+        progress.note(
+            f"{stream.cut:,} of {conversations:,} conversations are longer than the context of {stream.context_length} tokens "
+            "and lose their beginning; a larger model.context_length keeps more"
+        )
+    if empty := conversations - stream.conversations:
+        progress.note(f"{empty:,} of {conversations:,} conversations have nothing to learn within the context")
 
 
 def within_budget(wanted: int, most: int | None, one_epoch: int, progress: Progress) -> int:
