@@ -166,6 +166,16 @@ def test_a_stream_that_follows_on_a_control_token_begins_without_a_space(pairs, 
     assert "".join(map(stream.push, ours.encode("dog"))) + stream.finish() == "dog"
 
 
+@pytest.mark.parametrize("kind", ["llama2", "qwen", "bert"])
+def test_a_long_text_gives_the_ids_of_transformers_and_comes_back(pairs, kind):
+    ours, theirs = pairs[kind]
+    text = "the quick dog doesn't mind. " * 5000
+    ids = ours.encode(text)
+    assert ids == theirs(text, add_special_tokens=False)["input_ids"]
+    assert ours.encode_spans(text).ids == ids
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
 def test_gaps_in_the_ids_are_known(folders, tmp_path):
     spec = json.loads((folders["gpt2"] / "tokenizer.json").read_text("utf-8"))
     last = max(spec["model"]["vocab"], key=spec["model"]["vocab"].get)

@@ -46,7 +46,8 @@ def _read(wanted: str | list[int], model: ServedModel, start: bool, param: str) 
         ids = (*(tokenizer.start_ids if start else ()), *tokenizer.encode(wanted))
         return Prompt(ids=ids or (tokenizer.eos_id,), text=wanted)
     require_ids(wanted, model, param)
-    return Prompt(ids=tuple(wanted) or (tokenizer.eos_id,), text=tokenizer.decode(wanted))
+    fits = len(wanted) <= model.context_length  # what does not is refused, and decoding it may take seconds
+    return Prompt(ids=tuple(wanted) or (tokenizer.eos_id,), text=tokenizer.decode(wanted) if fits else "")
 
 
 def require_ids(ids: list[int], model: ServedModel, param: str) -> None:

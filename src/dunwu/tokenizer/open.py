@@ -29,6 +29,8 @@ TURN_ENDS = (
 )  # fmt: skip
 # What closes a document in pre-training, where the tokenizer's own `eos_token` is one of TURN_ENDS.
 TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|end▁of▁sentence|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")
+LONG_CHARACTERS = 10_000
+"""From here on the library reads a text as a batch of one: only with batches does it let other threads run meanwhile."""
 _CONTROL_SHAPE = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
 _BRACKETED = re.compile(r"[<\[].+[>\]]", re.DOTALL)
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -114,7 +116,9 @@ class OpenTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without anything before or after; names of control tokens are plain text."""
-        return self._translate(self._typed.encode(well_formed(text), add_special_tokens=False).ids)
+        if len(text) < LONG_CHARACTERS:
+            return self._translate(self._typed.encode(well_formed(text), add_special_tokens=False).ids)
+        return self._translate(self._typed.encode_batch_fast([well_formed(text)], add_special_tokens=False)[0].ids)
 
     def encode_array(self, text: str) -> Ids:
         """The ids of `text`, [T] int32."""
@@ -129,7 +133,10 @@ class OpenTokenizer:
 
     def encode_spans(self, text: str) -> Encoded:
         """The ids of a text in which control tokens are written as `hidden`, and which characters each came from."""
-        encoding = self._typed.encode(well_formed(text), add_special_tokens=False)
+        if len(text) < LONG_CHARACTERS:
+            encoding = self._typed.encode(well_formed(text), add_special_tokens=False)
+        else:
+            encoding = self._typed.encode_batch([well_formed(text)], add_special_tokens=False)[0]
         return Encoded(self._translate(encoding.ids), encoding.offsets)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
@@ -137,7 +144,9 @@ class OpenTokenizer:
         numbers = [int(number) for number in ids]
         if wrong := next((number for number in numbers if not 0 <= number < self.vocab_size), None):
             self._require_known(wrong)
-        return self._backend.decode(numbers, skip_special_tokens=skip_special)
+        if len(numbers) < LONG_CHARACTERS:
+            return self._backend.decode(numbers, skip_special_tokens=skip_special)
+        return self._backend.decode_batch([numbers], skip_special_tokens=skip_special)[0]
 
     def id_bytes(self, number: int) -> bytes:
         """The bytes that an id stands for; an added token stands for its name. Raises TokenizerError out of range."""
