@@ -123,7 +123,10 @@ def generate(
 @app.command
 def serve(
     *models: Annotated[
-        str, Parameter(help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it.")
+        str,
+        Parameter(
+            help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it. A .yaml file: a gateway."
+        ),
     ],
     host: Annotated[
         str, Parameter(help="The address to listen at; others than this machine's own need keys.")
@@ -142,7 +145,14 @@ def serve(
     allow_origin: Annotated[
         tuple[str, ...], Parameter(help="A web page that may ask, such as https://example.org.", negative="")
     ] = (),
+    weights: Annotated[
+        Literal["float", "int8", "int4"],
+        Parameter(help="In how many bits weights are kept: fewer are faster and coarser."),
+    ] = "float",
     cache: Annotated[str, Parameter(help="Memory for the keys and values of each model.")] = "512MB",
+    cache_kind: Annotated[
+        Literal["float", "int8"], Parameter(help="How keys and values are kept: int8 takes a quarter of the room.")
+    ] = "float",
     context_length: Annotated[
         int | None, Parameter(help="The most tokens of one conversation; default: the model's.")
     ] = None,
@@ -168,7 +178,9 @@ def serve(
         max_body=max_body,
         allowed_hosts=allow_host,
         allowed_origins=allow_origin,
+        weights=weights,
         cache=cache,
+        cache_kind=cache_kind,
         context_length=context_length,
         max_sequences=max_sequences,
         max_waiting=max_waiting,

@@ -12,8 +12,12 @@ from dunwu.cli.talking import model_folder
 from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.files import read_json
+from dunwu.core.load import RECIPE_SUFFIXES
 from dunwu.core.units import parse_bytes, parse_duration
+from dunwu.delta.quantise import Weights
+from dunwu.infer.paged import CacheKind
 from dunwu.model.fetch import is_hub_name
+from dunwu.serve.gateway import Gateway, read_gateway
 from dunwu.serve.models import EngineOptions, ModelSource, Shelf, load_served_model
 from dunwu.serve.run import serve as run_server
 from dunwu.serve.settings import ServeSettings
@@ -33,7 +37,9 @@ def serve(
     max_body: str,
     allowed_hosts: Sequence[str],
     allowed_origins: Sequence[str],
+    weights: Weights,
     cache: str,
+    cache_kind: CacheKind,
     context_length: int | None,
     max_sequences: int,
     max_waiting: int,
@@ -57,6 +63,8 @@ def serve(
         log_prompts=log_prompts,
     )
     options = EngineOptions(
+        weights=weights,
+        cache=cache_kind,
         cache_bytes=parse_bytes(cache),
         context_length=context_length,
         max_sequences=max_sequences,
@@ -67,13 +75,17 @@ def serve(
 
 def serve_models(models: Sequence[str], settings: ServeSettings, options: EngineOptions) -> None:
     """Serve models until a signal comes. Raises RecipeError or ModelError."""
-    if not models:
+    files = [word for word in models if Path(word).suffix in RECIPE_SUFFIXES]
+    found = [source for word in models if word not in files for source in sources(word)]
+    if not models or len(files) > 1:
         raise RecipeError(
-            "there is no model to serve; give a build's home (such as builds/NAME), a folder, or owner/name"
+            f"{len(models)} models and {len(files)} gateways: give a build's home (such as builds/NAME), a folder or "
+            "owner/name, several of them if you like, and one gateway's file at most"
         )
-    shelf = Shelf([source for word in models for source in sources(word)], partial(load_served_model, options=options))
+    shelf = Shelf(found, partial(load_served_model, options=options))
+    gateway = Gateway(read_gateway(Path(files[0]).expanduser()), shelf) if files else None
     prepare_cpu()
-    run_server(shelf, settings)
+    run_server(shelf, settings, gateway)
 
 
 def sources(word: str) -> Iterator[ModelSource]:

@@ -10,7 +10,6 @@ from dunwu import __version__
 from dunwu.infer.events import Answer, Output, TokenEvent, Usage
 from dunwu.infer.sampling import Scored
 from dunwu.infer.sequence import FinishReason
-from dunwu.serve.models import ServedModel
 from dunwu.serve.objects import ChatLogprobs, TokenLogprob, TopLogprob, UsageObject
 from dunwu.tokenizer.like import TokenizerLike
 
@@ -26,9 +25,9 @@ class Head:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def new(cls, prefix: str, model: ServedModel) -> "Head":
+    def new(cls, prefix: str, model_id: str) -> "Head":
         """With a fresh id, such as chatcmpl-…"""
-        return cls(id=f"{prefix}-{uuid.uuid4().hex}", model=model.id)
+        return cls(id=f"{prefix}-{uuid.uuid4().hex}", model=model_id)
 
 
 def ended(reason: FinishReason) -> Literal["stop", "length"]:

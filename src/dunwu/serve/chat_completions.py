@@ -1,34 +1,25 @@
 """`POST /v1/chat/completions`."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from dunwu.chat.calls import CallDelta, CallParser, Piece, gathered
+from dunwu.chat.calls import CallParser, Piece, gathered
 from dunwu.chat.forms import CallForm, call_form, tool_constraint
 from dunwu.core.errors import RecipeError
 from dunwu.core.records import ToolCall
 from dunwu.infer.constrain import Constraint
 from dunwu.infer.events import FinishEvent, Output, TokenEvent, Usage
 from dunwu.infer.sequence import Request
-from dunwu.serve.answers import FINGERPRINT, Head, chat_logprobs, chunk_logprobs, ended, usage_object, usage_of
+from dunwu.serve.answers import Head, chat_logprobs, chunk_logprobs, ended, usage_object, usage_of
 from dunwu.serve.asking import constraint_of, require_room, sampling_params
+from dunwu.serve.chat_writing import ChunkWriter, completion, delta_of, message
 from dunwu.serve.conversation import messages_of, prompt_ids
 from dunwu.serve.errors import ApiError
 from dunwu.serve.models import ServedModel
-from dunwu.serve.objects import (
-    AnswerMessage,
-    ChatChoice,
-    ChatCompletion,
-    ChatLogprobs,
-    Delta,
-    FinishReason,
-    FunctionDelta,
-    ToolCallDelta,
-    ToolCallObject,
-)
+from dunwu.serve.objects import ChatChoice, ChatCompletion, FinishReason
 from dunwu.serve.schemas import ChatRequest
-from dunwu.serve.streams import Asked, require_finished, sse
+from dunwu.serve.streams import Asked, require_finished
 from dunwu.serve.visit import Visit
 
 Tool = dict[str, Any]
@@ -74,7 +65,7 @@ async def ask(request: ChatRequest, model: ServedModel, visit: Visit) -> Talk:
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         constraint=_constraint(request, tools, form),
     )
-    head = Head.new("chatcmpl", model)
+    head = Head.new("chatcmpl", model.id)
     asked = await Asked.submit(model, [Request(id=head.id, prompt_ids=tuple(ids), params=params)], visit)
     return Talk(head=head, model=model, request=request, asked=asked, form=form, tools=tools)
 
@@ -103,25 +94,14 @@ def _constraint(request: ChatRequest, tools: tuple[Tool, ...], form: CallForm | 
 async def whole(talk: Talk) -> ChatCompletion:
     """The answer in one piece."""
     answers = await talk.asked.answers()
-    return {
-        "id": talk.head.id,
-        "object": "chat.completion",
-        "created": talk.head.created,
-        "model": talk.head.model,
-        "system_fingerprint": FINGERPRINT,
-        "choices": [_choice(talk, output) for output in answers[0].outputs],
-        "usage": usage_of(answers),
-    }
+    return completion(talk.head, [_choice(talk, output) for output in answers[0].outputs], usage_of(answers))
 
 
 def _choice(talk: Talk, output: Output) -> ChatChoice:
     text, calls = parsed(talk, output.text)
-    message: AnswerMessage = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
-    if calls:
-        message["tool_calls"] = [_call_object(call) for call in calls]
     return {
         "index": output.index,
-        "message": message,
+        "message": message(text, calls),
         "logprobs": chat_logprobs(talk.model.tokenizer, output) if talk.request.logprobs else None,
         "finish_reason": _ended(ended(output.finish_reason), bool(calls)),
     }
@@ -131,10 +111,6 @@ def parsed(talk: Talk, text: str) -> tuple[str, tuple[ToolCall, ...]]:
     """What an answer says, and the calls in it."""
     parser = talk.parser()
     return (text, ()) if parser is None else gathered([*parser.push(text), *parser.finish()])
-
-
-def _call_object(call: ToolCall) -> ToolCallObject:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _ended(reason: FinishReason, called: bool) -> FinishReason:
@@ -165,56 +141,19 @@ def _pieces(parser: CallParser | None, event: TokenEvent | FinishEvent) -> tuple
 async def chunks(talk: Talk) -> AsyncIterator[str]:
     """The answer as server-sent events, but for the last."""
     options = talk.request.stream_options
-    counts = bool(options and options.include_usage)
+    writer = ChunkWriter(talk.head, counts=bool(options and options.include_usage))
     usages: list[Usage] = []
     for index in range(talk.request.n or 1):
-        yield _chunk(talk, index, {"role": "assistant", "content": "", "refusal": None}, counts=counts)
+        yield writer.begin(index)
     async for said in spoken(talk):
         logprobs = chunk_logprobs(talk.model.tokenizer, said.event) if isinstance(said.event, TokenEvent) else None
         for piece in said.pieces:
-            yield _chunk(talk, said.index, _delta(piece), logprobs, counts=counts)
+            yield writer.chunk(said.index, delta_of(piece), logprobs)
             logprobs = None
         if logprobs:
-            yield _chunk(talk, said.index, {"content": ""}, logprobs, counts=counts)
+            yield writer.chunk(said.index, {"content": ""}, logprobs)
         if isinstance(said.event, FinishEvent):
             usages.append(said.event.usage)
-            reason = _ended(ended(said.event.reason), said.called)
-            yield _chunk(talk, said.index, {}, finish_reason=reason, counts=counts)
-    if counts:
-        yield sse({**_start(talk), "choices": [], "usage": usage_object([usages])})
-
-
-def _delta(piece: Piece) -> Delta:
-    if isinstance(piece, str):
-        return {"content": piece}
-    return {"tool_calls": [_call_delta(piece)]}
-
-
-def _call_delta(piece: CallDelta) -> ToolCallDelta:
-    if piece.id is None or piece.name is None:
-        return {"index": piece.index, "function": {"arguments": piece.arguments}}
-    function: FunctionDelta = {"name": piece.name, "arguments": piece.arguments}
-    return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
-
-
-def _chunk(
-    talk: Talk,
-    index: int,
-    delta: Delta,
-    logprobs: ChatLogprobs | None = None,
-    finish_reason: FinishReason | None = None,
-    *,
-    counts: bool,
-) -> str:
-    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-    return sse({**_start(talk), "choices": [choice], **({"usage": None} if counts else {})})
-
-
-def _start(talk: Talk) -> Mapping[str, Any]:
-    return {
-        "id": talk.head.id,
-        "object": "chat.completion.chunk",
-        "created": talk.head.created,
-        "model": talk.head.model,
-        "system_fingerprint": FINGERPRINT,
-    }
+            yield writer.chunk(said.index, {}, finish_reason=_ended(ended(said.event.reason), said.called))
+    if writer.counts:
+        yield writer.usage(usage_object([usages]))

@@ -35,7 +35,7 @@ def _line(key: str, complaints: Sequence[Mapping[str, Any]], body: Any) -> str:
         case "extra_forbidden":
             return f"unknown field {key}: leave it out"
         case "missing":
-            return f"{key} is missing: the request needs it"
+            return f"{key} is missing; give it"
         case "text_only":
             return f"{key}: {first['msg']}"
         case "value_error":

@@ -48,7 +48,7 @@ async def ask(request: CompletionRequest, model: ServedModel, visit: Visit, *, m
         require_room(len(prompt.ids), model, param="prompt")
     judges = bool(request.echo) and request.logprobs is not None
     params = _params(request, model, judges)
-    head = Head.new("cmpl", model)
+    head = Head.new("cmpl", model.id)
     requests = [
         Request(id=f"{head.id}-{place}", prompt_ids=prompt.ids, params=params) for place, prompt in enumerate(prompts)
     ]

@@ -16,9 +16,11 @@ import torch
 
 from dunwu.core.devices import pick_device, pick_dtype
 from dunwu.core.errors import BusyError, DataError, DunwuError, MissingExtraError, ModelError, RecipeError
+from dunwu.delta.quantise import Weights, quantise
 from dunwu.infer.async_engine import AsyncEngine, EventStream
 from dunwu.infer.constrain import Constraint, Grammars
 from dunwu.infer.engine import Engine, EngineStats
+from dunwu.infer.paged import CacheKind
 from dunwu.infer.sequence import Request
 from dunwu.model.count import parameters
 from dunwu.model.hub import load_model
@@ -46,8 +48,10 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How each model is run; see `Engine` and `AsyncEngine`."""
+    """How each model is run; see `Engine`, `AsyncEngine` and `quantise`."""
 
+    weights: Weights = "float"
+    cache: CacheKind = "float"
     cache_bytes: int = 512 << 20
     context_length: int | None = None
     max_sequences: int = 64
@@ -122,6 +126,7 @@ def load_served_model(source: ModelSource, options: EngineOptions) -> ServedMode
     model = (
         load_model(source.folder, device=device, dtype=pick_dtype(device, options.dtype)).requires_grad_(False).eval()
     )
+    quantise(model, options.weights)
     tokenizer = load_tokenizer(source.folder)
     try:
         grammars = Grammars(tokenizer, min(model.config.vocab_size, tokenizer.vocab_size))
@@ -130,6 +135,7 @@ def load_served_model(source: ModelSource, options: EngineOptions) -> ServedMode
     engine = Engine(
         model,
         tokenizer,
+        cache=options.cache,
         cache_bytes=options.cache_bytes,
         context_length=options.context_length,
         max_sequences=options.max_sequences,
