@@ -18,7 +18,6 @@ import uvicorn
 
 from dunwu.model.hub import save_model
 from dunwu.serve.app import create_app
-from dunwu.serve.gateway import Gateway, GatewayFile
 from dunwu.serve.logs import Log
 from dunwu.serve.models import EngineOptions, ModelSource, ServedModel, Shelf, load_served_model
 from dunwu.serve.run import bind, uvicorn_config
@@ -60,17 +59,13 @@ def running(
     settings: ServeSettings | None = None,
     options: EngineOptions = OPTIONS,
     load: Callable[[ModelSource], ServedModel] | None = None,
-    gateway: GatewayFile | None = None,
     wait: bool = True,
 ) -> Iterator[Live]:
     """Serve until the block ends."""
     settings = settings or ServeSettings(port=0, drain_timeout_s=5)
     shelf = Shelf(sources, load or partial(load_served_model, options=options))
-    partners = None if gateway is None else Gateway(gateway, shelf)
     listener = bind(settings)
-    server = uvicorn.Server(
-        uvicorn_config(create_app(shelf, settings, gateway=partners, log=Log(io.StringIO())), settings)
-    )
+    server = uvicorn.Server(uvicorn_config(create_app(shelf, settings, log=Log(io.StringIO())), settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

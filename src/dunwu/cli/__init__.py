@@ -123,10 +123,7 @@ def generate(
 @app.command
 def serve(
     *models: Annotated[
-        str,
-        Parameter(
-            help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it. A .yaml file: a gateway."
-        ),
+        str, Parameter(help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it.")
     ],
     host: Annotated[
         str, Parameter(help="The address to listen at; others than this machine's own need keys.")

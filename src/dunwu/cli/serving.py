@@ -12,12 +12,10 @@ from dunwu.cli.talking import model_folder
 from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.files import read_json
-from dunwu.core.load import RECIPE_SUFFIXES
 from dunwu.core.units import parse_bytes, parse_duration
 from dunwu.delta.quantise import Weights
 from dunwu.infer.paged import CacheKind
 from dunwu.model.fetch import is_hub_name
-from dunwu.serve.gateway import Gateway, read_gateway
 from dunwu.serve.models import EngineOptions, ModelSource, Shelf, load_served_model
 from dunwu.serve.run import serve as run_server
 from dunwu.serve.settings import ServeSettings
@@ -75,17 +73,13 @@ def serve(
 
 def serve_models(models: Sequence[str], settings: ServeSettings, options: EngineOptions) -> None:
     """Serve models until a signal comes. Raises RecipeError or ModelError."""
-    files = [word for word in models if Path(word).suffix in RECIPE_SUFFIXES]
-    found = [source for word in models if word not in files for source in sources(word)]
-    if not models or len(files) > 1:
+    if not models:
         raise RecipeError(
-            f"{len(models)} models and {len(files)} gateways: give a build's home (such as builds/NAME), a folder or "
-            "owner/name, several of them if you like, and one gateway's file at most"
+            "there is no model to serve; give a build's home (such as builds/NAME), a folder, or owner/name"
         )
-    shelf = Shelf(found, partial(load_served_model, options=options))
-    gateway = Gateway(read_gateway(Path(files[0]).expanduser()), shelf) if files else None
+    shelf = Shelf([source for word in models for source in sources(word)], partial(load_served_model, options=options))
     prepare_cpu()
-    run_server(shelf, settings, gateway)
+    run_server(shelf, settings)
 
 
 def sources(word: str) -> Iterator[ModelSource]:

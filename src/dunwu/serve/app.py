@@ -14,11 +14,10 @@ from starlette.exceptions import HTTPException
 
 from dunwu import __version__
 from dunwu.core.errors import DunwuError
-from dunwu.serve import chat_completions, completions, embeddings, partners, responses, tokens
+from dunwu.serve import chat_completions, completions, embeddings, responses, tokens
 from dunwu.serve.complaints import refusal
 from dunwu.serve.doors import LOOPBACK_NAMES
 from dunwu.serve.errors import ApiError, ErrorBody
-from dunwu.serve.gateway import Gateway
 from dunwu.serve.guard import Guard
 from dunwu.serve.keys import Keyring
 from dunwu.serve.limits import Gate, Limits
@@ -58,7 +57,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         415: "The body must be application/json.",
         429: "Too much at once: see Retry-After.",
         500: "The model failed.",
-        502: "A model behind the gateway failed.",
         503: "Loading, or closing: see Retry-After.",
         504: "It took too long.",
     }.items()
@@ -72,7 +70,6 @@ def create_app(
     shelf: Shelf,
     settings: ServeSettings,
     *,
-    gateway: Gateway | None = None,
     log: Log | None = None,
     failed: Callable[[DunwuError], None] | None = None,
 ) -> FastAPI:
@@ -99,13 +96,10 @@ def create_app(
         docs_url=None,  # its page would ask other hosts for scripts
         redoc_url=None,
     )
-    if gateway is not None:
-        guard.metrics.watch(gateway.ledger)
     app.state.shelf, app.state.settings = shelf, settings
     _add_errors(app, guard.gate)
     _add_status(app, shelf, guard.metrics)
-    _add_models(app, shelf, gateway)
-    _add_chat(app, shelf, gateway)
+    _add_models(app, shelf)
     _add_generation(app, shelf, settings)
     _add_responses(app, shelf)
     _add_texts(app, shelf)
@@ -182,18 +176,15 @@ def _add_status(app: FastAPI, shelf: Shelf, counts: Metrics) -> None:
         return Response(counts.text(shelf.stats()), media_type=CONTENT_TYPE)
 
 
-def _add_models(app: FastAPI, shelf: Shelf, gateway: Gateway | None) -> None:
+def _add_models(app: FastAPI, shelf: Shelf) -> None:
     @app.get("/v1/models")
     async def models() -> ModelList:
         """All models that are offered."""
-        own = [_model_object(shelf, source) for source in shelf.sources.values()]
-        return {"object": "list", "data": own + [_partner_object(name) for name in (gateway.names if gateway else ())]}
+        return {"object": "list", "data": [_model_object(shelf, source) for source in shelf.sources.values()]}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str) -> ModelObject:
         """One of them."""
-        if gateway is not None and model in gateway:
-            return _partner_object(model)
         return _model_object(shelf, shelf.source(model))
 
 
@@ -214,40 +205,15 @@ def _model_object(shelf: Shelf, source: ModelSource) -> ModelObject:
     }
 
 
-def _partner_object(name: str) -> ModelObject:
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "gateway",
-        "stage": "",
-        "loaded": True,
-        "instruction_tuned": True,
-        "system_prompt": "",
-        "chat": True,
-        "max_model_len": None,
-        "parameters": None,
-    }
-
-
-def _add_chat(app: FastAPI, shelf: Shelf, gateway: Gateway | None) -> None:
+def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None:
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(asked: ChatRequest, http: HttpRequest) -> Response:
         """The next turn of a conversation. With `stream` as server-sent events, the last of which is `[DONE]`."""
-        visit = visit_of(http.scope)
-        if gateway is not None and asked.model in gateway:
-            shelf.require_open()
-            passed = await partners.ask(asked, gateway.partner(asked.model, visit.key), visit)
-            if asked.stream:
-                return _streamed(http, with_errors(partners.chunks(passed)))
-            return JSONResponse(await partners.whole(passed))
-        talk = await chat_completions.ask(asked, await shelf.model(asked.model), visit)
+        talk = await chat_completions.ask(asked, await shelf.model(asked.model), visit_of(http.scope))
         if asked.stream:
             return _streamed(http, with_errors(chat_completions.chunks(talk)))
         return JSONResponse(await chat_completions.whole(talk))
 
-
-def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None:
     @app.post("/v1/completions", response_model=Completion, responses=STREAM)
     async def complete(asked: CompletionRequest, http: HttpRequest) -> Response:
         """What follows a text. With `stream` as server-sent events, the last of which is `[DONE]`."""

@@ -7,7 +7,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from dunwu.chat.ledger import Ledger
 from dunwu.infer.engine import EngineStats
 from dunwu.serve.visit import Visit
 
@@ -20,16 +19,6 @@ _GAUGES = {
     "blocks": "blocks of the key/value cache",
     "free_blocks": "blocks that no running text holds",
     "idle_blocks": "free blocks that still remember a text",
-}
-
-_PARTNER_COUNTS = {
-    "asked": "answers asked for",
-    "failed": "answers that did not come",
-    "prompt_tokens": "tokens read",
-    "completion_tokens": "tokens written",
-    "cost": "money, in the currency of the gateway's file",
-    "first_s": "seconds until the first piece, of all that were answered",
-    "whole_s": "seconds until the end, of all that were answered",
 }
 
 
@@ -62,10 +51,6 @@ class Metrics:
         self._engine = _EngineCounts()
         registry.register(self._engine)
         ProcessCollector(registry=registry)
-
-    def watch(self, ledger: Ledger) -> None:
-        """Count what partners behind a gateway take too."""
-        self._registry.register(_PartnerCounts(ledger))
 
     def begins(self, visit: Visit) -> None:
         """A request came."""
@@ -116,21 +101,3 @@ class _EngineCounts:
         for reason, count in self.stats.finished.items():
             finished.add_metric([reason], count)
         yield finished
-
-
-class _PartnerCounts:
-    """What each partner took; their names are few, and those of the gateway's file."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        tallies = self._ledger.tallies
-        for name, text in _PARTNER_COUNTS.items():
-            family = CounterMetricFamily(f"dunwu_partner_{name}", text, labels=["partner"])
-            for partner, tally in tallies.items():
-                family.add_metric([partner], getattr(tally, name))
-            yield family

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from dunwu.core.errors import DunwuError, RecipeError
 from dunwu.serve.app import create_app
 from dunwu.serve.connection import bounded_connection
-from dunwu.serve.gateway import Gateway
 from dunwu.serve.logs import Log
 from dunwu.serve.models import Shelf
 from dunwu.serve.settings import ServeSettings
@@ -22,13 +21,13 @@ from dunwu.serve.settings import ServeSettings
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def serve(shelf: Shelf, settings: ServeSettings, gateway: Gateway | None = None) -> None:
+def serve(shelf: Shelf, settings: ServeSettings) -> None:
     """Answer until SIGTERM or Ctrl-C, then finish what was begun, `drain_timeout_s` at most. A second signal ends at once.
 
     Raises RecipeError for an address that is taken, ModelError or TokenizerError for a model that cannot be read.
     """
     listener = bind(settings)
-    asyncio.run(_serve(shelf, settings, gateway, listener))
+    asyncio.run(_serve(shelf, settings, listener))
 
 
 def bind(settings: ServeSettings) -> socket.socket:
@@ -71,7 +70,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(shelf: Shelf, settings: ServeSettings, gateway: Gateway | None, listener: socket.socket) -> None:
+async def _serve(shelf: Shelf, settings: ServeSettings, listener: socket.socket) -> None:
     errors: list[DunwuError] = []
 
     def failed(error: DunwuError) -> None:
@@ -79,9 +78,9 @@ async def _serve(shelf: Shelf, settings: ServeSettings, gateway: Gateway | None,
         server.should_exit = True
 
     log = Log(prompts=settings.log_prompts)
-    server = _Server(uvicorn_config(create_app(shelf, settings, gateway=gateway, log=log, failed=failed), settings))
+    server = _Server(uvicorn_config(create_app(shelf, settings, log=log, failed=failed), settings))
     log.take_over("uvicorn")
-    watch = asyncio.create_task(_say_when_ready([*shelf.sources, *(gateway.names if gateway else ())], shelf, listener))
+    watch = asyncio.create_task(_say_when_ready(shelf, listener))
     with _signals(shelf, server):
         await server.serve(sockets=[listener])
     watch.cancel()
@@ -108,19 +107,20 @@ def _signals(shelf: Shelf, server: uvicorn.Server) -> Generator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _say_when_ready(names: Sequence[str], shelf: Shelf, listener: socket.socket) -> None:
+async def _say_when_ready(shelf: Shelf, listener: socket.socket) -> None:
     while shelf.state == "loading":
         await asyncio.sleep(0.05)
     if shelf.state != "ready":
         return
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
+    first = next(iter(shelf.sources))
     print(
-        f"models:  {', '.join(names)}\n"
+        f"models:  {', '.join(shelf.sources)}\n"
         f"page:    http://{shown}:{port}/\n"
         f"address: http://{shown}:{port}/v1\n"
         f"try it:  curl http://{shown}:{port}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f'           -d \'{{"model": "{names[0]}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
+        f'           -d \'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
         "Ctrl-C ends it.",
         flush=True,
     )
