@@ -1,12 +1,14 @@
 """Tokenizers of other makers in llama.cpp: each rule by which text is cut gives the ids there that it gives here."""
 
 import json
+import random
 import unicodedata
 
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from dunwu.build.handover import GGUF_RULES
 from dunwu.core.errors import TokenizerError
 from dunwu.evaluate.parity import HARD_TEXTS
 from dunwu.model.config import DecoderConfig
@@ -14,7 +16,9 @@ from dunwu.model.decoder import new_decoder
 from dunwu.model.gguf import export_gguf, import_gguf
 from dunwu.model.gguf.patterns import LLAMA3, NAMES, QWEN2, name_of, rules_named, rules_of
 from dunwu.model.hub import save_model
+from dunwu.tokenizer.bpe import train_tokenizer
 from dunwu.tokenizer.load import load_tokenizer
+from dunwu.tokenizer.pattern import RUN_CJK, RUN_SPACES
 
 TEXTS = [*HARD_TEXTS, "Hello world 1234 don't we'll", "用Python写code。" * 3] * 3
 
@@ -83,6 +87,28 @@ def test_each_rule_that_has_a_name_cuts_alike_in_llama_cpp(rules, name, tmp_path
     import_gguf(tmp_path / "x.gguf", tmp_path / "back")
     back = load_tokenizer(tmp_path / "back")
     assert all(back.encode(text) == ours.encode(text) for text in HARD_TEXTS)
+
+
+@pytest.mark.parametrize(
+    "characters",
+    ["abcdefgh", "กขคงจเแโใ่้๊ัิี", "-=*#+.!", "가나다라마 ", " \n\t", "的了不一，。“”： ", "ab中国, .\n-='sS １2้"],
+    ids=["letters", "thai", "symbols", "hangul", "blanks", "chinese", "mixed"],
+)
+def test_a_vocabulary_of_ours_gives_the_same_ids_in_llama_cpp_however_long_a_run_is(characters, tmp_path):
+    pytest.importorskip("llama_cpp")
+    draw = random.Random(0)
+    bounded = (
+        RUN_SPACES if characters.isspace() else RUN_CJK if "的" in characters else 1000
+    )  # beyond these, see GGUF_RULE
+    texts = ["".join(draw.choices(characters, k=length)) for length in (20, 100, 300, bounded) * 5]
+    tokenizer = train_tokenizer(texts, vocab_size=700, out=tmp_path)
+    sizes = {
+        "vocab_size": tokenizer.vocab_size, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 64,
+    }  # fmt: skip
+    save_model(new_decoder(DecoderConfig(architecture="llama", **sizes), seed=0), tmp_path)
+    export_gguf(tmp_path, tmp_path / "x.gguf", rules=GGUF_RULES)
+    assert ids_in_llama_cpp(tmp_path / "x.gguf", texts) == [tokenizer.encode(text) for text in texts]
 
 
 def test_gpt2s_own_form_is_known(tmp_path):

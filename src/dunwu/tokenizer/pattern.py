@@ -39,7 +39,8 @@ _BACKTRACKING = (
 PATTERN = "|".join((f"(?:{'|'.join(_AUTOMATON)})", *_BACKTRACKING))
 GGUF_RULE = "qwen35"
 """llama.cpp's rule that gives the same ids. It knows a closed list of rules; PATTERN makes every cut that this one makes, and
-no token of a vocabulary learned under PATTERN spans the cuts that PATTERN makes besides (Chinese from Latin)."""
+no token of a vocabulary learned under PATTERN spans the cuts that PATTERN makes besides (Chinese from Latin). Only where a run
+of blanks or of Chinese is longer than 512 may an id differ, as it cuts no run."""
 
 # No alternative of PATTERN crosses these places, and nothing in it looks behind: cutting there changes no pre-token.
 _SAFE_CUT = re.compile(rf"(?<=\S)(?= )|(?<=[{CJK}])(?=[^{CJK}])")
