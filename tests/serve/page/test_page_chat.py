@@ -188,6 +188,9 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(visit, fake):
 def test_a_key_is_remembered_when_asked_to(visit, fake):
     fake.key = "sesame"
     one = visit()
+    one.page.locator("input[name=key]").fill("open")
+    one.page.keyboard.press("Enter")
+    expect(one.page.locator("dialog")).to_contain_text("did not take that key")
     one.page.locator("input[name=key]").fill("sesame")
     one.page.locator("input[name=remember]").check()
     one.page.get_by_role("button", name="Use this key").click()

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { giveKey, removeAll } from "../actions.js";
+import { key } from "../api.js";
 import { app, useApp } from "../state.js";
 import { t } from "../words.js";
 import { html } from "./html.js";
@@ -21,6 +22,7 @@ function Modal({ label, children }) {
 function KeyDialog() {
   const [value, setValue] = useState("");
   const [remember, setRemember] = useState(false);
+  const [refused] = useState(() => Boolean(key.read()));
   const submit = (event) => {
     event.preventDefault();
     if (value.trim()) giveKey(value.trim(), remember);
@@ -29,7 +31,7 @@ function KeyDialog() {
     <${Modal} label=${t("key")}>
       <form onSubmit=${submit}>
         <h2>${t("key")}</h2>
-        <p>${t("key.text")}</p>
+        <p role=${refused ? "alert" : undefined}>${t(refused ? "key.refused" : "key.text")}</p>
         <label class="field tall"><span>${t("key")}</span><input type="password" name="key" autocomplete="off" spellcheck="false" value=${value} onInput=${(event) => setValue(event.target.value)} autofocus /></label>
         <label class="check"><input type="checkbox" name="remember" checked=${remember} onChange=${(event) => setRemember(event.target.checked)} /> ${t("key.remember")}</label>
         <div class="row end">
