@@ -270,3 +270,11 @@ def test_metrics_tell_what_was_read_and_written(live):
     after = [metric(live, name) for name in names]
     grown = [new - old for new, old in zip(after, before, strict=True)]
     assert grown == [usage["prompt_tokens"], usage["completion_tokens"], 1]
+
+
+def test_more_tokens_than_are_worth_spelling_are_counted_and_not_spelled(live):
+    body = {"model": "kitten", "prompt": "z" * 40_000}
+    assert send(live.url + TOKENS, body).json["count"] >= 40_000
+    reply = send(live.url + TOKENS, body | {"return_token_strs": True})
+    assert reply.status == 400
+    assert error_of(reply)["param"] == "return_token_strs"

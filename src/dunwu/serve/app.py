@@ -13,7 +13,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 
 from dunwu import __version__
-from dunwu.core.errors import DunwuError
 from dunwu.serve import chat_completions, completions, embeddings, responses, tokens
 from dunwu.serve.complaints import refusal
 from dunwu.serve.doors import LOOPBACK_NAMES
@@ -71,7 +70,7 @@ def create_app(
     settings: ServeSettings,
     *,
     log: Log | None = None,
-    failed: Callable[[DunwuError], None] | None = None,
+    failed: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
     """The application behind its guard. It reads the shelf's models once it runs and closes them at its end; `failed` hears of
     models that cannot be read. `log` None writes to standard error."""
@@ -149,10 +148,10 @@ def _guard(shelf: Shelf, settings: ServeSettings, log: Log) -> Guard:
     )
 
 
-async def _load(shelf: Shelf, failed: Callable[[DunwuError], None] | None) -> None:
+async def _load(shelf: Shelf, failed: Callable[[Exception], None] | None) -> None:
     try:
         await shelf.start()
-    except DunwuError as error:
+    except Exception as error:  # a mistake of ours too: else the server would say for ever that it is loading
         if failed is None:
             raise
         failed(error)
@@ -253,10 +252,10 @@ def _add_texts(app: FastAPI, shelf: Shelf) -> None:
         """Vectors of texts, of length 1."""
         return JSONResponse(await embeddings.embed(asked, await shelf.model(asked.model), visit_of(http.scope)))
 
-    @app.post("/tokenize")
-    async def tokenize(asked: TokenizeRequest) -> Tokenized:
+    @app.post("/tokenize", response_model=Tokenized)
+    async def tokenize(asked: TokenizeRequest) -> Response:
         """The tokens of a text or a conversation."""
-        return await tokens.tokenize(asked, await shelf.model(asked.model))
+        return JSONResponse(await tokens.tokenize(asked, await shelf.model(asked.model)))
 
     @app.post("/detokenize")
     async def detokenize(asked: DetokenizeRequest) -> Detokenized:

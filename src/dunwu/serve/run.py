@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import math
 import os
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import uvicorn
 from fastapi import FastAPI
 
-from dunwu.core.errors import DunwuError, RecipeError
+from dunwu.core.errors import RecipeError
 from dunwu.serve.app import create_app
 from dunwu.serve.connection import bounded_connection
 from dunwu.serve.logs import Log
@@ -71,16 +72,16 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(shelf: Shelf, settings: ServeSettings, listener: socket.socket) -> None:
-    errors: list[DunwuError] = []
+    errors: list[Exception] = []
 
-    def failed(error: DunwuError) -> None:
+    def failed(error: Exception) -> None:
         errors.append(error)
         server.should_exit = True
 
     log = Log(prompts=settings.log_prompts)
     server = _Server(uvicorn_config(create_app(shelf, settings, log=log, failed=failed), settings))
     log.take_over("uvicorn")
-    watch = asyncio.create_task(_say_when_ready(shelf, listener))
+    watch = asyncio.create_task(_say_when_ready(shelf, listener, keyed=settings.asks_for_keys))
     with _signals(shelf, server):
         await server.serve(sockets=[listener])
     watch.cancel()
@@ -107,20 +108,36 @@ def _signals(shelf: Shelf, server: uvicorn.Server) -> Generator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _say_when_ready(shelf: Shelf, listener: socket.socket) -> None:
+async def _say_when_ready(shelf: Shelf, listener: socket.socket, *, keyed: bool) -> None:
     while shelf.state == "loading":
         await asyncio.sleep(0.05)
     if shelf.state != "ready":
         return
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    first = next(iter(shelf.sources))
-    print(
-        f"models:  {', '.join(shelf.sources)}\n"
-        f"page:    http://{shown}:{port}/\n"
-        f"address: http://{shown}:{port}/v1\n"
-        f"try it:  curl http://{shown}:{port}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f'           -d \'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
-        "Ctrl-C ends it.",
-        flush=True,
+    names = list(shelf.sources)
+    first = next((model for model in shelf.loaded if model.id == names[0]), None)
+    print(greeting(names, url_of(host, port), chats=first is None or first.chats, keyed=keyed), flush=True)
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a browser on this machine finds a server that listens at `host`, an address."""
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def greeting(names: Sequence[str], url: str, *, chats: bool, keyed: bool) -> str:
+    """What a user reads once the server is ready, with a call that works as it stands. `chats`: the first model can."""
+    path, asked = "completions", '"prompt": "Once upon a time"'
+    if chats:
+        path, asked = "chat/completions", '"messages": [{"role": "user", "content": "Hello"}]'
+    key = ' -H "Authorization: Bearer $OPENAI_API_KEY"' if keyed else ""
+    return (
+        f"models:  {', '.join(names)}\n"
+        f"page:    {url}/\n"
+        f"address: {url}/v1\n"
+        f"try it:  curl {url}/v1/{path} -H 'Content-Type: application/json'{key} \\\n"
+        f'           -d \'{{"model": "{names[0]}", {asked}}}\'\n'
+        "Ctrl-C ends it."
     )

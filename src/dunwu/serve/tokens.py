@@ -4,10 +4,13 @@ import asyncio
 
 from dunwu.serve.answers import token_text
 from dunwu.serve.conversation import messages_of, prompt_ids
+from dunwu.serve.errors import ApiError
 from dunwu.serve.models import ServedModel
 from dunwu.serve.objects import Detokenized, Tokenized
 from dunwu.serve.prompts import read_prompts, require_ids
 from dunwu.serve.schemas import DetokenizeRequest, TokenizeRequest
+
+MOST_SPELLED = 32_768
 
 
 async def tokenize(asked: TokenizeRequest, model: ServedModel) -> Tokenized:
@@ -15,6 +18,14 @@ async def tokenize(asked: TokenizeRequest, model: ServedModel) -> Tokenized:
     ids = await _ids(asked, model)
     answer: Tokenized = {"count": len(ids), "max_model_len": model.context_length, "tokens": ids, "token_strs": None}
     if asked.return_token_strs:
+        if len(ids) > MOST_SPELLED:
+            raise ApiError(
+                400,
+                f"{len(ids)} tokens are more than the {MOST_SPELLED} that are spelled at a time; send less, or leave "
+                "return_token_strs out",
+                param="return_token_strs",
+                code="invalid_value",
+            )
         answer["token_strs"] = [token_text(model.tokenizer, number) for number in ids]
         answer["token_bytes"] = [list(model.tokenizer.id_bytes(number)) for number in ids]
     return answer
