@@ -1,4 +1,5 @@
-"""Requests made up from the published description of the API: none is a mistake of the server's own."""
+"""Requests made up from the published description of the API: none is a mistake of the server's own, and every answer has a
+form that the description names."""
 
 from collections import Counter
 
@@ -6,11 +7,17 @@ import hypothesis
 import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from dunwu.serve.models import ModelSource
 
 from .live import make_folder, running
 
+CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 SETTINGS = {
     "deadline": None,
     "derandomize": True,
@@ -44,7 +51,7 @@ def ask_often(operation, examples, statuses):
             case.body["model"] = "kitten"  # a name out of the blue would only ever be 404
         response = case.call(timeout=60)
         statuses[operation.label, response.status_code] += 1
-        case.validate_response(response, checks=(not_a_server_error,))
+        case.validate_response(response, checks=CHECKS)
 
     ask()
 

@@ -60,9 +60,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         504: "It took too long.",
     }.items()
 }
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer."}
-}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}, "description": "The answer."}}
 
 
 def create_app(

@@ -26,6 +26,10 @@ class Asked:
     @classmethod
     async def submit(cls, model: ServedModel, requests: Sequence[Request], visit: Visit) -> "Asked":
         """Queue all of them, or none. Raises ApiError."""
+        wanted, most = sum(request.params.n for request in requests), model.engine.max_texts
+        if most is not None and wanted > most:
+            text = f"{wanted} completions at once are more than the {most} that this server has room for; send several requests"
+            raise ApiError(400, text, param="n", code="invalid_value")
         streams: list[EventStream] = []
         try:
             for request in requests:
