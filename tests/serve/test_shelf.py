@@ -1,6 +1,7 @@
 """Which models are offered, when they are read, and how the server begins and ends."""
 
 import asyncio
+import dataclasses
 import socket
 import threading
 
@@ -155,3 +156,16 @@ def test_the_page_and_the_description_are_served(live):
     for operations in paths.values():
         for operation in operations.values():
             assert "422" not in operation["responses"]
+
+
+def test_guesses_and_fewer_bits_are_options_of_the_server(folder):
+    asked = {"model": "a", "prompt": "a cat sat. a cat sat. a cat", "max_tokens": 12, "temperature": 0}
+
+    def said(**options):
+        with running(ModelSource(id="a", folder=folder), options=dataclasses.replace(OPTIONS, **options)) as live:
+            return send(f"{live.api}/completions", asked).json["choices"][0]["text"]
+
+    plain = said()
+    assert said(lookup=True) == plain
+    assert said(draft=folder) == plain
+    assert len(said(weights="int8", cache="int8")) > 0

@@ -150,6 +150,12 @@ def serve(
     cache_kind: Annotated[
         Literal["float", "int8"], Parameter(help="How keys and values are kept: int8 takes a quarter of the room.")
     ] = "float",
+    lookup: Annotated[
+        bool, Parameter(help="Guess tokens from the prompt: faster where answers quote it.", negative="")
+    ] = False,
+    draft: Annotated[
+        str | None, Parameter(help="A smaller model with the same tokenizer, which guesses tokens ahead.")
+    ] = None,
     context_length: Annotated[
         int | None, Parameter(help="The most tokens of one conversation; default: the model's.")
     ] = None,
@@ -178,6 +184,8 @@ def serve(
         weights=weights,
         cache=cache,
         cache_kind=cache_kind,
+        lookup=lookup,
+        draft=draft,
         context_length=context_length,
         max_sequences=max_sequences,
         max_waiting=max_waiting,

@@ -22,7 +22,9 @@ from dunwu.infer.constrain import Constraint, Grammars
 from dunwu.infer.engine import Engine, EngineStats
 from dunwu.infer.paged import CacheKind
 from dunwu.infer.sequence import Request
+from dunwu.infer.speculate import Draft, PromptLookup, Speculation
 from dunwu.model.count import parameters
+from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model
 from dunwu.serve.errors import RETRY_AFTER_S, ApiError, not_ready
 from dunwu.tokenizer.bpe import Tokenizer
@@ -48,7 +50,8 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How each model is run; see `Engine`, `AsyncEngine` and `quantise`."""
+    """How each model is run; see `Engine`, `AsyncEngine` and `quantise`. `draft`: the folder of a smaller model that guesses
+    ahead; `lookup` guesses from the prompt."""
 
     weights: Weights = "float"
     cache: CacheKind = "float"
@@ -57,6 +60,8 @@ class EngineOptions:
     max_sequences: int = 64
     token_budget: int = 512
     max_waiting: int | None = None
+    lookup: bool = False
+    draft: Path | None = None
     dtype: str = "auto"
     device: torch.device | None = None
 
@@ -122,11 +127,7 @@ def _as_api_errors() -> Generator[None]:
 
 def load_served_model(source: ModelSource, options: EngineOptions) -> ServedModel:
     """Read weights and tokenizer and begin an engine. Raises ModelError or TokenizerError."""
-    device = options.device or pick_device()
-    model = (
-        load_model(source.folder, device=device, dtype=pick_dtype(device, options.dtype)).requires_grad_(False).eval()
-    )
-    quantise(model, options.weights)
+    model = _load(source.folder, options)
     tokenizer = load_tokenizer(source.folder)
     try:
         grammars = Grammars(tokenizer, min(model.config.vocab_size, tokenizer.vocab_size))
@@ -141,8 +142,21 @@ def load_served_model(source: ModelSource, options: EngineOptions) -> ServedMode
         max_sequences=options.max_sequences,
         token_budget=options.token_budget,
         grammars=grammars,
+        speculation=_speculation(options),
     )
     return ServedModel(source, engine, tokenizer, grammars=grammars, max_waiting=options.max_waiting)
+
+
+def _load(folder: Path, options: EngineOptions) -> Decoder:
+    device = options.device or pick_device()
+    model = load_model(folder, device=device, dtype=pick_dtype(device, options.dtype))
+    return quantise(model.requires_grad_(False).eval(), options.weights)
+
+
+def _speculation(options: EngineOptions) -> Speculation | None:
+    if options.draft is not None:
+        return Draft(model=_load(options.draft, options))
+    return PromptLookup() if options.lookup else None
 
 
 class Shelf:
