@@ -75,6 +75,7 @@ export function Chat() {
         ${nodes.length === 0
           ? html`<${Welcome} />`
           : html`<div class="log" role="log" aria-live="off" aria-label=${t("conversation")}>
+              <h1 class="visually-hidden">${conversation.title}</h1>
               ${nodes.map((node, i) => html`<${Message} key=${node.id} prompt=${nodes[i + 1]?.mode === "text"} conversation=${conversation} node=${node} live=${run?.node === node.id} running=${Boolean(run)} editing=${editing === node.id} />`)}
             </div>`}
         <div class="dock">

@@ -35,6 +35,7 @@ export function Compare() {
     <div class="compare">
       <div class="scroll" tabindex="-1">
         <div class="compare-body">
+          <h1 class="visually-hidden">${t("view.compare")}</h1>
           ${asked
             ? html`<article class="question" aria-label=${t("you")}><div class="bubble" dir="auto">${asked}</div></article>`
             : html`<p class="lead">${t("compare.lead")}</p>`}

@@ -56,7 +56,7 @@ export function Sidebar() {
     if (drawer) box.current.querySelector(".new").focus();
   }, [drawer]);
   return html`
-    <div ref=${box} class=${classes("sidebar", drawer && "open")} id="sidebar" onKeyDown=${(event) => event.key === "Escape" && drawer && (event.stopPropagation(), app.set({ drawer: false }))}>
+    <aside ref=${box} aria-label=${t("menu")} class=${classes("sidebar", drawer && "open")} id="sidebar" onKeyDown=${(event) => event.key === "Escape" && drawer && (event.stopPropagation(), app.set({ drawer: false }))}>
       <div class="brand"><span class="seal" aria-hidden="true">顿悟</span><span>dunwu</span><span class="spring"></span><${IconButton} icon="close" label=${t("close")} class="only-narrow" onClick=${() => app.set({ drawer: false })} /></div>
       <button type="button" class="new" onClick=${startNew}><${Icon} name="plus" />${t("new")}</button>
       <${History} />
@@ -69,10 +69,10 @@ export function Sidebar() {
           <input ref=${file} type="file" accept="application/json,.json" class="visually-hidden" tabindex="-1" aria-label=${t("history.import")} onChange=${(event) => { if (event.target.files[0]) importFile(event.target.files[0]); event.target.value = ""; }} />
         </div>
         <div class="row">
-          <${Choice} name="language" label=${t("language")} options=${[{ is: "auto", text: t("auto"), label: t("language.auto") }, { is: "en", text: "EN", label: "English" }, { is: "zh", text: "中", label: "中文" }]} />
+          <${Choice} name="language" label=${t("language")} options=${[{ is: "auto", text: t("auto"), title: t("language.auto") }, { is: "en", text: "EN", label: "EN: English" }, { is: "zh", text: "中文" }]} />
           <${Choice} name="theme" label=${t("theme")} options=${[{ is: "auto", icon: "half", label: t("theme.auto") }, { is: "light", icon: "sun", label: t("theme.light") }, { is: "dark", icon: "moon", label: t("theme.dark") }]} />
         </div>
       </div>
-    </div>
+    </aside>
   `;
 }

@@ -66,6 +66,7 @@ export function Tokenizer() {
     <div class="tokenizer">
       <div class="scroll" tabindex="-1">
         <div class="tokenizer-body">
+          <h1 class="visually-hidden">${t("view.tokens")}</h1>
           <p class="lead">${t("tokens.lead")}</p>
           <div class="composer">
             <${GrowingText} value=${text} onValue=${setText} rows="4" placeholder=${t("tokens.write")} aria-label=${t("tokens.write")} />

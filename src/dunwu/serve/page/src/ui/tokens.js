@@ -24,7 +24,7 @@ const Run = memo(
         role="button"
         aria-haspopup="dialog"
         tabindex=${i === active ? 0 : -1}
-        aria-label=${`${plain(text, b)} ${percent(lp)}`}
+        aria-label=${`${plain(text, b).replace(/^·(?=.)/, "")} ${percent(lp)}`}
         class="tok"
         >${space}<span class=${classes("tint", step !== null && `p${step}`, i < prefix && "given", i === prefix - 1 && "picked")}
           ><${Pieces} text=${text.slice(space.length)} bytes=${b} whole=${wholes[i]} breaks /></span
@@ -209,7 +209,6 @@ function Row({ row, chosen, tokens, i, onContinue, onClose }) {
     <button
       type="button"
       class=${classes("alternative", chosen && "chosen")}
-      aria-label=${`${plain(text, bytes)} ${percent(lp)}. ${why}`}
       title=${why}
       disabled=${!possible}
       onClick=${() => {
