@@ -101,7 +101,7 @@ class Server:
 
     @classmethod
     async def start(cls, folder: Path, log: Path) -> "Server":
-        command = [sys.executable, "-m", "dunwu", "serve", f"tiny={folder}", "--port", "0", "--max-waiting", "1000"]
+        command = [sys.executable, "-m", "dunwu", "serve", f"tiny={folder}", "--port", "0", "--cache", "32MB"]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log.open("wb"))
         assert process.stdout is not None
         while line := (await process.stdout.readline()).decode():

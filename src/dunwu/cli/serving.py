@@ -9,7 +9,7 @@ from typing import Any
 from dunwu.build.base import FACTS_FILE
 from dunwu.build.home import Home
 from dunwu.cli.talking import model_folder
-from dunwu.core.devices import prepare_cpu
+from dunwu.core.devices import keep_few_kernels, prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.files import read_json
 from dunwu.core.units import parse_bytes, parse_duration
@@ -82,6 +82,7 @@ def serve_models(models: Sequence[str], settings: ServeSettings, options: Engine
             "there is no model to serve; give a build's home (such as builds/NAME), a folder, or owner/name"
         )
     shelf = Shelf([source for word in models for source in sources(word)], partial(load_served_model, options=options))
+    keep_few_kernels()
     prepare_cpu()
     run_server(shelf, settings)
 
