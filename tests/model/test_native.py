@@ -17,6 +17,7 @@ from dunwu.model.native import compiling, library
 from dunwu.model.native.library import FLOAT32, Matrix, native
 from dunwu.model.native.pages import LARGE, keep_together, on_large_pages
 
+QUICK = ("-O0", *compiling.FLAGS[1:])
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
 
 
@@ -89,13 +90,12 @@ def test_a_compiler_that_fails_says_why(monkeypatch, own_cache, tmp_path):
 
 @needs_compiler
 def test_the_library_is_kept_and_a_damaged_one_is_made_anew(own_cache, monkeypatch):
+    monkeypatch.setattr(compiling, "FLAGS", QUICK)
     path = compiling.library()
     assert own_cache.stat().st_mode & 0o777 == 0o700
     whole = path.read_bytes()
     monkeypatch.setattr(compiling, "_compiled", lambda: pytest.fail("compiled again"))
     assert compiling.library() == path
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache.parent.parent))
     monkeypatch.setattr(compiling, "_compiled", lambda: whole)
     for damaged in (whole[:1000], whole[:-1] + b"?", b""):
         path.write_bytes(damaged)
@@ -104,6 +104,7 @@ def test_the_library_is_kept_and_a_damaged_one_is_made_anew(own_cache, monkeypat
 
 def _compile(folder: str) -> bytes:
     os.environ["XDG_CACHE_HOME"] = folder
+    compiling.FLAGS = QUICK
     return compiling.library().read_bytes()
 
 

@@ -232,6 +232,24 @@ def export(
 
 
 @app.command
+def quantise(
+    model: Model,
+    /,
+    *,
+    weights: Annotated[Literal["float", "int8", "int4"], Parameter(help="Bits of the matrices.")] = "int8",
+    cache_kind: Annotated[Literal["float", "int8"], Parameter(help="Bits of keys and values.")] = "float",
+    text: Annotated[
+        Path | None, Parameter(help="A text to judge by; default: the documentation of this Python.")
+    ] = None,
+    windows: Annotated[
+        int, Parameter(validator=validators.Number(gte=2), help="How many stretches of the text are read.")
+    ] = 24,
+) -> None:
+    """Say what fewer bits save and cost: perplexity before and after on a text, size and speed. Nothing is written."""
+    _commands("quantising").quantising(model, weights=weights, cache=cache_kind, text=text, windows=windows)
+
+
+@app.command
 def inspect(
     model: Model,
     /,

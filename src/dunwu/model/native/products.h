@@ -10,6 +10,7 @@
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 #define MOST_N 4
 #define STRIP 12 /* outputs whose weights stay in the nearest cache while all rows pass; a multiple of each N */
+#define CACHED_ROWS 64
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MOST_R 8 /* 32 vector registers */
 #define FEW_ROWS_N 4
@@ -164,19 +165,23 @@ static void block_int4(const Matrix *m, int64_t start, int64_t end, const float 
 }
 
 /* Outputs `start` to `end` of all rows: out [rows, ldo], bias added. A few outputs at a time, so that weights read for the first
-   rows are still in the nearest cache for the next. */
+   rows are still in the nearest cache for the next; and not more rows at a time than the second cache holds. */
 static void product(const Matrix *m, int64_t start, int64_t end, const float *x, int64_t ldx, int rows, float *out, int64_t ldo) {
-    const int64_t strip = rows == 1 || rows == 2 || rows == 4 || rows == MOST_R ? end - start : STRIP;
-    for (int64_t o = start; o < end; o += strip) {
-        int64_t stop = o + strip < end ? o + strip : end;
-        for (int done = 0, now; done < rows; done += now) {
-            now = MOST_R;
-            while (now > rows - done) now /= 2;
-            const float *from = x + done * ldx;
-            float *to = out + done * ldo + (o - start);
-            if (m->kind == FLOAT32) block_float32(m, o, stop, from, ldx, now, to, ldo);
-            else if (m->kind == INT8) block_int8(m, o, stop, from, ldx, now, to, ldo);
-            else block_int4(m, o, stop, from, ldx, now, to, ldo);
+    for (int first = 0; first < rows; first += CACHED_ROWS) {
+        const int last = first + CACHED_ROWS < rows ? first + CACHED_ROWS : rows;
+        const int count = last - first;
+        const int64_t strip = count == 1 || count == 2 || count == 4 || count == MOST_R ? end - start : STRIP;
+        for (int64_t o = start; o < end; o += strip) {
+            int64_t stop = o + strip < end ? o + strip : end;
+            for (int done = first, now; done < last; done += now) {
+                now = MOST_R;
+                while (now > last - done) now /= 2;
+                const float *from = x + done * ldx;
+                float *to = out + done * ldo + (o - start);
+                if (m->kind == FLOAT32) block_float32(m, o, stop, from, ldx, now, to, ldo);
+                else if (m->kind == INT8) block_int8(m, o, stop, from, ldx, now, to, ldo);
+                else block_int4(m, o, stop, from, ldx, now, to, ldo);
+            }
         }
     }
     if (m->bias)

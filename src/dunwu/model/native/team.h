@@ -11,7 +11,8 @@
 #include <stdatomic.h>
 
 #define MOST_THREADS 64
-#define SPINS 20000
+#define SPINS 20000      /* before a thread sleeps */
+#define BARRIER_SPINS 300 /* before it gives way: the one it waits for may want this very core */
 
 typedef struct Team Team;
 typedef void (*Work)(void *what, Team *team, int thread);
@@ -39,7 +40,7 @@ static void barrier(Team *team) {
         return;
     }
     for (int spins = 0; atomic_load_explicit(&team->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < SPINS) breathe();
+        if (spins < BARRIER_SPINS) breathe();
         else sched_yield();
     }
 }
