@@ -22,7 +22,7 @@ from dunwu.serve.settings import ServeSettings
 
 KEY_VARIABLE = "DUNWU_API_KEY"
 STAGES = ("pretrain", "sft")
-"""Stages that leave a whole model behind."""
+"""Stages that leave a whole model behind, in their order."""
 
 
 def serve(
@@ -89,7 +89,7 @@ def serve_models(models: Sequence[str], settings: ServeSettings, options: Engine
 
 def sources(word: str) -> Iterator[ModelSource]:
     """What a word of the command line offers: `path`, `owner/name` of a hub, or either after `NAME=`. A build's home offers its
-    finished model, and the models of its stages beside it, as NAME:STAGE. Raises ModelError."""
+    finished model, and those of its earlier stages beside it, as NAME:STAGE. Raises ModelError."""
     name, where = _split(word)
     home = Home(Path(where).expanduser())
     folder = model_folder(where)
@@ -103,21 +103,22 @@ def sources(word: str) -> Iterator[ModelSource]:
         created=_made(folder),
     )
     if home.exists():
-        yield from _stages(name, home, facts)
+        yield from _stages(name, home)
 
 
-def _stages(name: str, home: Home, facts: dict[str, Any]) -> Iterator[ModelSource]:
+def _stages(name: str, home: Home) -> Iterator[ModelSource]:
+    """Of the stages that trained, all but the last, which is the finished model."""
     records = home.current()
-    for stage in STAGES:
-        folder = home.folder_of(records[stage]) if stage in records else None
-        if folder is not None and (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-            tuned = stage == "sft"
+    trained = [stage for stage in STAGES if stage in records]
+    tuned = "base" in records and bool(records["base"].facts.get("instruction_tuned"))
+    for stage in trained[:-1]:
+        folder = home.folder_of(records[stage])
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             yield ModelSource(
                 id=f"{name}:{stage}",
                 folder=folder,
                 stage=stage,
                 instruction_tuned=tuned,
-                system_prompt=facts.get("system_prompt", "") if tuned else "",
                 lazy=True,
                 created=_made(folder),
             )
