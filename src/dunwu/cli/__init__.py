@@ -123,7 +123,10 @@ def generate(
 @app.command
 def serve(
     *models: Annotated[
-        str, Parameter(help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it.")
+        str,
+        Parameter(
+            help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it. Or one gateway.yaml."
+        ),
     ],
     host: Annotated[
         str, Parameter(help="The address to listen at; others than this machine's own need keys.")

@@ -1,7 +1,8 @@
 """`dunwu serve`."""
 
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from dunwu.cli.talking import model_folder
 from dunwu.core.devices import keep_few_kernels, prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.files import read_json
+from dunwu.core.load import RECIPE_SUFFIXES
 from dunwu.core.units import parse_bytes, parse_duration
 from dunwu.delta.quantise import Weights
 from dunwu.infer.paged import CacheKind
 from dunwu.model.fetch import is_hub_name
-from dunwu.serve.models import EngineOptions, ModelSource, Shelf, load_served_model
+from dunwu.serve.gateway import RoutedShelf
+from dunwu.serve.gateway_config import load_gateway
+from dunwu.serve.models import EngineOptions, ModelSource, ServedModel, Shelf, load_served_model
 from dunwu.serve.run import serve as run_server
 from dunwu.serve.settings import ServeSettings
 
@@ -79,12 +83,33 @@ def serve_models(models: Sequence[str], settings: ServeSettings, options: Engine
     """Serve models until a signal comes. Raises RecipeError or ModelError."""
     if not models:
         raise RecipeError(
-            "there is no model to serve; give a build's home (such as builds/NAME), a folder, or owner/name"
+            "there is no model to serve; give a build's home (such as builds/NAME), a folder, owner/name, or a gateway's file"
         )
-    shelf = Shelf([source for word in models for source in sources(word)], partial(load_served_model, options=options))
+    shelf = _shelf(models, partial(load_served_model, options=options))
     keep_few_kernels()
     prepare_cpu()
     run_server(shelf, settings)
+
+
+def _shelf(models: Sequence[str], load: Callable[[ModelSource], ServedModel]) -> Shelf:
+    files = [Path(word).expanduser() for word in models if Path(word).suffix.lower() in RECIPE_SUFFIXES]
+    if not files:
+        return Shelf([source for word in models for source in sources(word)], load)
+    if len(models) > 1:
+        raise RecipeError(f"{files[0]} is a gateway's file, which names all that is served; give it alone")
+    config = load_gateway(files[0])
+    local = [
+        dataclasses.replace(_partner_source(partner.model, files[0].parent), id=name, lazy=False)
+        for name, partner in config.partners.items()
+        if partner.url is None
+    ]
+    return RoutedShelf(config, local, load, folder=files[0].parent)
+
+
+def _partner_source(model: str, folder: Path) -> ModelSource:
+    """A path in a gateway's file starts at the file's folder."""
+    beside = folder / Path(model).expanduser()
+    return next(sources(str(beside) if beside.exists() else model))
 
 
 def sources(word: str) -> Iterator[ModelSource]:

@@ -13,10 +13,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 
 from dunwu import __version__
-from dunwu.serve import chat_completions, completions, embeddings, responses, tokens
+from dunwu.serve import chat_completions, completions, embeddings, partners, responses, tokens
 from dunwu.serve.complaints import refusal
 from dunwu.serve.doors import LOOPBACK_NAMES
 from dunwu.serve.errors import ApiError, ErrorBody
+from dunwu.serve.gateway import RoutedShelf
 from dunwu.serve.guard import Guard
 from dunwu.serve.keys import Keyring
 from dunwu.serve.limits import Gate, Limits
@@ -56,6 +57,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         415: "The body must be application/json.",
         429: "Too much at once: see Retry-After.",
         500: "The model failed.",
+        502: "A partner failed.",
         503: "Loading, or closing: see Retry-After.",
         504: "It took too long.",
     }.items()
@@ -73,6 +75,8 @@ def create_app(
     """The application behind its guard. It reads the shelf's models once it runs and closes them at its end; `failed` hears of
     models that cannot be read. `log` None writes to standard error."""
     guard = _guard(shelf, settings, log or Log(prompts=settings.log_prompts))
+    if isinstance(shelf, RoutedShelf):
+        guard.metrics.watch(shelf)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -177,12 +181,12 @@ def _add_models(app: FastAPI, shelf: Shelf) -> None:
     @app.get("/v1/models")
     async def models() -> ModelList:
         """All models that are offered."""
-        return {"object": "list", "data": [_model_object(shelf, source) for source in shelf.sources.values()]}
+        return {"object": "list", "data": [_model_object(shelf, source) for source in shelf.offered.values()]}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str) -> ModelObject:
         """One of them."""
-        return _model_object(shelf, shelf.source(model))
+        return _model_object(shelf, shelf.offer(model))
 
 
 def _model_object(shelf: Shelf, source: ModelSource) -> ModelObject:
@@ -206,7 +210,16 @@ def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(asked: ChatRequest, http: HttpRequest) -> Response:
         """The next turn of a conversation. With `stream` as server-sent events, the last of which is `[DONE]`."""
-        talk = await chat_completions.ask(asked, await shelf.model(asked.model), visit_of(http.scope))
+        visit = visit_of(http.scope)
+        route = shelf.route(asked.model, visit.key)
+        if route is not None:
+            going = await partners.ask(asked, route, asked.model, visit)
+            return (
+                _streamed(http, with_errors(partners.chunks(going)))
+                if asked.stream
+                else JSONResponse(await partners.whole(going))
+            )
+        talk = await chat_completions.ask(asked, await shelf.model(asked.model), visit)
         if asked.stream:
             return _streamed(http, with_errors(chat_completions.chunks(talk)))
         return JSONResponse(await chat_completions.whole(talk))

@@ -6,6 +6,7 @@ from dataclasses import fields
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from dunwu.infer.engine import EngineStats
 from dunwu.serve.visit import Visit
@@ -72,6 +73,10 @@ class Metrics:
             self._gone.inc()
         if visit.refusal is not None:
             self._refused.labels(visit.refusal).inc()
+
+    def watch(self, collector: Collector) -> None:
+        """Print what another counts too."""
+        self._registry.register(collector)
 
     def text(self, stats: EngineStats | None = None) -> bytes:
         """Prometheus' text form; what the engine counts is of `stats`, or of the last that were given."""

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dunwu.chat.protocol import AsyncChat
 from dunwu.core.devices import pick_device, pick_dtype
 from dunwu.core.errors import BusyError, DataError, DunwuError, MissingExtraError, ModelError, RecipeError
 from dunwu.delta.quantise import Weights, quantise
@@ -187,16 +188,33 @@ class Shelf:
         """What all engines count, summed; None before the first is there."""
         return functools.reduce(_sum, (model.engine.stats for model in self.loaded)) if self.loaded else None
 
-    def source(self, model_id: str) -> ModelSource:
+    @property
+    def offered(self) -> Mapping[str, ModelSource]:
+        """What clients may ask for, by name."""
+        return self.sources
+
+    def offer(self, model_id: str) -> ModelSource:
         """Raises ApiError 404 for a name that is not offered."""
-        if model_id not in self.sources:
-            raise ApiError(
-                404,
-                f"the model {model_id[:200]!r} does not exist; there are: {', '.join(self.sources)}",
-                param="model",
-                code="model_not_found",
-            )
-        return self.sources[model_id]
+        if model_id not in self.offered:
+            raise self.unknown(model_id)
+        return self.offered[model_id]
+
+    def source(self, model_id: str) -> ModelSource:
+        """Where a model that is asked for lies. Raises ApiError 404 for a name that is not offered."""
+        return self.offer(model_id)
+
+    def unknown(self, model_id: str) -> ApiError:
+        """For a name that is not offered."""
+        return ApiError(
+            404,
+            f"the model {model_id[:200]!r} does not exist; there are: {', '.join(self.offered)}",
+            param="model",
+            code="model_not_found",
+        )
+
+    def route(self, model_id: str, key: str) -> AsyncChat | None:
+        """Who answers conversations under this name for the holder of a key; None where it is a model of this shelf."""
+        return None
 
     def require_open(self) -> None:
         """Raises ApiError 503 while loading or closing."""

@@ -114,7 +114,7 @@ async def _say_when_ready(shelf: Shelf, listener: socket.socket, *, keyed: bool)
     if shelf.state != "ready":
         return
     host, port = listener.getsockname()[:2]
-    names = list(shelf.sources)
+    names = list(shelf.offered)
     first = next((model for model in shelf.loaded if model.id == names[0]), None)
     print(greeting(names, url_of(host, port), chats=first is None or first.chats, keyed=keyed), flush=True)
 

@@ -1,0 +1,176 @@
+"""Partners behind the API: the file becomes chats, and each key pays from its budget."""
+
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Unpack
+
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from dunwu.chat.engine_chat import EngineChat
+from dunwu.chat.ledger import Budget, Budgeted, Counted, Ledger, Price
+from dunwu.chat.options import ChatOptions, OptionChanges, settled
+from dunwu.chat.protocol import AsyncChat, Piece
+from dunwu.chat.remote import KEY_VARIABLE, RemoteChat
+from dunwu.chat.router import Cascade, Fallback, Judge, MeanLogprob, Retrying, SelfConsistency
+from dunwu.core.errors import ModelError, PartnerError, RecipeError
+from dunwu.core.records import Message
+from dunwu.core.units import parse_duration
+from dunwu.serve.errors import ApiError
+from dunwu.serve.gateway_config import ANYONE, BudgetSection, GatewayConfig, PartnerSection, SureSection
+from dunwu.serve.models import ModelSource, ServedModel, Shelf
+
+
+@dataclass(slots=True, kw_only=True)
+class Purse:
+    """Budgets by key, made when a key is first seen."""
+
+    sections: Mapping[str, BudgetSection]
+    folder: Path | None
+    _budgets: dict[str, Budget] = field(default_factory=dict)
+
+    def budget(self, key: str) -> Budget | None:
+        """The budget of a key ("" for who comes without one); None where there is no limit."""
+        section = self.sections.get(key) or self.sections.get(ANYONE)
+        if section is None:
+            return None
+        if key not in self._budgets:
+            name = key or "everyone"
+            path = None if self.folder is None else self.folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.json"
+            self._budgets[key] = Budget(name, section.limit, period=section.period, path=path)
+        return self._budgets[key]
+
+
+class RoutedShelf(Shelf):
+    """Models that clients do not see, and routes that they ask for instead. `ledger` counts each partner."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        sources: Sequence[ModelSource],
+        load: Callable[[ModelSource], ServedModel],
+        *,
+        folder: Path,
+        remote: Callable[..., AsyncChat] = RemoteChat,
+    ) -> None:
+        """`sources`: the partners of this machine, by their names. `folder`: that of the file. Raises RecipeError, and
+        MissingExtraError for remote partners without the package `openai`."""
+        super().__init__(sources, load)
+        self.ledger = Ledger()
+        self._routes = _routes(
+            config, {name: self._partner(name, one, remote) for name, one in config.partners.items()}
+        )
+        self._purse = Purse(sections=config.budgets, folder=_made(config, folder))
+
+    @property
+    def offered(self) -> Mapping[str, ModelSource]:
+        return {name: ModelSource(id=name, folder=Path(), instruction_tuned=True) for name in self._routes}
+
+    def source(self, model_id: str) -> ModelSource:
+        if model_id in self._routes:
+            raise ApiError(
+                400,
+                f"{model_id!r} is a route of partners, which answers /v1/chat/completions alone",
+                param="model",
+                code="unsupported_parameter",
+            )
+        raise self.unknown(model_id)
+
+    def route(self, model_id: str, key: str) -> AsyncChat:
+        if model_id not in self._routes:
+            raise self.unknown(model_id)
+        self.require_open()
+        budget = self._purse.budget(key)
+        return self._routes[model_id] if budget is None else Budgeted(self._routes[model_id], budget)
+
+    async def partner_model(self, name: str) -> ServedModel:
+        """The model of a local partner, read now if it was not yet. Raises ApiError."""
+        return await self._get(self.sources[name])
+
+    def collect(self) -> Iterator[Metric]:
+        """The ledger, for Prometheus."""
+        for what in ("asked", "failed", "left", "prompt_tokens", "completion_tokens", "cost", "whole_s"):
+            family = CounterMetricFamily(f"dunwu_partner_{what}", f"{what} of a partner so far", labels=["partner"])
+            for name, tally in self.ledger.tallies.items():
+                family.add_metric([name], getattr(tally, what))
+            yield family
+
+    def _partner(self, name: str, section: PartnerSection, remote: Callable[..., AsyncChat]) -> AsyncChat:
+        price = None if section.price is None else Price(**section.price.model_dump())
+        chat = LocalPartner(self, name) if section.url is None else _remote(section, section.url, remote)
+        return Counted(chat, name, self.ledger, price=price)
+
+
+class LocalPartner(AsyncChat):
+    """A model of the shelf, read when it is first asked."""
+
+    def __init__(self, shelf: RoutedShelf, name: str) -> None:
+        self.shelf, self.name = shelf, name
+
+    async def pieces(
+        self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
+    ) -> AsyncGenerator[Piece]:
+        options = settled(options, changes)
+        try:
+            model = await self.shelf.partner_model(self.name)
+            chat = EngineChat(model.engine, model.tokenizer, context_length=model.context_length, name=self.name)
+            async with aclosing(chat.pieces(messages, options)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except ApiError as error:
+            raise PartnerError(error.message, transient=error.status in (429, 503)) from error
+        except ModelError as error:
+            raise PartnerError(str(error), transient=True) from error
+
+
+def _routes(config: GatewayConfig, partners: Mapping[str, AsyncChat]) -> dict[str, AsyncChat]:
+    routes: dict[str, AsyncChat] = {}
+
+    def inside(name: str) -> AsyncChat:
+        return partners[name] if name in partners else made(name)
+
+    def made(name: str) -> AsyncChat:
+        if name not in routes:
+            section = config.routes[name]
+            chats = [inside(one) for one in section.partners]
+            if section.sure is not None:
+                routes[name] = Cascade(chats, _judge(section.sure))
+            else:
+                routes[name] = Fallback(chats) if section.fallback else chats[0]
+        return routes[name]
+
+    return {name: made(name) for name in config.routes}
+
+
+def _made(config: GatewayConfig, folder: Path) -> Path | None:
+    if config.ledger is None:
+        return None
+    spent = folder / config.ledger
+    try:
+        spent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(
+            f"ledger={config.ledger}: {spent} cannot be made ({error.strerror}); name another folder"
+        ) from error
+    return spent
+
+
+def _remote(section: PartnerSection, url: str, remote: Callable[..., AsyncChat]) -> AsyncChat:
+    chat = remote(
+        url,
+        section.model,
+        key_variable=section.key_env or KEY_VARIABLE,
+        timeout_s=parse_duration(section.timeout),
+        most_at_a_time=section.most_at_a_time,
+        extra=section.extra,
+    )
+    return Retrying(chat, attempts=section.attempts) if section.attempts > 1 else chat
+
+
+def _judge(section: SureSection) -> Judge:
+    if section.mean_logprob is not None:
+        return MeanLogprob(section.mean_logprob)
+    assert section.samples is not None
+    return SelfConsistency(samples=section.samples, agree=section.agree, temperature=section.temperature)
