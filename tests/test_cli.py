@@ -149,6 +149,47 @@ def test_a_base_model_continues_what_it_is_given(place, capsys):
     assert capsys.readouterr().out.startswith("The class")
 
 
+@pytest.mark.parametrize("raw", [[], ["--raw"]])
+def test_an_answer_keeps_to_its_bound_and_nothing_else_is_printed(place, capsys, raw):
+    pytest.importorskip("llguidance")
+    (place / "schema.json").write_text('{"enum": ["plum", 7]}', "utf-8")
+    asked = ["generate", "builds/my-folder", "Who found plum 3?", "--seed", "1", *raw]
+    assert run([*asked, "--schema", "schema.json"]) == 0
+    assert json.loads(capsys.readouterr().out) in ("plum", 7)
+    assert run([*asked, "--regex", "(ab|cd){2}-\\d"]) == 0
+    assert re.fullmatch(r"(ab|cd){2}-[0-9]\n", capsys.readouterr().out)
+    assert run([*asked, "--choice", "Maria", "--choice", "Johann Sebastian"]) == 0
+    said = capsys.readouterr()
+    assert said.out in ("Maria\n", "Johann Sebastian\n")
+    assert "Cut short" not in said.err
+    assert run([*asked, "--choice", "Maria found the plum", "--max-tokens", "2"]) == 0
+    said = capsys.readouterr()
+    assert "Maria found the plum".startswith(said.out.rstrip("\n"))
+    assert "Cut short" in said.err
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        (["--schema", "nowhere.json"], "nowhere.json cannot be read (No such file"),
+        (["--schema", "my-folder"], "cannot be read (Is a directory"),
+        (["--schema", "latin.json"], "latin.json is not UTF-8"),
+        (["--schema", "talk.jsonl"], "is no JSON"),
+        (["--schema", "never.json"], "json_schema"),
+        (["--regex", "("], "regex '('"),
+        (["--regex", "a", "--choice", "b"], "--regex and --choice are given together"),
+        (["--choice", ""], "none empty"),
+    ],
+)
+def test_a_bound_that_cannot_be_kept_is_refused(place, capsys, bounds, expected):
+    pytest.importorskip("llguidance")
+    (place / "latin.json").write_bytes('{"const": "é"}'.encode("latin-1"))
+    (place / "never.json").write_text('{"type": "nothing"}', "utf-8")
+    assert run(["generate", "builds/my-folder", "hello", *bounds]) == 2
+    said = capsys.readouterr()
+    assert (expected in said.err, said.out) == (True, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

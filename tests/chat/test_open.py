@@ -52,7 +52,11 @@ def test_an_answer_is_what_transformers_generates(tmp_path, build, template):
     asked = [Message(role="user", content="Hello there 顿悟")]
     reply = chat.reply(asked, max_tokens=24)
     assert list(reply.ids) == [number for number in ids if number not in stops]
-    assert reply.text == tokenizer.decode(list(reply.ids), skip_special_tokens=True)
+    before, after = (
+        tokenizer.decode(ids, skip_special_tokens=True)
+        for ids in (prompt["input_ids"][0].tolist(), [*prompt["input_ids"][0].tolist(), *reply.ids])
+    )
+    assert before + reply.text == after
     assert "".join(chat.stream(asked, max_tokens=24)) == reply.text
     start = tokenizer("a dog")["input_ids"]
     expected = chat.generator.complete_batch([start], max_new_tokens=10)[0].text

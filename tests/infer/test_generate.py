@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from dunwu.model.config import RopeScaling
 from dunwu.model.decoder import new_decoder
 from dunwu.model.hub import save_model
 from dunwu.tokenizer.bpe import train_tokenizer
+
+from .tiny import tiny_model
 
 CONTEXT = 48
 NO_STOP: list[int] = []
@@ -77,30 +80,67 @@ def test_a_batch_equals_one_by_one_whatever_the_lengths(generator, prompts, stop
         assert (list(completion.ids), completion.finish_reason) == (ids, reason)
 
 
-def test_rows_that_end_leave_the_batch(generator, monkeypatch):
-    sizes = []
-    step = generate.Generator._step
-    monkeypatch.setattr(
-        generate.Generator,
-        "_step",
-        lambda self, columns, *rest: (sizes.append(len(columns)), step(self, columns, *rest))[1],
-    )
-    prompts = [[9] * (CONTEXT - room) for room in (1, 2, 3, 20)]
-    reasons = {
-        completion.finish_reason
-        for completion in generator.complete_batch(prompts, max_new_tokens=99, stop_ids=NO_STOP)
-    }
-    assert reasons == {"context"}
-    assert sizes[0] == 4
-    assert sizes[-1] == 1
-    assert len(sizes) == 20
+def test_a_list_that_does_not_fit_the_cache_is_answered_all_the_same(generator, model, tokenizer, monkeypatch):
+    whole = generator.complete_batch(PROMPTS * 9, max_new_tokens=8, temperature=1.0, seed=3, stop_ids=NO_STOP)
+    monkeypatch.setattr(generate, "CACHE_BYTES", 1)
+    small = Generator(model, tokenizer)
+    assert small.complete_batch(PROMPTS * 9, max_new_tokens=8, temperature=1.0, seed=3, stop_ids=NO_STOP) == whole
+    assert small.engine.stats().blocks == 4
 
 
-def test_small_caches_split_the_batch_without_changing_it(generator, monkeypatch):
-    whole = generator.complete_batch(PROMPTS, max_new_tokens=8, temperature=1.0, seed=3, stop_ids=NO_STOP)
-    for name, value in (("MOST_ROWS", 2), ("CACHE_BYTES", 1), ("PREFILL_COLUMNS", 3)):
-        monkeypatch.setattr(generate, name, value)
-        assert generator.complete_batch(PROMPTS, max_new_tokens=8, temperature=1.0, seed=3, stop_ids=NO_STOP) == whole
+def test_what_was_read_is_not_read_again(model, tokenizer):
+    generator = Generator(model, tokenizer)
+    prompt = list(range(20, 40))
+    (first,) = generator.complete_batch([prompt], max_new_tokens=12, stop_ids=NO_STOP)
+    read = generator.engine.stats().read_tokens
+    generator.complete_batch([[*prompt, *first.ids, 7, 8]], max_new_tokens=1, stop_ids=NO_STOP)
+    # All but the last token of the answer was read; of these whole blocks of 16 are found.
+    assert generator.engine.stats().read_tokens == read + 34 - 16
+
+
+def test_streams_may_be_left_or_run_beside_others(model, tokenizer):
+    generator = Generator(model, tokenizer)
+    left = generator.stream([5], max_new_tokens=30, stop_ids=NO_STOP)
+    beside = generator.stream([7, 8], max_new_tokens=6, stop_ids=NO_STOP)
+    next(left), next(beside)
+    batch = generator.complete_batch([[30, 31]], max_new_tokens=3, stop_ids=NO_STOP)[0]
+    assert list(batch.ids) == by_hand(model, tokenizer.vocab_size, [30, 31], 3)
+    left.close()
+    assert list(beside) == by_hand(model, tokenizer.vocab_size, [7, 8], 6)[1:]
+    stats = generator.engine.stats()
+    assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.blocks)
+
+
+def test_threads_share_it(model, tokenizer):
+    generator = Generator(model, tokenizer)
+
+    def ask(prompt: list[int]) -> list[int]:
+        return list(generator.stream(prompt, max_new_tokens=12, stop_ids=NO_STOP))
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, PROMPTS * 3))
+    assert answers == [by_hand(model, tokenizer.vocab_size, prompt, 12) for prompt in PROMPTS * 3]
+
+
+def test_a_model_that_wrote_can_be_trained(tokenizer):
+    model = tiny_model(tokenizer.vocab_size, context=CONTEXT).requires_grad_(True)
+    Generator(model, tokenizer).complete_batch([[5], [6, 7]], max_new_tokens=4, stop_ids=NO_STOP)
+    before = [weight.detach().clone() for weight in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.logits(model(torch.tensor([[5, 6, 7]]))).logsumexp(-1).sum().backward()
+    optimizer.step()
+    assert not any(weight.is_inference() for weight in model.parameters())
+    assert all(bool((old != new).any()) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_logits_that_are_no_numbers_are_an_error_not_a_token(tokenizer):
+    model = tiny_model(tokenizer.vocab_size, context=CONTEXT)
+    model.lm_head.weight.data.fill_(torch.nan)
+    generator = Generator(model, tokenizer)
+    with pytest.raises(ModelError, match="not finite"):
+        generator.complete_batch([[5]], max_new_tokens=2)
+    with pytest.raises(ModelError, match="not finite"):
+        next(generator.stream([5], max_new_tokens=2))
 
 
 def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(generator):
@@ -163,7 +203,7 @@ def test_ids_that_only_pad_the_vocabulary_are_never_chosen(generator, model, tok
 
 
 def test_errors(generator, model, tmp_path):
-    with pytest.raises(DataError, match="prompt 2 is empty"):
+    with pytest.raises(DataError, match="a prompt is empty"):
         generator.complete_batch([[5], []], max_new_tokens=1)
     with pytest.raises(DataError, match="3 seeds for 1 prompts"):
         generator.complete_batch([[5]], max_new_tokens=1, seed=[1, 2, 3])
@@ -214,7 +254,7 @@ def test_text_that_outgrows_the_short_factors_of_longrope_is_read_anew(model, to
         for block in decoder.model.layers:  # so that attention, and through it positions, decide
             block.self_attn.o_proj.weight.mul_(1000)
             block.self_attn.q_norm.weight.mul_(8)
-    monkeypatch.setattr(generate, "PREFILL_COLUMNS", 5)
+    monkeypatch.setattr(generate, "TOKEN_BUDGET", 5)
     generator = Generator(stretched, tokenizer)
     expected = [by_hand(stretched, tokenizer.vocab_size, prompt, 14) for prompt in PROMPTS]
     alone = [finish(generator.stream(prompt, max_new_tokens=14, stop_ids=NO_STOP))[0] for prompt in PROMPTS]

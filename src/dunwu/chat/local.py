@@ -1,23 +1,26 @@
 """A conversation with a model on this machine."""
 
+import dataclasses
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 
+from dunwu.chat.asking import AnswerWriter, Question, question
 from dunwu.chat.options import ChatOptions, OptionChanges, settled
-from dunwu.chat.protocol import Chat, Delta, Finish, Piece
+from dunwu.chat.protocol import Chat, Piece, completion_of
 from dunwu.core.devices import pick_device, pick_dtype
-from dunwu.core.errors import DataError, RecipeError
+from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
 from dunwu.core.records import Completion, Message
-from dunwu.infer.generate import FinishReason, Generator
+from dunwu.infer.constrain import Constraint
+from dunwu.infer.events import Event, FinishEvent, TokenEvent
+from dunwu.infer.generate import FinishReason, Generator, seeds
+from dunwu.infer.sampling import SamplingParams
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
-from dunwu.tokenizer.stream import StreamDecoder
-from dunwu.tokenizer.template import encode_prompt
 
 ANSWER_SHARE = 4  # a quarter of the context, or `max_tokens` if that is less, is kept free for the answer
 
@@ -66,16 +69,22 @@ class LocalChat(Chat):
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
     ) -> Iterator[Piece]:
         """The answer in whole characters, without special tokens. Raises DataError when the last question alone fills the context."""
-        options = settled(options, changes)
-        prompt, _ = self._prompt(messages, options)
-        self._require_room(prompt)
-        text = self._text(prompt, _most(options), options.temperature, options.seed)
-        while True:
-            try:
-                yield Delta(text=next(text))
-            except StopIteration as end:
-                yield Finish(reason=end.value, model=self.name)
-                return
+        asked, _ = self._question(messages, settled(options, changes))
+        self._require_room(asked.prompt_ids)
+        return self._answer(asked, self.generator.events(asked.prompt_ids, asked.params))
+
+    def pieces_within(
+        self,
+        constraint: Constraint,
+        messages: Sequence[Message],
+        options: ChatOptions | None = None,
+        **changes: Unpack[OptionChanges],
+    ) -> Iterator[Piece]:
+        """An answer that the constraint holds valid as far as it goes. Raises RecipeError for one that cannot be met."""
+        asked, _ = self._question(messages, settled(options, changes))
+        self._require_room(asked.prompt_ids)
+        params = dataclasses.replace(asked.params, constraint=constraint)
+        return self._answer(asked, self.generator.events(asked.prompt_ids, params))
 
     def reply(
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
@@ -91,66 +100,63 @@ class LocalChat(Chat):
     ) -> list[Completion]:
         """One answer for each conversation; an empty one, for reason "context", where the question alone fills the context."""
         options = settled(options, changes)
-        prompts = [self._prompt(messages, options)[0] for messages in conversations]
-        return self.generator.complete_batch(
-            prompts, max_new_tokens=_most(options), temperature=options.temperature, seed=options.seed
-        )
+        asked = [
+            self._question(messages, dataclasses.replace(options, seed=seed))[0]
+            for messages, seed in zip(conversations, seeds(options.seed, len(conversations)), strict=True)
+        ]
+        told = self.generator.all_events([one.prompt_ids for one in asked], [one.params for one in asked])
+        return [completion_of(self._answer(one, events)) for one, events in zip(asked, told, strict=True)]
 
     def continue_text(
-        self, text: str, *, max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
+        self,
+        text: str,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        constraint: Constraint | None = None,
     ) -> Steps[str, None, FinishReason]:
         """What the model writes after `text`, without the chat template, in whole characters; ends where a document ends.
 
-        Raises DataError when `text` alone fills the context.
+        `constraint`: what the continuation must be. Raises DataError when `text` alone fills the context, and RecipeError for a
+        constraint that cannot be met.
         """
         prompt = [*self.tokenizer.start_ids, *self.tokenizer.encode(text)] or [self.tokenizer.eos_id]
         self._require_room(prompt)
-        return (yield from self._text(prompt, max_tokens, temperature, seed))
+        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint)
+        for event in self.generator.events(prompt, params):
+            if isinstance(event, TokenEvent | FinishEvent) and event.text:
+                yield event.text
+            if isinstance(event, FinishEvent):
+                return cast("FinishReason", event.reason)
+        raise AssertionError("events end with a FinishEvent")
 
     def forgotten(self, messages: Sequence[Message], *, max_tokens: int = 256) -> int:
         """How many of the oldest messages do not fit the context and are left out of the prompt."""
-        return self._prompt(messages, ChatOptions(max_tokens=max_tokens))[1]
+        return self._question(messages, ChatOptions(max_tokens=max_tokens))[1]
 
-    def _prompt(self, messages: Sequence[Message], options: ChatOptions) -> tuple[list[int], int]:
-        _require_offered(options)
+    def _question(self, messages: Sequence[Message], options: ChatOptions) -> tuple[Question, int]:
+        """What the engine is asked, and how many messages were left out for it."""
         context = self.generator.context_length
-        room = context - min(_most(options), context // ANSWER_SHARE)
+        share = context // ANSWER_SHARE
+        room = context - (share if options.max_tokens is None else min(options.max_tokens, share))
         system, turns = (messages[:1], messages[1:]) if messages and messages[0].role == "system" else ((), messages)
         dropped = 0
         while True:
-            ids = encode_prompt(self.tokenizer, [*system, *turns[dropped:]])
-            if len(ids) <= room or len(turns) - dropped <= 2:
-                return ids, dropped
+            asked = question(self.tokenizer, [*system, *turns[dropped:]], options)
+            if len(asked.prompt_ids) <= room or len(turns) - dropped <= 2:
+                return asked, dropped
             dropped += 2
+
+    def _answer(self, asked: Question, events: Iterable[Event]) -> Iterator[Piece]:
+        writer = AnswerWriter(self.tokenizer, asked, model=self.name)
+        for event in events:
+            if isinstance(event, TokenEvent):
+                yield from writer.push(event)
+            elif isinstance(event, FinishEvent):
+                yield from writer.finish(event)
 
     def _require_room(self, prompt: Sequence[int]) -> None:
         context = self.generator.context_length
         if len(prompt) >= context:
             raise DataError(f"the text takes {len(prompt)} tokens and this model reads {context}; make it shorter")
-
-    def _text(
-        self, prompt: Sequence[int], max_tokens: int, temperature: float, seed: int | None
-    ) -> Steps[str, None, FinishReason]:
-        decoder = StreamDecoder(self.tokenizer, prompt)
-        steps = self.generator.stream(prompt, max_new_tokens=max_tokens, temperature=temperature, seed=seed)
-        while True:
-            try:
-                text = decoder.push(next(steps))
-            except StopIteration as end:
-                if rest := decoder.finish():
-                    yield rest
-                return end.value
-            if text:
-                yield text
-
-
-def _most(options: ChatOptions) -> int:
-    return 1 << 30 if options.max_tokens is None else options.max_tokens
-
-
-def _require_offered(options: ChatOptions) -> None:
-    plain = ChatOptions(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
-    if options != plain:
-        raise RecipeError(
-            "a model in this process takes max_tokens, temperature and seed; `dunwu serve` offers the rest"
-        )

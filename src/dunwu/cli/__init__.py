@@ -110,13 +110,32 @@ def generate(
     *,
     system: Annotated[str | None, Parameter(help="Instructions that stand before the prompt.")] = None,
     raw: Annotated[bool, Parameter(help="Continue the text as it is, without the chat template.", negative="")] = False,
+    schema: Annotated[
+        Path | None, Parameter(help="A file with a JSON schema: the answer is JSON that it holds valid.")
+    ] = None,
+    regex: Annotated[str | None, Parameter(help="A regular expression that the whole answer matches.")] = None,
+    choice: Annotated[
+        list[str] | None, Parameter(help="What the answer may be; give it once for each choice.", negative="")
+    ] = None,
     temperature: Temperature = 0.7,
     seed: Seed = None,
     max_tokens: MaxTokens = 256,
 ) -> None:
-    """Answer one prompt, or continue it where the model was not tuned to answer."""
+    """Answer one prompt, or continue it where the model was not tuned to answer.
+
+    With --schema, --regex or --choice nothing but the answer, which keeps to it, goes to standard output.
+    """
     _commands("talking").generate(
-        model, prompt, system=system, raw=raw, temperature=temperature, seed=seed, max_tokens=max_tokens
+        model,
+        prompt,
+        system=system,
+        raw=raw,
+        schema=schema,
+        regex=regex,
+        choice=choice,
+        temperature=temperature,
+        seed=seed,
+        max_tokens=max_tokens,
     )
 
 

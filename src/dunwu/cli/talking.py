@@ -1,16 +1,20 @@
 """`dunwu chat` and `dunwu generate`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator as Steps
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dunwu.build.home import Home
 from dunwu.chat.local import LocalChat
+from dunwu.chat.options import ChatOptions
+from dunwu.chat.protocol import Finish, Piece
 from dunwu.chat.terminal import converse
 from dunwu.core.devices import prepare_cpu
-from dunwu.core.errors import ModelError
+from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.records import Message
 from dunwu.core.screen import harmless
+from dunwu.infer.constrain import Constraint
 from dunwu.model import fetch
 from dunwu.model.fetch import is_hub_name
 
@@ -23,31 +27,89 @@ def chat(model: str, *, system: str | None, temperature: float, seed: int | None
 
 
 def generate(
-    model: str, prompt: str, *, system: str | None, raw: bool, temperature: float, seed: int | None, max_tokens: int
+    model: str,
+    prompt: str,
+    *,
+    system: str | None,
+    raw: bool,
+    schema: Path | None = None,
+    regex: str | None = None,
+    choice: Sequence[str] | None = None,
+    temperature: float,
+    seed: int | None,
+    max_tokens: int,
 ) -> None:
     """Print an answer as it is written, or a continuation; what a model says is made harmless to a terminal."""
+    constraint = _constraint(schema, regex, choice)
     partner = load(model)
     text = sys.stdin.read() if prompt == "-" else prompt
-    answers = not raw and partner.instruction_tuned is not False
-    if answers:
-        instructions = partner.system_prompt if system is None else system
-        pieces = _answer(partner, text, instructions, temperature, seed, max_tokens)
-    else:
+    if raw or partner.instruction_tuned is False:
         if not raw:
             print("(This model was not trained to chat: it continues the text.)", file=sys.stderr)
-        pieces = partner.continue_text(text, max_tokens=max_tokens, temperature=temperature, seed=seed)
-        print(harmless(text), end="")
+        if constraint is None:
+            print(harmless(text), end="")
+        steps = partner.continue_text(
+            text, max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint
+        )
+    else:
+        messages = _messages(text, partner.system_prompt if system is None else system)
+        options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        pieces = (
+            partner.pieces(messages, options)
+            if constraint is None
+            else partner.pieces_within(constraint, messages, options)
+        )
+        steps = _texts(pieces)
+    reason = _print(steps)
+    if constraint is not None and reason != "stop":
+        print("(Cut short: the answer is not complete; give more --max-tokens.)", file=sys.stderr)
+
+
+def _constraint(schema: Path | None, regex: str | None, choice: Sequence[str] | None) -> Constraint | None:
+    """What the answer must be. Raises RecipeError for more than one bound, or a schema that cannot be read."""
+    given = [name for name, bound in (("schema", schema), ("regex", regex), ("choice", choice)) if bound is not None]
+    if len(given) > 1:
+        raise RecipeError(f"--{' and --'.join(given)} are given together; an answer can be held to one of them")
+    if schema is not None:
+        return Constraint.json_schema(_schema_text(schema))
+    if regex is not None:
+        return Constraint.regex(regex)
+    return None if choice is None else Constraint.choice(choice)
+
+
+def _schema_text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"--schema {file} is not UTF-8; give a text file with a JSON schema") from error
+    except OSError as error:
+        raise RecipeError(
+            f"--schema {file} cannot be read ({error.strerror}); give a file with a JSON schema"
+        ) from error
+
+
+def _messages(text: str, system: str) -> list[Message]:
+    before = [Message(role="system", content=system)] if system else []
+    return [*before, Message(role="user", content=text)]
+
+
+def _texts(pieces: Iterable[Piece]) -> Steps[str, None, str]:
+    """The texts of an answer; the generator's return value says why it ended."""
     for piece in pieces:
-        print(harmless(piece), end="", flush=True)
-    print()
+        if isinstance(piece, Finish):
+            return piece.reason
+        if piece.text:
+            yield piece.text
+    return "stop"
 
 
-def _answer(
-    partner: LocalChat, text: str, system: str, temperature: float, seed: int | None, max_tokens: int
-) -> Iterator[str]:
-    messages = [Message(role="system", content=system)] if system else []
-    messages.append(Message(role="user", content=text))
-    return partner.stream(messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
+def _print(steps: Steps[str, None, str]) -> str:
+    while True:
+        try:
+            print(harmless(next(steps)), end="", flush=True)
+        except StopIteration as end:
+            print()
+            return end.value
 
 
 def load(model: str) -> LocalChat:

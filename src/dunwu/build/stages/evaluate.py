@@ -177,7 +177,7 @@ def _without_nan(score: Score) -> dict[str, Any]:
 EVALUATE = Stage(
     name="evaluate",
     title="Evaluating",
-    version="1",
+    version="2",
     needs=("base", "corpus", "replay", "pretrain", "sft"),
     settings=_settings,
     forecast=_forecast,
