@@ -1,3 +1,5 @@
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -131,6 +133,18 @@ def test_a_model_that_wrote_can_be_trained(tokenizer):
     optimizer.step()
     assert not any(weight.is_inference() for weight in model.parameters())
     assert all(bool((old != new).any()) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_what_it_holds_is_given_back_with_it(model, tokenizer):
+    generator = Generator(model, tokenizer)
+    generator.complete_batch([[5]], max_new_tokens=2)
+    engine = weakref.ref(generator.engine)
+    gc.disable()
+    try:
+        del generator
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_logits_that_are_no_numbers_are_an_error_not_a_token(tokenizer):

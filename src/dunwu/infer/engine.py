@@ -104,7 +104,7 @@ class Engine:
             self._guesser = Drafter(speculation, tokenizer, model.config.vocab_size, blocks, block_size, cache)
         elif speculation is not None:
             self._guesser = Lookup(speculation)
-        self._texts = Texts(self._scheduler, self._forget)
+        self._texts = Texts(self._scheduler, None if self._guesser is None else self._guesser.forget)
 
     @property
     def busy(self) -> bool:
@@ -327,10 +327,6 @@ class Engine:
                 sequence.guessing = min(2 * sequence.guessing, self._guessing)
             elif proposed and not accepted:
                 sequence.guessing = max(1, sequence.guessing // 2)
-
-    def _forget(self, sequence: Sequence) -> None:
-        if self._guesser is not None:
-            self._guesser.forget(sequence)
 
 
 def embedding_requests(prompts: Iterable[Iterable[int]]) -> list[Request]:

@@ -21,7 +21,8 @@ from dunwu.tokenizer.like import TokenizerLike
 
 FinishReason = Literal["stop", "length", "context"]
 CACHE_BYTES = 256 << 20
-"""For keys and values of all texts at a time; more where one text that fills the context needs it."""
+CACHE_TOKENS = 1 << 14
+"""For keys and values of all texts at a time, whichever is less; more where one text that fills the context needs it."""
 TOKEN_BUDGET = 1024
 """Nobody watches a list being answered: prompts are read in large parts."""
 
@@ -39,10 +40,11 @@ class Generator:
         self.model, self.tokenizer = model, tokenizer
         wanted = context_length or model.config.max_position_embeddings
         token_bytes = kv_bytes_per_token(model.config, model.head_weight.dtype.itemsize)
+        cache_bytes = max(min(CACHE_BYTES, token_bytes * CACHE_TOKENS), token_bytes * (wanted + 16))
         self.engine = Engine(
             model,
             tokenizer,
-            cache_bytes=_affordable(max(CACHE_BYTES, token_bytes * (wanted + 16)), model.head_weight.device),
+            cache_bytes=_affordable(cache_bytes, model.head_weight.device),
             token_budget=TOKEN_BUDGET,
             context_length=context_length,
         )

@@ -76,9 +76,9 @@ class Text:
 
 
 class Texts:
-    """All that are on their way. `leave` is told of each sequence that ends."""
+    """All that are on their way. `leave`, if any, is told of each sequence that ends."""
 
-    def __init__(self, scheduler: Scheduler, leave: Callable[[Sequence], None]) -> None:
+    def __init__(self, scheduler: Scheduler, leave: Callable[[Sequence], None] | None = None) -> None:
         self.scheduler, self._leave = scheduler, leave
         self.groups: dict[str, Group] = {}
         self.of: dict[Sequence, Text] = {}
@@ -186,7 +186,8 @@ class Texts:
         self.scheduler.finish(text.sequence)
         text.group.alive.remove(text)
         del self.of[text.sequence]
-        self._leave(text.sequence)
+        if self._leave is not None:
+            self._leave(text.sequence)
 
     def say_end(
         self,
