@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import queue
+import re
 import sys
 import threading
 import traceback
@@ -17,6 +18,7 @@ _MOST_PROMPT_BYTES = 32_768
 _MOST_PATH_CHARACTERS = 200
 _MOST_MESSAGE_CHARACTERS = 1000
 _FLUSH_S = 2.0
+_BEFORE_VALUES = re.compile(r"[^\n(<]*")  # asyncio writes tasks, exceptions and arguments after these
 
 
 class Log:
@@ -113,9 +115,12 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         fault = record.exc_info[1] if record.exc_info else None
+        message = record.getMessage().strip()
+        if fault is not None and not self._log.prompts:
+            message = _BEFORE_VALUES.match(message).group().strip()  # pyright: ignore[reportOptionalMemberAccess]
         self._log.say(
             record.levelname.lower(),
             record.name,
-            message=record.getMessage().strip()[:_MOST_MESSAGE_CHARACTERS],
+            message=message[:_MOST_MESSAGE_CHARACTERS],
             fault=None if fault is None else self._log.shown(fault),
         )

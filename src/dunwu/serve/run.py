@@ -81,6 +81,7 @@ async def _serve(shelf: Shelf, settings: ServeSettings, listener: socket.socket)
     log = Log(prompts=settings.log_prompts)
     server = _Server(uvicorn_config(create_app(shelf, settings, log=log, failed=failed), settings))
     log.take_over("uvicorn")
+    log.take_over("asyncio")
     watch = asyncio.create_task(_say_when_ready(shelf, listener, keyed=settings.asks_for_keys))
     with _signals(shelf, server):
         await server.serve(sockets=[listener])

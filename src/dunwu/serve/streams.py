@@ -74,9 +74,11 @@ class Asked:
         queue: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
 
         async def pump(place: int, stream: EventStream) -> None:
-            async for event in stream:
-                queue.put_nowait((place, event))
-            queue.put_nowait((place, None))
+            try:
+                async for event in stream:
+                    queue.put_nowait((place, event))
+            finally:
+                queue.put_nowait((place, None))
 
         pumps = [asyncio.create_task(pump(place, stream)) for place, stream in enumerate(self._streams)]
         try:
@@ -85,6 +87,7 @@ class Asked:
                 place, event = await queue.get()
                 if event is None:
                     left -= 1
+                    await pumps[place]  # it is over; what went wrong in it is raised here
                 else:
                     yield place, event
         finally:
