@@ -1,8 +1,12 @@
 """Roles in any order and contents in any form become the prompt that was meant."""
 
+import json
+import threading
+
 import openai
 import pytest
 
+from dunwu.serve import conversation
 from dunwu.serve.models import ModelSource
 from dunwu.tokenizer.load import load_tokenizer
 from tests.chat.test_open import model_home
@@ -78,3 +82,25 @@ def test_a_conversation_that_no_template_takes_is_refused_with_a_reason(live):
     refused = send(f"{live.api}/chat/completions", asked)
     assert refused.status == 400
     assert "chat_template_kwargs cannot hold messages" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("part", ["content", "arguments", "tools"])
+def test_what_is_long_is_written_beside_the_event_loop(live, monkeypatch, part):
+    threads = []
+    encode = conversation.encode_prompt
+    monkeypatch.setattr(
+        conversation, "encode_prompt", lambda *a, **k: (threads.append(threading.current_thread()), encode(*a, **k))[1]
+    )
+    long = "a cat " * 5000
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"x": long})}}
+    tool = {"type": "function", "function": {"name": "f", "description": long}}
+    asked = {
+        "content": {"messages": [turn("user", long)]},
+        "arguments": {"messages": [turn("user", "a"), turn("assistant", None, tool_calls=[call])]},
+        "tools": {"messages": [turn("user", "a")], "tools": [tool]},
+    }
+    assert send(f"{live.url}/tokenize", {"model": "kitten", **asked[part]}).status == 200
+    assert send(f"{live.url}/tokenize", {"model": "kitten", "messages": [turn("user", "a")]}).status == 200
+    long_one, short_one = threads
+    assert "asyncio" in long_one.name
+    assert "asyncio" not in short_one.name

@@ -29,7 +29,7 @@ async def prompt_ids(
             code="no_chat_template",
         )
     try:
-        if sum(len(message.content) for message in messages) > LONG_CHARACTERS:
+        if tools or settings or sum(map(_characters, messages)) > LONG_CHARACTERS:
             return await asyncio.to_thread(_encode, model.tokenizer, messages, tools, settings or {})
         return _encode(model.tokenizer, messages, tools, settings or {})
     except (DataError, TokenizerError) as error:
@@ -51,6 +51,10 @@ def messages_of(turns: Sequence[ChatMessage]) -> list[Message]:
         )
         for turn in turns
     ]
+
+
+def _characters(message: Message) -> int:
+    return len(message.content) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
 
 
 def _encode(tokenizer: TokenizerLike, messages: Sequence[Message], tools: Tools, settings: dict[str, Any]) -> list[int]:
