@@ -278,3 +278,39 @@ def test_more_tokens_than_are_worth_spelling_are_counted_and_not_spelled(live):
     reply = send(live.url + TOKENS, body | {"return_token_strs": True})
     assert reply.status == 400
     assert error_of(reply)["param"] == "return_token_strs"
+
+
+def test_more_completions_than_one_request_may_ask_for_are_400_and_say_how_many(folder):
+    settings = ServeSettings(port=0, drain_timeout_s=5, max_completions=4)
+    with running(ModelSource(id="kitten", folder=folder, instruction_tuned=True), settings=settings) as live:
+        for path in (CHAT, TEXT):
+            error = error_of(send(live.url + path, BODIES[path] | {"n": 5}))
+            assert error["param"] == "n"
+            assert "n=5 is more than the 4 " in error["message"]
+            assert len(send(live.url + path, BODIES[path] | {"n": 4}).json["choices"]) == 4
+
+
+def test_metadata_is_as_small_as_openai_s(live):
+    for wrong in ({str(number): "x" for number in range(17)}, {"x" * 65: "x"}, {"x": "x" * 513}, {"a.b": 5}):
+        error = error_of(send(live.url + CHAT, BODIES[CHAT] | {"metadata": wrong}))
+        assert error["param"].startswith("metadata")
+        assert len(error["message"]) < 300
+    assert send(live.url + CHAT, BODIES[CHAT] | {"metadata": {"x" * 64: "x" * 512}}).status == 200
+
+
+def test_complaints_are_in_plain_words_and_short(live):
+    empty = error_of(send(live.url + CHAT, b"", method="POST"))
+    assert empty["message"] == "the body is empty; send the request as JSON"
+    listed = error_of(send(live.url + TEXT, BODIES[TEXT] | {"prompt": [-1]}))
+    assert "Input should" not in listed["message"]
+    assert "at least 0" in listed["message"]
+    long_name = error_of(send(live.url + CHAT, BODIES[CHAT] | {"logit_bias": {"x" * 10_000: "y"}}))
+    long_regex = error_of(send(live.url + CHAT, BODIES[CHAT] | {"guided_regex": "(" + "a" * 10_000}))
+    for error in (long_name, long_regex):
+        assert len(error["message"]) + len(error["param"] or "") < 1000
+
+
+def test_a_bias_for_what_is_no_token_is_400(live):
+    error = error_of(send(live.url + CHAT, BODIES[CHAT] | {"logit_bias": {"1": 1, "99999999": 1}}))
+    assert error["param"] == "logit_bias"
+    assert "99999999" in error["message"]

@@ -139,6 +139,10 @@ def rule_of(complaint: Mapping[str, Any]) -> str:
         "bool_parsing": "true or false",
         "string_type": "text (put it in quotes)",
         "tuple_type": "a list, such as [a, b]",
+        "list_type": "a list",
+        "dict_type": "a group of keys",
+        "string_too_short": f"text of at least {bounds.get('min_length')} characters",
+        "string_too_long": f"text of at most {bounds.get('max_length')} characters",
         "model_type": "a group of keys",
         "model_attributes_type": "a group of keys",
         "greater_than": f"greater than {bounds.get('gt')}",
@@ -152,7 +156,7 @@ def rule_of(complaint: Mapping[str, Any]) -> str:
         "too_long": f"a list of at most {bounds.get('max_length')}",
         "string_pattern_mismatch": f"text that matches {bounds.get('pattern')}",
     }
-    return rules.get(complaint["type"], str(complaint["msg"]))
+    return rules.get(complaint["type"], str(complaint["msg"]).removeprefix("Input should be "))
 
 
 def is_text(annotation: Any) -> bool:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from dunwu import __version__
 from dunwu.serve import chat_completions, completions, embeddings, partners, responses, tokens
+from dunwu.serve.asking import require_few
 from dunwu.serve.complaints import refusal
 from dunwu.serve.doors import LOOPBACK_NAMES
 from dunwu.serve.errors import ApiError, ErrorBody
@@ -210,6 +211,7 @@ def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(asked: ChatRequest, http: HttpRequest) -> Response:
         """The next turn of a conversation. With `stream` as server-sent events, the last of which is `[DONE]`."""
+        require_few(asked, settings.max_completions)
         visit = visit_of(http.scope)
         route = shelf.route(asked.model, visit.key)
         if route is not None:

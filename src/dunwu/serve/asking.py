@@ -24,6 +24,10 @@ def sampling_params(
     constraint: Constraint | None = None,
 ) -> SamplingParams:
     """Raises ApiError 400 for values that do not go together."""
+    bias, rows = {int(key): value for key, value in (asked.logit_bias or {}).items()}, model.tokenizer.vocab_size
+    if beyond := next((number for number in bias if number >= rows), None):
+        text = f"logit_bias has the id {beyond}, and the tokenizer's are 0 to {rows - 1}"
+        raise ApiError(400, text, param="logit_bias", code="invalid_value")
     temperature = DEFAULT_TEMPERATURE if asked.temperature is None else asked.temperature
     stop_ids = None
     if asked.stop_token_ids:
@@ -40,7 +44,7 @@ def sampling_params(
             repetition_penalty=1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
             presence_penalty=asked.presence_penalty or 0.0,
             frequency_penalty=asked.frequency_penalty or 0.0,
-            logit_bias={int(key): value for key, value in (asked.logit_bias or {}).items()},
+            logit_bias=bias,
             stop=asked.stops,
             stop_ids=stop_ids,
             ignore_eos=bool(asked.ignore_eos),
@@ -98,6 +102,17 @@ def _of_structure(wanted: StructuredOutputs) -> Iterable[Constraint | None]:
     yield None if wanted.choice is None else Constraint.choice(wanted.choice)
     yield None if wanted.grammar is None else Constraint.grammar(wanted.grammar)
     yield Constraint.json_schema({"type": "object"}) if wanted.json_object else None
+
+
+def require_few(asked: Sampling, most: int) -> None:
+    """Raises ApiError 400 for more completions than one request may ask for."""
+    if (asked.n or 1) > most:
+        raise ApiError(
+            400,
+            f"n={asked.n} is more than the {most} completions that one request may ask for; send several requests",
+            param="n",
+            code="invalid_value",
+        )
 
 
 def require_room(prompt_tokens: int, model: ServedModel, *, param: str) -> None:

@@ -8,7 +8,7 @@ from dunwu.infer.events import Answer, FinishEvent, Output, PromptEvent, PromptT
 from dunwu.infer.sampling import SamplingParams, Scored
 from dunwu.infer.sequence import Request
 from dunwu.serve.answers import FINGERPRINT, Head, finite, token_text, usage_object, usage_of
-from dunwu.serve.asking import constraint_of, require_room, sampling_params
+from dunwu.serve.asking import constraint_of, require_few, require_room, sampling_params
 from dunwu.serve.models import ServedModel
 from dunwu.serve.objects import Completion, TextChoice, TextLogprobs
 from dunwu.serve.prompts import Prompt, read_prompts
@@ -41,6 +41,7 @@ class Continuation:
 
 async def ask(request: CompletionRequest, model: ServedModel, visit: Visit, *, most: int) -> Continuation:
     """Begin the answer; `most`: completions that one request may ask for. Raises ApiError."""
+    require_few(request, most)
     prompts = await read_prompts(
         request.prompt, model, start=request.add_special_tokens is not False, most=most // (request.n or 1)
     )

@@ -20,6 +20,7 @@ MOST_TOOLS = 128  # OpenAI's limit
 MOST_MESSAGES = 4096
 MOST_PARTS = 4096
 MOST_BIASED = 1024
+MOST_PAIRS, LONGEST_NAME, LONGEST_FACT = 16, 64, 512  # OpenAI's limits of metadata, the last two in characters
 MOST_TOKENS = 1 << 24
 
 T = TypeVar("T")
@@ -194,13 +195,26 @@ class Harmless(Strict):
     """What clients send for books that are kept elsewhere."""
 
     user: str | None = None
-    metadata: dict[str, JsonValue] | None = None
+    metadata: dict[str, Annotated[str, Field(max_length=LONGEST_FACT)]] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     request_id: str | None = None
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _require_little(cls, metadata: Any) -> Any:
+        """Before its entries are looked at: each that is wrong would be complained about."""
+        if isinstance(metadata, Mapping):
+            if len(metadata) > MOST_PAIRS:
+                raise ValueError(
+                    f"{len(metadata)} pairs are more than the {MOST_PAIRS} that may be given; leave some out"
+                )
+            if any(len(str(name)) > LONGEST_NAME for name in metadata):
+                raise ValueError(f"a name has more than {LONGEST_NAME} characters; shorten it")
+        return metadata
 
 
 class Sampling(Harmless):
