@@ -12,29 +12,26 @@ from dunwu.serve.streams import Asked
 from dunwu.serve.visit import Visit
 
 
-class Broken:
-    """A stream that ends with a fault."""
+class Stream:
+    """Nothing ever comes; or a fault."""
+
+    def __init__(self, fault=None):
+        self.fault = fault
 
     async def __aiter__(self):
-        raise ValueError("torn")
+        if self.fault:
+            raise self.fault
+        await asyncio.Event().wait()
         yield
 
     async def aclose(self):
         pass
 
 
-class Silent(Broken):
-    """A stream in which nothing ever comes."""
-
-    async def __aiter__(self):
-        await asyncio.Event().wait()
-        yield
-
-
 def test_a_fault_in_one_of_several_streams_ends_them_all():
     async def run():
         visit = Visit(id="a", method="POST", path="/", client="")
-        async for _ in Asked([Silent(), Broken()], visit):  # pyright: ignore[reportArgumentType]
+        async for _ in Asked([Stream(), Stream(ValueError("torn"))], visit):  # pyright: ignore[reportArgumentType]
             pytest.fail("nothing came")
 
     with pytest.raises(ValueError, match="torn"):
