@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
 from dunwu.chat.protocol import Chat
-from dunwu.core.errors import DataError
+from dunwu.core.errors import DunwuError
 from dunwu.core.records import Message
 from dunwu.core.screen import harmless
 
@@ -104,8 +104,8 @@ class Conversation:
                 self.write(harmless(piece))
         except KeyboardInterrupt:
             self.write(" … stopped")
-        except DataError as error:
-            self.write(f"{error}")
+        except DunwuError as error:
+            self.write(harmless(str(error)))
         self.write("\n")
         if said.strip() and not self.only_continues:
             self.turns += [Message(role="user", content=line), Message(role="assistant", content=said)]

@@ -25,6 +25,10 @@ Model = Annotated[str, Parameter(help="A build's home, a model's folder, or owne
 Revision = Annotated[str | None, Parameter(help="A branch, tag or commit on the hub.")]
 Temperature = Annotated[float, Parameter(help="0 always takes the likeliest token; 1 follows the model's odds.")]
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same words.")]
+Url = Annotated[
+    str | None, Parameter(help="An OpenAI-compatible endpoint, such as http://HOST:8000/v1; MODEL is its name there.")
+]
+KeyEnv = Annotated[str, Parameter(help="With --url: the environment's variable that holds the endpoint's key.")]
 MaxTokens = Annotated[int, Parameter(validator=validators.Number(gte=1), help="The most tokens of one answer.")]
 
 DEFAULT_KEYS = Path("keys.json")
@@ -97,8 +101,14 @@ def chat(
     temperature: Temperature = 0.7,
     seed: Seed = None,
     max_tokens: MaxTokens = 512,
+    url: Url = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
 ) -> None:
     """Talk to a model. /help lists what can be changed on the way."""
+    if url is not None:
+        how = {"system": system, "temperature": temperature, "seed": seed, "max_tokens": max_tokens}
+        _commands("remote").chat(model, url, key_env=key_env, **how)
+        return
     _commands("talking").chat(model, system=system, temperature=temperature, seed=seed, max_tokens=max_tokens)
 
 
@@ -120,11 +130,18 @@ def generate(
     temperature: Temperature = 0.7,
     seed: Seed = None,
     max_tokens: MaxTokens = 256,
+    url: Url = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
 ) -> None:
     """Answer one prompt, or continue it where the model was not tuned to answer.
 
     With --schema, --regex or --choice nothing but the answer, which keeps to it, goes to standard output.
     """
+    if url is not None:
+        how = {"system": system, "temperature": temperature, "seed": seed, "max_tokens": max_tokens, "schema": schema}
+        for_this_machine = {"--raw": raw, "--regex": regex is not None, "--choice": choice is not None}
+        _commands("remote").generate(model, url, prompt, key_env=key_env, refused=for_this_machine, **how)
+        return
     _commands("talking").generate(
         model,
         prompt,
