@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import stat
+import sys
 import threading
 
 import pytest
@@ -150,6 +151,16 @@ def test_keys_from_the_command_line(tmp_path, capsys):
     assert read_keys(tmp_path / "keys.json") == ()
     assert run(["keys", "add", "bob", "--file", file, "--requests-per-minute", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_without_its_libraries_a_server_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    for name in [
+        name for name in sys.modules if name.startswith(("starlette.", "dunwu.serve", "dunwu.cli.keyholders"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    assert run(["keys", "list"]) == 2
+    assert "pip install 'dunwu[serve]'" in capsys.readouterr().err
 
 
 def test_an_unreadable_file_is_told(tmp_path):

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter, validators
 
 from dunwu import __version__
 from dunwu.cli.failures import Crash, crash_log
-from dunwu.core.errors import DunwuError
+from dunwu.core.errors import DunwuError, MissingExtraError
 from dunwu.core.screen import harmless
 from dunwu.train.signals import Interrupted
 
@@ -32,6 +32,7 @@ KeyEnv = Annotated[str, Parameter(help="With --url: the environment's variable t
 MaxTokens = Annotated[int, Parameter(validator=validators.Number(gte=1), help="The most tokens of one answer.")]
 
 DEFAULT_KEYS = Path("keys.json")
+SERVER_PACKAGES = frozenset({"fastapi", "prometheus_client", "starlette", "uvicorn"})
 
 
 @app.command
@@ -344,8 +345,14 @@ def keys_remove(
 
 
 def _commands(module: str) -> Any:
-    """The module that does the work, with torch behind it."""
-    return importlib.import_module(f"dunwu.cli.{module}")
+    """The module that does the work, with torch behind it. Raises MissingExtraError where a server's libraries are not there."""
+    try:
+        return importlib.import_module(f"dunwu.cli.{module}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in SERVER_PACKAGES:
+            raise
+        raise MissingExtraError(package, "serve", "a server") from error
 
 
 def main() -> NoReturn:
