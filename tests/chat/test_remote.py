@@ -136,15 +136,15 @@ def test_nobody_listens(server):
     chat.close()
 
 
-def test_no_more_than_so_many_at_a_time(server):
+def test_no_more_than_so_many_at_a_time():
     async def main():
         chat = RemoteChat(server.url, "good", most_at_a_time=3)
-        server.most = 0
         done = await chat.reply_batch([ASKED] * 12)
         await chat.close()
         return done
 
-    assert {one.text for one in asyncio.run(main())} == {"Hello 你好"}
+    with fake_openai() as server:
+        assert {one.text for one in asyncio.run(main())} == {"Hello 你好"}
     assert server.most <= 3
 
 

@@ -167,6 +167,9 @@ def test_what_partners_do_not_know_is_refused(bob):
     for settings in ({"n": 2}, {"extra_body": {"top_k": 5}}, {"logit_bias": {"5": 1}}):
         with pytest.raises(openai.BadRequestError, match=r"leave it out|one answer"):
             ask(bob, "remote", **settings)
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
+    with pytest.raises(openai.BadRequestError, match="nothing"):
+        ask(bob, "kitten", response_format=schema)
     with pytest.raises(openai.BadRequestError, match="shorten it"):
         bob.chat.completions.create(model="kitten", messages=[{"role": "user", "content": "x" * 20_000}])
 

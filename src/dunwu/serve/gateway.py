@@ -15,7 +15,7 @@ from dunwu.chat.options import ChatOptions, OptionChanges, settled
 from dunwu.chat.protocol import AsyncChat, Piece
 from dunwu.chat.remote import KEY_VARIABLE, RemoteChat
 from dunwu.chat.router import Cascade, Fallback, Judge, MeanLogprob, Retrying, SelfConsistency
-from dunwu.core.errors import ModelError, PartnerError, RecipeError
+from dunwu.core.errors import DataError, ModelError, PartnerError, RecipeError
 from dunwu.core.records import Message
 from dunwu.core.units import parse_duration
 from dunwu.serve.errors import ApiError
@@ -115,11 +115,13 @@ class LocalPartner(AsyncChat):
         options = settled(options, changes)
         try:
             model = await self.shelf.partner_model(self.name)
-            chat = EngineChat(model.engine, model.tokenizer, context_length=model.context_length, name=self.name)
+            chat = EngineChat(model, model.tokenizer, context_length=model.context_length, name=self.name)
             async with aclosing(chat.pieces(messages, options)) as pieces:
                 async for piece in pieces:
                     yield piece
         except ApiError as error:
+            if error.status == 400:
+                raise DataError(error.message) from error
             raise PartnerError(error.message, transient=error.status in (429, 503)) from error
         except ModelError as error:
             raise PartnerError(str(error), transient=True) from error
