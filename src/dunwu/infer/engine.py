@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dunwu.core.errors import DataError, DunwuError, ModelError
 from dunwu.infer import beams, choosing, prompts
+from dunwu.infer.adapters import LowRank
 from dunwu.infer.beam import Search
 from dunwu.infer.blocks import BlockManager
 from dunwu.infer.choosing import Head, Turn
@@ -210,6 +211,22 @@ class Engine:
         self._scheduler.preempt_all()
         self._blocks.forget_all()
 
+    def add_adapter(self, name: str, weights: Mapping[str, LowRank]) -> None:
+        """Keep a low-rank adapter for requests that name it: linear layer, as in the model's `named_modules`, → what is added.
+
+        Requests of several adapters, and of none, are answered in one pass. Raises ModelError for what does not fit the model.
+        """
+        self._runner.adapters.add(name, weights)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter. Raises ModelError where there is none of this name, or while a request still needs it."""
+        needed = sum(group.request.adapter == name for group in self._texts.groups.values())
+        if needed:
+            raise ModelError(
+                f"{needed} requests are being answered with adapter {name!r}; wait for them, or cancel them"
+            )
+        self._runner.adapters.remove(name)
+
     def stats(self) -> EngineStats:
         """Counts for whoever watches."""
         return self._texts.stats()
@@ -238,9 +255,10 @@ class Engine:
                 f"{name} wants {beams} beams of {length} tokens and more, and the engine has room for {self.max_sequences} "
                 f"texts in {self._blocks.count * self._blocks.size} tokens; ask for fewer beams"
             )
-        if request.adapter is not None:
+        if request.adapter is not None and request.adapter not in self._runner.adapters:
+            known = ", ".join(self._runner.adapters.names) or "none"
             raise ModelError(
-                f"this engine has no adapter {request.adapter!r}; leave it out for the model's own weights"
+                f"this engine has no adapter {request.adapter!r} (there are: {known}); leave it out for the model's own weights"
             )
 
     def _most_tokens(self, beams: int) -> int:
@@ -255,6 +273,7 @@ class Engine:
         wanted = math.inf if params.max_tokens is None else params.max_tokens
         reason: FinishReason = "length" if wanted <= left else "context"
         sequence = Sequence(group.request, index, list(prompt), int(min(wanted, left)), reason)
+        sequence.salt = self._runner.adapters.salt(group.request.adapter)
         sequence.guessing = 0 if params.beams or group.request.task == "embed" else self._guessing
         matcher = None
         if params.constraint is not None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dunwu.core.devices import products_of_few_rows
+from dunwu.infer.adapters import Adapters
 from dunwu.infer.blocks import Copy, Table
 from dunwu.infer.fewrows import FewRows
 from dunwu.infer.paged import PagedCache
@@ -26,7 +27,8 @@ SMALL_MATRIX = 1 << 17
 
 
 class Part(Protocol):
-    """One text's share of a pass: `ids`, its tokens from `start` on, read into the blocks of `table` after the `copies`."""
+    """One text's share of a pass: `ids`, its tokens from `start` on, read by `adapter`, if any, into the blocks of `table` after
+    the `copies`."""
 
     @property
     def table(self) -> Table: ...
@@ -36,6 +38,8 @@ class Part(Protocol):
     def ids(self) -> Sequence[int]: ...
     @property
     def copies(self) -> Sequence[Copy]: ...
+    @property
+    def adapter(self) -> str | None: ...
 
 
 class Runner:
@@ -43,6 +47,7 @@ class Runner:
 
     def __init__(self, model: Decoder, cache: PagedCache) -> None:
         self.model, self.cache = model, cache
+        self.adapters = Adapters(model)
         self._kernels = few_rows(model, cache)
         self._small = model.config.hidden_size * model.config.intermediate_size < SMALL_MATRIX
         if self._kernels is None:
@@ -61,11 +66,12 @@ class Runner:
             runs = self.cache.runs(one.table.blocks, one.start + len(own))
             spans.append(Span(len(ids), one.start, len(own), runs))
             ids += own
-        if self._kernels is not None and len(ids) <= MOST_ROWS:
+        adapted = any(one.adapter is not None for one in parts)
+        if self._kernels is not None and len(ids) <= MOST_ROWS and not adapted:
             return self._kernels.run(ids, spans)
         self.cache.begin(spans)
         ids_1N = torch.tensor([ids], device=self.cache.reach.device)
-        with self._products(len(ids)):
+        with self._products(len(ids)), self.adapters.over([(one.adapter, len(one.ids)) for one in parts]):
             positions_1N = self.cache.positions(len(ids), ids_1N.device)
             return self.model(ids_1N, positions_BT=positions_1N, cache=self.cache)[0]
 

@@ -37,6 +37,11 @@ class Work:
         return self.sequence.table
 
     @property
+    def adapter(self) -> str | None:
+        """Whose weights read it."""
+        return self.sequence.request.adapter
+
+    @property
     def ids(self) -> list[int]:
         """What is read, from token `start` on."""
         return [*self.sequence.ids[self.start : self.start + self.count], *self.guesses]

@@ -126,6 +126,7 @@ class _Part:
     start: int
     ids: Sequence[int]
     copies: Sequence[Copy] = ()
+    adapter: str | None = None
 
 
 class Drafter:
