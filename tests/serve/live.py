@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -110,6 +111,16 @@ def send(
     except urllib.error.HTTPError as error:
         with error:
             return Reply(error.code, error.headers, error.read())
+
+
+def start(live: Live, path: str, body: Any) -> socket.socket:
+    """Send a request by hand and do not read what comes."""
+    host, port = live.url.removeprefix("http://").split(":")
+    one = socket.create_connection((host, int(port)), timeout=30)
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    one.sendall(head.encode() + data)
+    return one
 
 
 def wait_until(true, complaint: str, *, timeout_s: float = 30.0) -> None:

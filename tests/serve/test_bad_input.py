@@ -1,7 +1,6 @@
 """What a server gets that nobody should send: the right answer, nothing hangs, and the next request works."""
 
 import json
-import socket
 
 import pytest
 
@@ -9,7 +8,7 @@ from dunwu.serve.keys import add_key
 from dunwu.serve.models import ModelSource
 from dunwu.serve.settings import ServeSettings
 
-from .live import running, send, wait_until
+from .live import running, send, start, wait_until
 
 CHAT, TEXT, EMBED, TOKENS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"
 BODIES = {
@@ -250,16 +249,6 @@ def test_whoever_leaves_frees_the_blocks_that_the_answer_held(live, stream):
     assert metric(live, "dunwu_engine_free_blocks") == metric(live, "dunwu_engine_blocks")
     assert metric(live, "dunwu_engine_written_tokens_total") < written + 1900
     assert metric(live, "dunwu_disconnects_total") == gone + 1
-
-
-def start(live, path, body):
-    """Send a request by hand and do not read what comes."""
-    host, port = live.url.removeprefix("http://").split(":")
-    one = socket.create_connection((host, int(port)), timeout=30)
-    data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    one.sendall(head.encode() + data)
-    return one
 
 
 def test_metrics_tell_what_was_read_and_written(live):

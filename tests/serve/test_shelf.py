@@ -1,6 +1,7 @@
 """Which models are offered, when they are read, and how the server begins and ends."""
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import threading
@@ -18,7 +19,7 @@ from dunwu.serve.settings import ServeSettings
 from tests.chat.test_open import model_home
 from tests.tokenizer import foreign
 
-from .live import OPTIONS, make_folder, running, send
+from .live import OPTIONS, make_folder, running, send, start, wait_until
 
 
 def make_home(folder):
@@ -92,6 +93,25 @@ def test_a_lazy_model_is_read_once_when_it_is_first_asked_for(folder):
         await shelf.close()
 
     asyncio.run(run())
+
+
+def test_a_busy_model_turns_away_its_own_requests_alone(folder):
+    sources = [ModelSource(id=name, folder=folder) for name in ("busy", "idle")]
+    options = dataclasses.replace(OPTIONS, max_sequences=1, max_waiting=1)
+    with running(*sources, options=options) as live:
+        long = {"model": "busy", "prompt": "a cat", "max_tokens": 1900, "ignore_eos": True, "n": 2}
+        with contextlib.ExitStack() as held:
+            held.enter_context(start(live, "/v1/completions", long))
+            busy = next(model for model in live.shelf.loaded if model.id == "busy")
+            wait_until(lambda: busy.engine.full, "it never came in")
+            for path in ("completions", "chat/completions", "responses", "embeddings"):
+                facts = {"prompt": "a", "messages": [{"role": "user", "content": "a"}], "input": "a"}
+                field = {"completions": "prompt", "chat/completions": "messages"}.get(path, "input")
+                asked = {field: facts[field]} | ({"max_tokens": 1} if "completions" in path else {})
+                refused = send(f"{live.api}/{path}", {"model": "busy", **asked})
+                assert (refused.status, refused.json["error"]["code"]) == (429, "queue_full")
+                assert int(refused.headers["retry-after"]) > 0
+            assert send(f"{live.api}/completions", {"model": "idle", "prompt": "a", "max_tokens": 1}).status == 200
 
 
 def test_a_server_says_503_until_its_model_is_read(folder):

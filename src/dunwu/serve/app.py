@@ -221,7 +221,7 @@ def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None
                 if asked.stream
                 else JSONResponse(await partners.whole(going))
             )
-        talk = await chat_completions.ask(asked, await shelf.model(asked.model), visit)
+        talk = await chat_completions.ask(asked, await shelf.free_model(asked.model), visit)
         if asked.stream:
             return _streamed(http, with_errors(chat_completions.chunks(talk)))
         return JSONResponse(await chat_completions.whole(talk))
@@ -229,7 +229,7 @@ def _add_generation(app: FastAPI, shelf: Shelf, settings: ServeSettings) -> None
     @app.post("/v1/completions", response_model=Completion, responses=STREAM)
     async def complete(asked: CompletionRequest, http: HttpRequest) -> Response:
         """What follows a text. With `stream` as server-sent events, the last of which is `[DONE]`."""
-        model, visit = await shelf.model(asked.model), visit_of(http.scope)
+        model, visit = await shelf.free_model(asked.model), visit_of(http.scope)
         going = await completions.ask(asked, model, visit, most=settings.max_completions)
         if asked.stream:
             return _streamed(http, with_errors(completions.chunks(going)))
@@ -242,7 +242,7 @@ def _add_responses(app: FastAPI, shelf: Shelf) -> None:
     @app.post("/v1/responses", response_model=ResponseObject, responses=STREAM)
     async def respond(asked: ResponseRequest, http: HttpRequest) -> Response:
         """The next turn of a conversation, in OpenAI's newer form. With `stream` as server-sent events, each with its name."""
-        going = await responses.ask(asked, await shelf.model(asked.model), visit_of(http.scope), memory)
+        going = await responses.ask(asked, await shelf.free_model(asked.model), visit_of(http.scope), memory)
         if asked.stream:
             return _streamed(http, responses.events(going))
         return JSONResponse(await responses.whole(going))
@@ -263,7 +263,7 @@ def _add_texts(app: FastAPI, shelf: Shelf) -> None:
     @app.post("/v1/embeddings", response_model=Embeddings)
     async def embed(asked: EmbeddingRequest, http: HttpRequest) -> Response:
         """Vectors of texts, of length 1."""
-        return JSONResponse(await embeddings.embed(asked, await shelf.model(asked.model), visit_of(http.scope)))
+        return JSONResponse(await embeddings.embed(asked, await shelf.free_model(asked.model), visit_of(http.scope)))
 
     @app.post("/tokenize", response_model=Tokenized)
     async def tokenize(asked: TokenizeRequest) -> Response:

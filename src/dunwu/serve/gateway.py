@@ -65,6 +65,11 @@ class RoutedShelf(Shelf):
         self._purse = Purse(sections=config.budgets, folder=_made(config, folder))
 
     @property
+    def full(self) -> bool:
+        """Never: where a partner is busy, its route says who comes next."""
+        return False
+
+    @property
     def offered(self) -> Mapping[str, ModelSource]:
         return {name: ModelSource(id=name, folder=Path(), instruction_tuned=True) for name in self._routes}
 

@@ -180,7 +180,7 @@ class Limited:
             await self.app(scope, receive, send_)
         finally:
             account.running -= 1
-            if gated:
+            if gated and visit.refusal is None:
                 self.gate.leave()
 
     def _account(self, key: Key | None) -> Account:

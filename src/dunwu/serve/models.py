@@ -181,8 +181,8 @@ class Shelf:
 
     @property
     def full(self) -> bool:
-        """Whether an engine takes nothing more."""
-        return any(model.engine.full for model in self.loaded)
+        """Whether no model takes anything more; one that is not read yet would."""
+        return len(self.loaded) == len(self.sources) and all(model.engine.full for model in self.loaded)
 
     def stats(self) -> EngineStats | None:
         """What all engines count, summed; None before the first is there."""
@@ -226,6 +226,14 @@ class Shelf:
         source = self.source(model_id)
         self.require_open()
         return await self._get(source)
+
+    async def free_model(self, model_id: str) -> ServedModel:
+        """The same, before work goes into a request. Raises ApiError 429 where the model takes nothing more."""
+        model = await self.model(model_id)
+        if model.engine.full:
+            text = f"as many requests wait for {model_id!r} as this server queues; try again in a while"
+            raise ApiError(429, text, code="queue_full", retry_after_s=RETRY_AFTER_S)
+        return model
 
     async def start(self) -> None:
         """Read all models that are not lazy. Raises ModelError or TokenizerError."""
