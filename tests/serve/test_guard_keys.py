@@ -113,11 +113,38 @@ def test_keys_added_at_once_are_all_kept(tmp_path):
 
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "keys.json"
+    path.touch(0o600)
     path.write_text(json.dumps({"keys": [{"name": "ann"}]}))
     with pytest.raises(DataError, match=r"keys\.json: keys\.0\.salt"):
         Keyring(path)
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"keys\.json: Invalid JSON.*every key that is in use is lost"):
+        Keyring(path)
     with pytest.raises(DataError, match="does not exist"):
         Keyring(tmp_path / "none.json")
+
+
+def test_a_file_that_others_can_change_opens_nothing_and_one_that_they_can_read_is_told(tmp_path):
+    path = tmp_path / "keys.json"
+    key = add_key(path, "ann")
+    told = []
+    path.chmod(0o644)
+    assert Keyring(path, tell=told.append).find(key)
+    assert "can be read by others (mode 644)" in told.pop()
+    for mode in (0o620, 0o602, 0o666):
+        path.chmod(mode)
+        with pytest.raises(DataError, match=f"can be written by others \\(mode {mode:o}\\)"):
+            Keyring(path)
+        with pytest.raises(DataError):
+            add_key(path, "bob")
+    path.chmod(0o600)
+    keyring = Keyring(path, tell=told.append)
+    path.chmod(0o666)
+    assert keyring.find(key)
+    assert "stay valid" in told.pop()
+    path.chmod(0o600)
+    assert keyring.find(key)
+    assert not told
 
 
 def test_a_short_key_of_the_environment_is_refused():

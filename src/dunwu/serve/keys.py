@@ -21,13 +21,15 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dunwu.core.errors import DataError, RecipeError
-from dunwu.core.files import atomic_write, read_json
+from dunwu.core.files import atomic_write
 from dunwu.serve.errors import ApiError
 from dunwu.serve.visit import visit_of
 
 PREFIX = "dw-"
 ENVIRONMENT_NAME = "environment"
 SHORTEST_KEY = 16
+_OTHERS_WRITE, _OTHERS_READ = 0o022, 0o044
+_MEND = "mend it, or put a copy from before in its place: without it every key that is in use is lost"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -68,15 +70,23 @@ def _hash(salt: str, secret: str) -> str:
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file. Raises DataError where it is missing or damaged."""
+    """The keys of a file. Raises DataError where it is missing or damaged, or where others may write it."""
     try:
-        return _File.model_validate(read_json(path)).keys
+        text, mode = path.read_text("utf-8"), path.stat().st_mode
+        if os.name == "posix" and mode & _OTHERS_WRITE:
+            raise DataError(
+                f"{path} can be written by others (mode {mode & 0o777:o}), who could let themselves in; chmod 600 it, "
+                "and see whether you know each key in it: dunwu keys list"
+            )
+        return _File.model_validate_json(text).keys
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; make a first key: dunwu keys add NAME") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8; {_MEND}") from error
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
-        raise DataError(
-            f"{path}: {place}: {fault['msg']}; mend it, or remove it and make new keys: dunwu keys add"
-        ) from error
+        raise DataError(f"{path}: {place}{': ' if place else ''}{fault['msg']}; {_MEND}") from error
 
 
 def add_key(path: Path, name: str, **limits: int | None) -> str:
@@ -144,11 +154,12 @@ class Keyring:
             )
         self._path = path
         self._own = () if environment is None else (_kept(ENVIRONMENT_NAME, environment),)
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._listed: tuple[Key, ...] = ()
         self._tell = tell or (lambda _: None)
         if path is not None:
             self._listed, self._stamp = read_keys(path), _stamp(path)
+            self._warn(path)
 
     @property
     def closed(self) -> bool:
@@ -174,16 +185,24 @@ class Keyring:
             return
         try:
             self._listed = read_keys(self._path)
+            self._warn(self._path)
         except (DataError, OSError) as error:
             self._tell(f"{error}; the keys from before stay valid")
 
+    def _warn(self, path: Path) -> None:
+        mode = path.stat().st_mode
+        if os.name == "posix" and mode & _OTHERS_READ:
+            self._tell(
+                f"{path} can be read by others (mode {mode & 0o777:o}): it holds names and limits; chmod 600 {path}"
+            )
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size, stat.st_mode
 
 
 class Keyed:
