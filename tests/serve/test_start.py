@@ -1,5 +1,8 @@
 import json
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,19 @@ def test_an_address_for_all_is_shown_as_one_that_a_browser_can_open():
     assert url_of("0.0.0.0", 8000) == "http://127.0.0.1:8000"
     assert url_of("::", 8000) == "http://[::1]:8000"
     assert url_of("10.0.0.7", 80) == "http://10.0.0.7:80"
+
+
+def test_the_end_is_quiet_where_nobody_reads_what_is_said(folder):
+    server = subprocess.Popen(
+        [sys.executable, "-m", "dunwu", "serve", str(folder), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout
+    assert server.stdout.readline().startswith("models:")
+    server.stdout.close()
+    server.send_signal(signal.SIGTERM)
+    server.stdout = None
+    assert server.communicate(timeout=60)[1] == ""
+    assert server.returncode == 0

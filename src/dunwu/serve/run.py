@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Generator, Sequence
 
 import uvicorn
@@ -97,7 +98,7 @@ def _signals(shelf: Shelf, server: uvicorn.Server) -> Generator[None]:
             os._exit(128 + number)
         shelf.drain()
         server.should_exit = True
-        print("closing: what was begun is finished first; once more to leave at once", flush=True)
+        _tell("closing: what was begun is finished first; once more to leave at once")
 
     loop = asyncio.get_running_loop()
     for number in _STOPPING:
@@ -117,7 +118,14 @@ async def _say_when_ready(shelf: Shelf, listener: socket.socket, *, keyed: bool)
     host, port = listener.getsockname()[:2]
     names = list(shelf.offered)
     first = next((model for model in shelf.loaded if model.id == names[0]), None)
-    print(greeting(names, url_of(host, port), chats=first is None or first.chats, keyed=keyed), flush=True)
+    _tell(greeting(names, url_of(host, port), chats=first is None or first.chats, keyed=keyed))
+
+
+def _tell(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read our output has left; what is still in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def url_of(host: str, port: int) -> str:
