@@ -28,6 +28,15 @@ def test_under_another_name_it_refuses(host):
     assert call.taken == 0
 
 
+def test_a_caller_too_old_to_name_the_host_is_no_browser():
+    call = Call("/echo", b"1")
+    call.scope["headers"] = [one for one in call.scope["headers"] if one[0] != b"host"]
+    assert asyncio.run(call.to(Echo())).status == 200
+    call = Call("/echo", b"1", headers={"origin": "https://evil.example"})
+    call.scope["headers"] = [one for one in call.scope["headers"] if one[0] != b"host"]
+    assert asyncio.run(call.to(Echo())).status == 403
+
+
 def test_names_can_be_allowed():
     assert ask(Echo(hosts=("box.lan",)), headers={"host": "box.lan:9"}).status == 200
     assert ask(Echo(hosts=None), headers={"host": "anything"}).status == 200

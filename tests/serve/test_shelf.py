@@ -177,6 +177,15 @@ def test_the_page_and_the_description_are_served(live):
             assert "422" not in operation["responses"]
 
 
+def test_monitors_may_ask_for_heads_alone(live):
+    for path in ("/", "/health", "/ready"):
+        head = send(live.url + path, method="HEAD")
+        assert (head.status, head.body) == (200, b"")
+    nothing = send(f"{live.url}/page/nothing.js")
+    assert nothing.status == 404
+    assert "/page/nothing.js" in nothing.json["error"]["message"]
+
+
 def test_guesses_and_fewer_bits_are_options_of_the_server(folder):
     asked = {"model": "a", "prompt": "a cat sat. a cat sat. a cat", "max_tokens": 12, "temperature": 0}
 

@@ -95,12 +95,14 @@ def create_app(
         description="An OpenAI-compatible API for models on this machine.",
         lifespan=lifespan,
         responses=ERRORS,
+        openapi_url=None,  # its route would build the description in the event loop
         docs_url=None,  # its page would ask other hosts for scripts
         redoc_url=None,
     )
     app.state.shelf, app.state.settings = shelf, settings
     _add_errors(app, guard.gate)
     _add_status(app, shelf, guard.metrics)
+    _add_description(app)
     _add_models(app, shelf)
     _add_generation(app, shelf, settings)
     _add_responses(app, shelf)
@@ -109,6 +111,15 @@ def create_app(
     guard.stand_before(app)
     app.openapi = lambda: _described(app)
     return app
+
+
+def _add_description(app: FastAPI) -> None:
+    building = asyncio.Lock()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description() -> Response:
+        async with building:  # seconds, the first time
+            return JSONResponse(await asyncio.to_thread(app.openapi))
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
@@ -161,11 +172,13 @@ async def _load(shelf: Shelf, failed: Callable[[Exception], None] | None) -> Non
 
 
 def _add_status(app: FastAPI, shelf: Shelf, counts: Metrics) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Status:
         """Whether the server runs at all."""
         return {"status": shelf.state}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready")
     async def ready() -> Status:
         """Whether it answers now: 503 while models are read and while it closes."""

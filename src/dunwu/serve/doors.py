@@ -68,7 +68,8 @@ class Doors:
             return
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.hosts is not None and host_name(host) not in self.hosts:
+        named = "host" in headers or origin is not None  # no browser leaves both out: HTTP/1.0 of a monitor does
+        if named and self.hosts is not None and host_name(host) not in self.hosts:
             await _wrong_host(host).response()(scope, receive, send)
         elif origin is None or self._is_own(origin, host):
             await self.app(scope, receive, send)

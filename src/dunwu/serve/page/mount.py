@@ -6,7 +6,7 @@ import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 
 STATIC = Path(__file__).parent / "static"
 
@@ -86,4 +86,6 @@ def mount_page(app: FastAPI) -> None:
     @app.api_route("/page/{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page_file(name: str, request: Request) -> Response:
         file = files.get(name)
-        return file.answer(request) if file else Response(status_code=404, headers=HEADERS)
+        if file is None:
+            raise HTTPException(404, headers=HEADERS)
+        return file.answer(request)
