@@ -93,6 +93,7 @@ WRONG = [
     (CHAT, {"min_p": 2}),
     (CHAT, {"presence_penalty": 3}),
     (CHAT, {"frequency_penalty": -3}),
+    (CHAT, {"repetition_penalty": 5e-324}),
     (CHAT, {"n": 0}),
     (CHAT, {"n": 10**9}),
     (CHAT, {"n": -1}),

@@ -82,7 +82,7 @@ class SamplingParams:
         _require_range("top_p", self.top_p, 0, 1, "use 1 to keep all", above=True)
         _require_range("min_p", self.min_p, 0, 1, "use 0 to keep all")
         _require_range("typical_p", self.typical_p, 0, 1, "use 1 to keep all", above=True)
-        _require_range("repetition_penalty", self.repetition_penalty, 0, 100, "use 1 for none", above=True)
+        _require_range("repetition_penalty", self.repetition_penalty, 0.01, 100, "use 1 for none")
         _require_range("presence_penalty", self.presence_penalty, -2, 2, "use 0 for none")
         _require_range("frequency_penalty", self.frequency_penalty, -2, 2, "use 0 for none")
         for number, bias in self.logit_bias.items():
