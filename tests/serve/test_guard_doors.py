@@ -1,7 +1,11 @@
 import asyncio
+import dataclasses
 import json
 
 import pytest
+
+from dunwu.infer.texts import EngineStats
+from dunwu.serve.metrics import Metrics
 
 from .guarded import Call, Echo
 
@@ -137,3 +141,14 @@ def test_metrics_count_by_route_and_unknown_paths_are_one():
     assert "dunwu_completion_tokens_total 2.0" in text
     assert "dunwu_requests_in_flight 1.0" in text  # the one that asks
     assert "process_resident_memory_bytes" in text
+
+
+def test_metrics_say_what_they_count_and_no_birthdays():
+    metrics = Metrics()
+    numbers = {one.name: 3 for one in dataclasses.fields(EngineStats) if one.name != "finished"}
+    text = metrics.text(EngineStats(**numbers, finished={"stop": 3})).decode()
+    assert "_created" not in text
+    helps = [line.split(" ", 3)[3] for line in text.splitlines() if line.startswith("# HELP dunwu_")]
+    assert all(one[0].isupper() and one.endswith(".") for one in helps)
+    for name in numbers:  # each count of the engine is told
+        assert f"\ndunwu_engine_{name} 3.0" in text or f"\ndunwu_engine_{name}_total 3.0" in text

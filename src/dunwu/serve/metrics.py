@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
@@ -15,12 +23,23 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2)
 _GAUGES = {
-    "waiting": "completions that wait for their turn",
-    "running": "completions being written",
-    "blocks": "blocks of the key/value cache",
-    "free_blocks": "blocks that no running text holds",
-    "idle_blocks": "free blocks that still remember a text",
+    "waiting": "Completions that wait for their turn.",
+    "running": "Completions that are being written.",
+    "blocks": "Blocks that the key/value cache has.",
+    "free_blocks": "Blocks of the cache that no running text holds.",
+    "idle_blocks": "Free blocks of the cache that still remember a text.",
 }
+_COUNTERS = {
+    "prompt_tokens": "Tokens of the prompts that were taken in.",
+    "hit_tokens": "Tokens of prompts that the cache already held.",
+    "read_tokens": "Tokens that passed through the model to be read.",
+    "written_tokens": "Tokens that were written.",
+    "proposed_tokens": "Tokens that were guessed ahead.",
+    "accepted_tokens": "Guessed tokens that were right.",
+    "preemptions": "Times that a text gave its blocks up to others and was read again.",
+    "steps": "Passes through the model.",
+}
+disable_created_metrics()  # a gauge of its birthday beside each counter: twice as much to send
 
 
 class Metrics:
@@ -29,26 +48,42 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "dunwu_requests", "requests, once answered", ["route", "method", "status"], registry=registry
+            "dunwu_requests", "Requests that were answered.", ["route", "method", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "dunwu_request_seconds", "from request to end of answer", ["route"], buckets=_SECONDS, registry=registry
+            "dunwu_request_seconds",
+            "Seconds from the first byte of a request to the last of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._first = Histogram(
-            "dunwu_time_to_first_token_seconds", "from request to first token", buckets=_SECONDS, registry=registry
+            "dunwu_time_to_first_token_seconds",
+            "Seconds from the first byte of a request to the first token of its answer.",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._each = Histogram(
             "dunwu_time_per_output_token_seconds",
-            "mean between the tokens of an answer",
+            "Seconds between the tokens of an answer, on average.",
             buckets=_TOKEN_SECONDS,
             registry=registry,
         )
-        self._prompt = Counter("dunwu_prompt_tokens", "tokens of prompts", registry=registry)
-        self._cached = Counter("dunwu_cached_prompt_tokens", "of these, found in the cache", registry=registry)
-        self._completion = Counter("dunwu_completion_tokens", "tokens written", registry=registry)
-        self._open = Gauge("dunwu_requests_in_flight", "requests not yet answered", registry=registry)
-        self._gone = Counter("dunwu_disconnects", "callers who left before their answer was whole", registry=registry)
-        self._refused = Counter("dunwu_refusals", "requests over a limit", ["reason"], registry=registry)
+        self._prompt = Counter("dunwu_prompt_tokens", "Tokens of prompts.", registry=registry)
+        self._cached = Counter(
+            "dunwu_cached_prompt_tokens", "Tokens of prompts that the cache already held.", registry=registry
+        )
+        self._completion = Counter("dunwu_completion_tokens", "Tokens of answers.", registry=registry)
+        self._open = Gauge("dunwu_requests_in_flight", "Requests that are not yet answered.", registry=registry)
+        self._gone = Counter(
+            "dunwu_disconnects", "Requests whose caller left before the answer was whole.", registry=registry
+        )
+        self._refused = Counter(
+            "dunwu_refusals",
+            "Requests that were turned away because they went over a limit.",
+            ["reason"],
+            registry=registry,
+        )
         self._engine = _EngineCounts()
         registry.register(self._engine)
         ProcessCollector(registry=registry)
@@ -100,9 +135,9 @@ class _EngineCounts:
             value = getattr(self.stats, one.name)
             if one.name in _GAUGES:
                 yield GaugeMetricFamily(f"dunwu_engine_{one.name}", _GAUGES[one.name], value)
-            elif isinstance(value, (int, float)):
-                yield CounterMetricFamily(f"dunwu_engine_{one.name}", f"{one.name.replace('_', ' ')} so far", value)
-        finished = CounterMetricFamily("dunwu_engine_finished", "completions that are over", labels=["reason"])
+            elif one.name in _COUNTERS:
+                yield CounterMetricFamily(f"dunwu_engine_{one.name}", _COUNTERS[one.name], value)
+        finished = CounterMetricFamily("dunwu_engine_finished", "Completions that are over.", labels=["reason"])
         for reason, count in self.stats.finished.items():
             finished.add_metric([reason], count)
         yield finished
