@@ -1,5 +1,6 @@
 """The command line, from help to a finished model, and the README's examples."""
 
+import asyncio
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pydoc_data.topics import topics
 import pytest
 
 from dunwu.build.home import Home
-from dunwu.cli import run
+from dunwu.cli import run, serving
 from dunwu.core.load import load_recipe
 from dunwu.model import fetch
 
@@ -305,6 +306,13 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
         return place / "hub"
 
     monkeypatch.setattr(fetch, "_download", stands_in_for_the_hub)
+
+    async def opens_and_closes(shelf) -> None:
+        await shelf.start()
+        assert shelf.state == "ready"
+        await shelf.close()
+
+    monkeypatch.setattr(serving, "run_server", lambda shelf, settings: asyncio.run(opens_and_closes(shelf)))
     for command in commands(README):
         words = re.findall(r'"[^"]*"|\S+', command)
         arguments = [word.strip('"') for word in words[1:]]
@@ -317,4 +325,6 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
         sized = [word for word in sized if word.partition("=")[0] not in own]
         assert run([*arguments, *sized]) == 0, (command, capsys.readouterr().err)
         ran.add(arguments[0])
-    assert ran == {"build", "plan", "status", "explain", "chat", "generate", "inspect", "export"}
+    assert ran == {
+        "build", "plan", "status", "explain", "chat", "generate", "inspect", "export", "serve", "keys", "quantise"
+    }  # fmt: skip
