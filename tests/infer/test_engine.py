@@ -19,6 +19,7 @@ from dunwu.infer.engine import Engine
 from dunwu.infer.events import Answer, FinishEvent, TokenEvent
 from dunwu.infer.sampling import SamplingParams
 from dunwu.infer.sequence import Request
+from dunwu.infer.speculate import PromptLookup
 from dunwu.infer.writer import Writer
 from dunwu.model.count import kv_bytes_per_token
 from dunwu.tokenizer.load import load_tokenizer
@@ -322,6 +323,38 @@ def test_new_weights_are_used_at_once_and_nothing_old_is_remembered(tokenizer):
     assert tuple(written[4:]) == plain(other, tokenizer.vocab_size, [*prompt, *before], 8)
     again = engine.run([request(prompt, max_tokens=5)])[0]
     assert ids_of(again) == [plain(other, tokenizer.vocab_size, prompt, 5)]
+
+
+def test_new_weights_under_load_serve_every_text_from_then_on(tokenizer):
+    model, other = (tiny_model(tokenizer.vocab_size, context=CONTEXT) for _ in range(2))
+    for weight in other.parameters():
+        weight.data.mul_(torch.linspace(0.5, 1.5, weight.shape[-1]))
+    old = tiny_model(tokenizer.vocab_size, context=CONTEXT)
+    engine = new_engine(model, tokenizer, speculation=PromptLookup(shortest=1))
+    wishes = [request(prompt, max_tokens=12, n=1 + place % 2) for place, prompt in enumerate(PROMPTS)]
+    for wish in wishes:
+        engine.submit(wish)
+    written: dict[tuple[str, int], list[int]] = {}
+
+    def step() -> None:
+        for event in engine.step():
+            if isinstance(event, TokenEvent):
+                written.setdefault((event.id, event.index), []).append(event.token_id)
+
+    for _ in range(5):
+        step()
+    before = {key: len(ids) for key, ids in written.items()}
+    engine.update_weights(other.state_dict())
+    while engine.busy:
+        step()
+    assert len(written) == 9
+    for wish in wishes:
+        for index in range(wish.params.n):
+            ids = written[wish.id, index]
+            done = before.get((wish.id, index), 0)
+            assert tuple(ids[:done]) == plain(old, tokenizer.vocab_size, wish.prompt_ids, done)
+            assert tuple(ids[done:]) == plain(other, tokenizer.vocab_size, [*wish.prompt_ids, *ids[:done]], 12 - done)
+    assert_empty(engine)
 
 
 @settings(max_examples=60, deadline=None)
