@@ -304,3 +304,10 @@ def test_a_bias_for_what_is_no_token_is_400(live):
     error = error_of(send(live.url + CHAT, BODIES[CHAT] | {"logit_bias": {"1": 1, "99999999": 1}}))
     assert error["param"] == "logit_bias"
     assert "99999999" in error["message"]
+
+
+def test_a_grammar_that_turns_out_too_large_while_writing_is_400(live):
+    many = [{"type": "object", "properties": {f"p{number}": {"type": "string"}}} for number in range(200)]
+    reply = send(live.url + CHAT, BODIES[CHAT] | {"guided_json": {"anyOf": many}, "max_tokens": 60})
+    assert reply.status == 400, reply.body[:500]
+    assert "simplify it" in error_of(reply)["message"]

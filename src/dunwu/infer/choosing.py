@@ -83,7 +83,7 @@ def write(
         try:
             masked.append((turn, [] if turn.text.matcher is None else masks_along(turn.text.matcher, turn.guesses)))
         except FAULTS as error:
-            texts.finish(turn.text, "error", events, str(error))
+            texts.finish(turn.text, "error", events, error)
     if not masked:
         return []
     logits_RV = head(hidden_ND[[row for turn, _ in masked for row in turn.rows]])
@@ -102,7 +102,7 @@ def write(
             if right is not None:
                 going.append((turn, right))
         except FAULTS as error:
-            texts.finish(turn.text, "error", events, str(error))
+            texts.finish(turn.text, "error", events, error)
         first = end
     return going
 

@@ -57,8 +57,8 @@ class EmbeddingEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishEvent:
-    """Completion `index` is over. `text`: what was held back until now. `error`: what went wrong, with reason "error".
-    `score`: of one that a beam search found, its log-probability, nats, by the power of its length."""
+    """Completion `index` is over. `text`: what was held back until now. `error`: what went wrong, with reason "error";
+    `unanswerable`: what was asked is to blame for it, not the model. `score`: of one that a beam search found, its log-probability, nats, by the power of its length."""
 
     id: str
     index: int
@@ -66,6 +66,7 @@ class FinishEvent:
     usage: Usage
     text: str = ""
     error: str | None = None
+    unanswerable: bool = False
     score: float | None = None
 
 

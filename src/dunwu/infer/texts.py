@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from dunwu.core.errors import RecipeError
 from dunwu.infer.beam import Search
 from dunwu.infer.constrain import Matcher
 from dunwu.infer.events import Event, FinishEvent, PromptEvent, PromptToken, TokenEvent, Usage
@@ -12,6 +13,9 @@ from dunwu.infer.sampling import SamplingParams, Scored
 from dunwu.infer.scheduler import Scheduler
 from dunwu.infer.sequence import FinishReason, Request, Sequence
 from dunwu.infer.writer import Writer
+
+Fault = Exception | str | None
+"""What ended a text before its time; a RecipeError is its request's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,7 @@ class Texts:
         return False
 
     def finish(
-        self, text: Text, reason: FinishReason, events: list[Event], error: str | None = None, *, flush: bool = True
+        self, text: Text, reason: FinishReason, events: list[Event], error: Fault = None, *, flush: bool = True
     ) -> None:
         """Take a text out and say so; completions that were to fork off it end with it, and beams end together."""
         group = text.group
@@ -163,7 +167,7 @@ class Texts:
         if not group.alive:
             self.groups.pop(group.request.id, None)
 
-    def end(self, group: Group, reason: FinishReason, events: list[Event], error: str | None = None) -> None:
+    def end(self, group: Group, reason: FinishReason, events: list[Event], error: Fault = None) -> None:
         """End whatever is left of a request."""
         if group.search is None:
             while group.alive:
@@ -196,7 +200,7 @@ class Texts:
         held: str,
         events: list[Event],
         *,
-        error: str | None = None,
+        error: Fault = None,
         completion_tokens: int | None = None,
         score: float | None = None,
     ) -> None:
@@ -217,7 +221,8 @@ class Texts:
                 reason=reason,
                 usage=usage,
                 text=held,
-                error=error,
+                error=None if error is None else str(error),
+                unanswerable=isinstance(error, RecipeError),
                 score=score,
             )
         )

@@ -97,6 +97,8 @@ class Asked:
 
 def require_finished(event: FinishEvent) -> None:
     """Raises ApiError for a completion that failed, or that the server cut off as it closes."""
+    if event.unanswerable:
+        raise ApiError(400, event.error or "this cannot be answered", code="invalid_value")
     if event.reason == "error":
         raise ApiError(500, event.error or "the model failed", code="model_failed")
     if event.reason == "cancelled":
