@@ -210,6 +210,12 @@ def test_a_model_without_a_template_continues_text(visit, fake):
     one.ask(" in the sea", n_answers=2)
     assert len(fake.bodies("chat")) == 1  # asked once; then it is known
     assert fake.bodies("text")[1]["prompt"] == f"Once upon a time{CONTINUATION} in the sea"
+    expect(one.page.locator(".answer .whole-text").first).to_have_text(f"Once upon a time{CONTINUATION}")
+    one.page.get_by_role("button", name="Settings").click()
+    expect(one.page.locator("input[name=max_tokens]")).to_have_attribute("placeholder", "256")
+    expect(one.page.locator("textarea[name=system]")).to_have_count(0)
+    one.page.locator(".picker select").select_option("tiny-chat")
+    expect(one.page.locator("textarea[name=system]")).to_be_visible()
 
 
 def test_settings_reach_the_server_and_outlive_the_page(visit, fake):

@@ -248,3 +248,15 @@ def test_compared_answers_are_said_one_after_the_other(visit, fake):
     expect(spoken).to_have_text(["tiny-chat:sft: The right one."])
     fake.released.set()
     expect(spoken).to_have_text(["tiny-chat:sft: The right one.", "tiny-chat: The left one."])
+
+
+def test_the_end_of_a_comparison_stands_above_the_text_box(visit, fake):
+    fake.replies["Tell me"] = Reply(text="\n\n".join(f"Line {number} of an answer." for number in range(40)))
+    one = visit()
+    one.page.get_by_role("link", name="Compare").click()
+    one.ask("Tell me", n_answers=2)
+    for pane in one.page.locator(".pane .answer").all():
+        expect(pane.get_by_text("Line 39")).to_be_in_viewport()
+        bottom = one.page.locator(".composer").bounding_box()["y"]
+        last = pane.get_by_text("Line 39").bounding_box()
+        assert last["y"] + last["height"] <= bottom

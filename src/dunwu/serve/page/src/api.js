@@ -105,7 +105,7 @@ function samplingFields({ temperature, top_p, top_k, min_p, max_tokens, seed, st
   return fields;
 }
 
-const TEXT_TOKENS = 256; // OpenAI's own default for texts is 16, a line
+export const TEXT_TOKENS = 256; // OpenAI's own default for texts is 16, a line
 
 function chatRequest({ model, messages, prefix, sampling, topLogprobs }) {
   const body = { model, messages, stream: true, stream_options: { include_usage: true }, ...samplingFields(sampling) };

@@ -11,7 +11,7 @@ import { Failure, Message } from "./message.js";
 const NEAR_PX = 80;
 
 /** Keeps the end in sight while an answer grows, unless the reader has scrolled away. */
-function useFollow(nodes, id) {
+export function useFollow(count, id) {
   const box = useRef();
   const follows = useRef(true);
   const [away, setAway] = useState(false);
@@ -24,7 +24,7 @@ function useFollow(nodes, id) {
     follows.current = scrollHeight - scrollTop - clientHeight < NEAR_PX;
     setAway(!follows.current);
   };
-  useLayoutEffect(toEnd, [id, nodes.length]);
+  useLayoutEffect(toEnd, [id, count]);
   useLayoutEffect(() => {
     if (follows.current) toEnd();
     onScroll();
@@ -59,7 +59,7 @@ export function Chat() {
   const editing = useApp((state) => state.editing);
   const textOnly = useApp((state) => modeOf(currentModel(state), state) === "text");
   const nodes = conversation ? path(conversation) : [];
-  const { box, onScroll, toEnd, away } = useFollow(nodes, current);
+  const { box, onScroll, toEnd, away } = useFollow(nodes.length, current);
   const input = useRef();
   useEffect(() => input.current?.focus({ preventScroll: true }), [current]);
 

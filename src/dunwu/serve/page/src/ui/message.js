@@ -71,12 +71,15 @@ function EditForm({ id, node }) {
   `;
 }
 
-const Question = ({ id, node, ids, editing, running, prompt }) => html`
+/** `prompt`: a text that the answer goes on from, and shows itself where no token is looked at. */
+const Question = ({ id, node, ids, editing, running, prompt }) => {
+  const think = useApp((state) => state.settings.think);
+  return html`
   <article class=${classes("question", prompt && "prompt")} aria-label=${t("you")}>
     ${editing
       ? html`<${EditForm} id=${id} node=${node} />`
       : html`
-          <div class="bubble" dir="auto">${node.text}</div>
+          <div class=${classes("bubble", prompt && !think && "visually-hidden")} dir="auto">${node.text}</div>
           <div class="tools">
             <${Branches} id=${id} node=${node} ids=${ids} />
             <${CopyButton} text=${node.text} />
@@ -85,14 +88,15 @@ const Question = ({ id, node, ids, editing, running, prompt }) => html`
         `}
   </article>
 `;
+};
 
-/** What an answer says, in whichever way it is looked at. */
-export function AnswerBody({ node, live, onContinue }) {
+/** What an answer says, in whichever way it is looked at. `given`: the text that it goes on from. */
+export function AnswerBody({ node, live, onContinue, given = "" }) {
   const think = useApp((state) => state.settings.think);
   if (think && node.tokens.length) {
     return html`<${TokenView} tokens=${node.tokens} prefix=${node.prefix} label=${t("answer")} onContinue=${live ? null : onContinue} />`;
   }
-  if (node.mode === "text") return html`<div class="continued" dir="auto">${node.text.replace(/^ /, "")}</div>`;
+  if (node.mode === "text") return html`<div class="whole-text" dir="auto"><span class="given-text" aria-hidden="true">${given}</span><span class="continued">${node.text}</span></div>`;
   const { thoughts, said, thinking } = splitThoughts(node.text, node.thoughts);
   return html`
     <${Thoughts} text=${thoughts} open=${thinking && live} />
@@ -123,16 +127,16 @@ export function speedLine(node, room) {
   return parts.join(" · ");
 }
 
-function Answer({ id, node, ids, live, running }) {
+function Answer({ id, node, ids, live, running, given }) {
   const think = useApp((state) => state.settings.think);
   const reading = useApp((state) => facts(node.model, state).loaded === false);
   const room = useApp((state) => facts(node.model, state).max_model_len);
   const cut = !live && node.text && !node.children.length && (node.finish === "length" || node.finish === "stopped" || node.error);
   return html`
     <article class=${classes("answer", live && "live", node.mode === "text" && "plain-text")} aria-label=${`${t("answer")}: ${node.model}`} aria-busy=${live}>
-      ${live && !node.text && !node.thoughts && html`<p class="waiting"><span></span><span></span><span></span><span class="visually-hidden">${t("waiting")}</span></p>`}
       ${live && !node.text && reading && html`<p class="note">${t("reading", { model: node.model })}</p>`}
-      <${AnswerBody} node=${node} live=${live} onContinue=${(i, alternative) => continueFrom(id, node.id, i, alternative)} />
+      <${AnswerBody} node=${node} live=${live} given=${given} onContinue=${(i, alternative) => continueFrom(id, node.id, i, alternative)} />
+      ${live && !node.text && !node.thoughts && html`<p class="waiting"><span></span><span></span><span></span><span class="visually-hidden">${t("waiting")}</span></p>`}
       ${node.error &&
       html`
         <${Failure} failure=${node.error}>
@@ -159,5 +163,5 @@ export const Message = memo(({ conversation, node, live, running, editing, promp
   const ids = siblings(conversation, node);
   return node.role === "user"
     ? html`<${Question} id=${conversation.id} node=${node} ids=${ids} editing=${editing} running=${running} prompt=${prompt} />`
-    : html`<${Answer} id=${conversation.id} node=${node} ids=${ids} live=${live} running=${running} />`;
+    : html`<${Answer} id=${conversation.id} node=${node} ids=${ids} live=${live} running=${running} given=${conversation.nodes[node.parent]?.text} />`;
 }, (a, b) => a.node === b.node && a.live === b.live && a.running === b.running && a.editing === b.editing && a.prompt === b.prompt && siblings(a.conversation, a.node).length === siblings(b.conversation, b.node).length);

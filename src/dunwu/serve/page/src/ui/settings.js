@@ -1,7 +1,7 @@
 import { useReducer } from "preact/hooks";
 import { forgetKey } from "../actions.js";
-import { key } from "../api.js";
-import { app, currentModel, DEFAULTS, facts, setSettings, useApp } from "../state.js";
+import { key, TEXT_TOKENS } from "../api.js";
+import { app, currentModel, DEFAULTS, facts, modeOf, setSettings, useApp } from "../state.js";
 import { t } from "../words.js";
 import { Choice } from "./choice.js";
 import { html } from "./html.js";
@@ -16,7 +16,11 @@ const NUMBERS = [
   { name: "seed", step: 1 },
 ];
 
+/** Whether whoever is asked in this view continues a text. */
+const continuesText = (state) => (state.view === "compare" ? state.compare.panes.map((pane) => pane.model) : [currentModel(state)]).every((model) => modeOf(model, state) === "text");
+
 function NumberField({ name, min, max, step }) {
+  const known = useApp((state) => name === "max_tokens" && continuesText(state)) ? TEXT_TOKENS : null;
   const value = useApp((state) => state.settings.sampling[name]);
   const write = (event) => {
     const typed = event.target.valueAsNumber;
@@ -26,7 +30,7 @@ function NumberField({ name, min, max, step }) {
   return html`
     <label class="field">
       <span>${t(`field.${name}`)}</span>
-      <input type="number" inputmode="decimal" name=${name} min=${min} max=${max} step=${step} value=${value ?? ""} placeholder=${t("default")} onInput=${write} aria-describedby=${`help-${name}`} />
+      <input type="number" inputmode="decimal" name=${name} min=${min} max=${max} step=${step} value=${value ?? ""} placeholder=${known ?? t("default")} onInput=${write} aria-describedby=${`help-${name}`} />
       <small id=${`help-${name}`}>${t(`field.${name}.help`)}</small>
     </label>
   `;
@@ -35,6 +39,7 @@ function NumberField({ name, min, max, step }) {
 export function Settings() {
   const settings = useApp((state) => state.settings);
   const model = useApp((state) => facts(currentModel(state), state));
+  const textOnly = useApp(continuesText);
   const [, rerender] = useReducer((n) => n + 1, 0);
   const close = () => {
     app.set({ panel: false });
@@ -44,10 +49,12 @@ export function Settings() {
     <aside class="panel" aria-label=${t("settings")} onKeyDown=${(event) => event.key === "Escape" && (event.stopPropagation(), close())}>
       <div class="panel-head"><h2>${t("settings")}</h2><${IconButton} icon="close" label=${t("close")} onClick=${close} /></div>
       <div class="panel-body">
-        <label class="field tall">
-          <span>${t("field.system")}</span>
-          <textarea name="system" rows="4" dir="auto" value=${settings.system} onInput=${(event) => setSettings({ system: event.target.value })} placeholder=${model.system_prompt || t("field.system.hint")}></textarea>
-        </label>
+        ${textOnly
+          ? html`<div class="field tall"><span>${t("field.system")}</span><small>${t("field.system.none")}</small></div>`
+          : html`<label class="field tall">
+              <span>${t("field.system")}</span>
+              <textarea name="system" rows="4" dir="auto" value=${settings.system} onInput=${(event) => setSettings({ system: event.target.value })} placeholder=${model.system_prompt || t("field.system.hint")}></textarea>
+            </label>`}
         ${NUMBERS.map((field) => html`<${NumberField} key=${field.name} ...${field} />`)}
         <label class="field tall">
           <span>${t("field.stop")}</span>
