@@ -60,6 +60,7 @@ export function TokenView({ tokens, prefix = 0, label, onContinue }) {
     box.current.querySelector(`[data-i="${next}"]`)?.focus();
   };
   const pin = (i, enter) => {
+    clearTimeout(timer.current); // of a hover on the way here
     pinned.current = true;
     setActive(i);
     setShown(i);
