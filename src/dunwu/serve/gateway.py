@@ -22,6 +22,16 @@ from dunwu.serve.errors import ApiError
 from dunwu.serve.gateway_config import ANYONE, BudgetSection, GatewayConfig, PartnerSection, SureSection
 from dunwu.serve.models import ModelSource, ServedModel, Shelf
 
+_COUNTED = {
+    "asked": "Answers that a partner was asked for.",
+    "failed": "Of these, answers that failed.",
+    "left": "Of these, answers that nobody waited for any more.",
+    "prompt_tokens": "Tokens of prompts that a partner read.",
+    "completion_tokens": "Tokens that a partner wrote.",
+    "cost": "What a partner's answers cost, in the currency of its prices.",
+    "whole_s": "Seconds that a partner's answers took, summed.",
+}
+
 
 @dataclass(slots=True, kw_only=True)
 class Purse:
@@ -96,8 +106,8 @@ class RoutedShelf(Shelf):
 
     def collect(self) -> Iterator[Metric]:
         """The ledger, for Prometheus."""
-        for what in ("asked", "failed", "left", "prompt_tokens", "completion_tokens", "cost", "whole_s"):
-            family = CounterMetricFamily(f"dunwu_partner_{what}", f"{what} of a partner so far", labels=["partner"])
+        for what, meaning in _COUNTED.items():
+            family = CounterMetricFamily(f"dunwu_partner_{what}", meaning, labels=["partner"])
             for name, tally in self.ledger.tallies.items():
                 family.add_metric([name], getattr(tally, what))
             yield family
