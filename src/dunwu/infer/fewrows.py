@@ -56,7 +56,7 @@ class FewRows:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `[..., V]`, as `Decoder.logits`."""
-        self._parts.look()
+        self._parts.look_at_head()
         if self._parts.head is None:
             return self._model.logits(hidden)
         return self._model.capped(self._kernels.product(self._parts.head, hidden))

@@ -32,19 +32,29 @@ class Parts:
         self._model, self._config, self._cache = model, model.config, cache
         self._watched: list[Tensor] = []
         self._addresses: list[int] = []
+        self._head_from = 0
         self.calls: list[Chain | Half] = []
         self.head: Matrix | None = None
         self.wide = 0
 
     def look(self) -> None:
         """Tell the kernels anew where the weights lie, if they were moved: training in place moves none."""
-        if self.calls and [tensor.data_ptr() for tensor in self._watched] == self._addresses:
+        if self.calls and self._in_place(0):
             return
         self._watched = []
         self.calls = list(self._chained())
+        self._head_from = len(self._watched)
         tied = self._config.tie_word_embeddings
         self.head = self._matrix(self._model.model.embed_tokens if tied else self._model.lm_head)
         self._addresses = [tensor.data_ptr() for tensor in self._watched]
+
+    def look_at_head(self) -> None:
+        """`look`, where only the head is asked for."""
+        if not self.calls or not self._in_place(self._head_from):
+            self.look()
+
+    def _in_place(self, start: int) -> bool:
+        return [*map(Tensor.data_ptr, self._watched[start:])] == self._addresses[start:]
 
     def _chained(self) -> Iterator[Chain | Half]:
         waiting: list[Part] = []
