@@ -1,9 +1,12 @@
 /* Products of a few rows with a matrix that is read once: float32, int8, or groups of 4 bits, each output a dot product.
 
    A tile is N outputs of R rows whose W * N * R sums stay in registers. One row alone reads the matrix straight on, which the
-   processor foresees best. Weights of few bits become floats in registers: nothing but the weights is rounded. */
+   processor foresees best. Weights of few bits become floats in registers, and nothing but the weights is rounded; except that
+   int8 with one scale a row, on a processor with AVX512 VNNI, is multiplied in whole numbers by rows rounded to 16 bits. */
 #ifndef DUNWU_PRODUCTS_H
 #define DUNWU_PRODUCTS_H
+
+#include <stdlib.h>
 
 #include "vectors.h"
 
@@ -30,6 +33,15 @@ typedef struct {
     const float *scales, *bias;
     int64_t outputs, inputs, group, kind;
 } Matrix;
+
+/* What a product reads: x [rows, ld]; and, where `numbers` is not null, the same [rows, inputs] in whole numbers of 16 bits with a
+   scale for each SPAN of them. */
+typedef struct {
+    const float *x;
+    int64_t ld;
+    int16_t *numbers;
+    float *scales;
+} Rows;
 
 INLINE int64_t groups_of(const Matrix *m) { return (m->inputs + m->group - 1) / m->group; }
 
@@ -164,9 +176,104 @@ static void block_int4(const Matrix *m, int64_t start, int64_t end, const float 
     block(INT4, m, start, end, x, ldx, rows, out, ldo);
 }
 
+#define SPAN 64
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+static int wants_rounded(const Matrix *m) { return m->kind == INT8 && m->group >= m->inputs && m->inputs % SPAN == 0; }
+
+/* A span with a number that is not finite gets a scale that is not a number. */
+static void round_rows(Rows *rows, int count, int64_t inputs) {
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t k = 0; k < inputs; k += SPAN) {
+            const float *x = rows->x + r * rows->ld + k;
+            __m512 most = _mm512_setzero_ps(), nothing = most;
+            EACH(i, SPAN / W) {
+                most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(x + i * W)));
+                nothing = _mm512_fmadd_ps(_mm512_loadu_ps(x + i * W), _mm512_setzero_ps(), nothing);
+            }
+            float greatest = _mm512_reduce_max_ps(most), inverse = greatest > 1e-30f ? 32767.0f / greatest : 0.0f;
+            rows->scales[(r * inputs + k) / SPAN] = greatest / 32767.0f + _mm512_reduce_add_ps(nothing);
+            EACH(i, SPAN / W) {
+                __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i * W), _mm512_set1_ps(inverse)));
+                _mm256_storeu_si256((void *)(rows->numbers + r * inputs + k + i * W), _mm512_cvtsepi32_epi16(whole));
+            }
+        }
+}
+
+/* As `tile`. A span's sum of products fits 32 bits: 64 * 127 * 32767 < 2^28. Each output is summed alike for any N and R. */
+INLINE void rounded_tile(const int N, const int R, const Matrix *m, int64_t o, const int16_t *x, const float *scales, float *out,
+                         int64_t ldo) {
+    __m512 sums[MOST_R][MOST_N];
+    EACH(r, R) EACH(n, N) sums[r][n] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < m->inputs; k += SPAN) {
+        __m512i left[MOST_N], right[MOST_N];
+        EACH(n, N) {
+            const int8_t *at = (const int8_t *)m->weights + (o + n) * m->inputs + k;
+            left[n] = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)at));
+            right[n] = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)(at + SPAN / 2)));
+            if (R > 1) fetch(INT8, m, o + N + n, k);
+        }
+        EACH(r, R) {
+            const int16_t *xs = x + r * m->inputs + k;
+            const __m512i first = _mm512_loadu_si512(xs), second = _mm512_loadu_si512(xs + SPAN / 2);
+            const __m512 scale = _mm512_set1_ps(scales[(r * m->inputs + k) / SPAN]);
+            EACH(n, N) {
+                __m512i whole = _mm512_dpwssd_epi32(_mm512_setzero_si512(), left[n], first);
+                whole = _mm512_dpwssd_epi32(whole, right[n], second);
+                sums[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sums[r][n]);
+            }
+        }
+    }
+    EACH(r, R) EACH(n, N) out[r * ldo + n] = _mm512_reduce_add_ps(sums[r][n]) * m->scales[o + n];
+}
+
+#define ROUNDED_ROWS(R, N)                                                                                            \
+    case R:                                                                                                            \
+        for (; o + N <= end; o += N) rounded_tile(N, R, m, o, x, scales, out + o - start, ldo);                        \
+        for (; o < end; o++) rounded_tile(1, R, m, o, x, scales, out + o - start, ldo);                                \
+        break;
+
+static void block_rounded(const Matrix *m, int64_t start, int64_t end, const int16_t *x, const float *scales, int rows, float *out,
+                          int64_t ldo) {
+    int64_t o = start;
+    switch (rows) {
+        ROUNDED_ROWS(1, 1)
+        ROUNDED_ROWS(2, FEW_ROWS_N)
+        ROUNDED_ROWS(4, FEW_ROWS_N)
+        ROUNDED_ROWS(8, MANY_ROWS_N)
+    }
+}
+#else
+static int wants_rounded(const Matrix *m) { return (void)m, 0; }
+static void round_rows(Rows *rows, int count, int64_t inputs) { (void)rows, (void)count, (void)inputs; }
+static void block_rounded(const Matrix *m, int64_t start, int64_t end, const int16_t *x, const float *scales, int rows, float *out,
+                          int64_t ldo) {
+    (void)m, (void)start, (void)end, (void)x, (void)scales, (void)rows, (void)out, (void)ldo;
+}
+#endif
+
+/* Room for the rounded form of `count` rows; without it they are used as they are. */
+static void make_room(Rows *rows, int64_t count, int64_t inputs) {
+    const size_t spans = (size_t)((count * inputs + SPAN - 1) / SPAN), bytes = spans * (SPAN * sizeof(int16_t) + sizeof(float));
+    rows->numbers = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    rows->scales = rows->numbers ? (float *)(rows->numbers + spans * SPAN) : 0;
+}
+
+/* Rows for products with these matrices, which have as many inputs each; room as `make_room` gave. */
+static Rows rows_for(const Matrix *matrices, int count, const float *x, int64_t ld, int rows, const Rows *room) {
+    Rows made = {.x = x, .ld = ld};
+    int wanted = 0;
+    for (int i = 0; i < count; i++) wanted |= matrices[i].outputs && wants_rounded(matrices + i);
+    if (!wanted || !room->numbers) return made;
+    made.numbers = room->numbers, made.scales = room->scales;
+    round_rows(&made, rows, ld);
+    return made;
+}
+
 /* Outputs `start` to `end` of all rows: out [rows, ldo], bias added. A few outputs at a time, so that weights read for the first
    rows are still in the nearest cache for the next; and not more rows at a time than the second cache holds. */
-static void product(const Matrix *m, int64_t start, int64_t end, const float *x, int64_t ldx, int rows, float *out, int64_t ldo) {
+static void product(const Matrix *m, int64_t start, int64_t end, const Rows *x, int rows, float *out, int64_t ldo) {
+    const int rounded = x->numbers && wants_rounded(m);
     for (int first = 0; first < rows; first += CACHED_ROWS) {
         const int last = first + CACHED_ROWS < rows ? first + CACHED_ROWS : rows;
         const int count = last - first;
@@ -176,9 +283,11 @@ static void product(const Matrix *m, int64_t start, int64_t end, const float *x,
             for (int done = first, now; done < last; done += now) {
                 now = MOST_R;
                 while (now > last - done) now /= 2;
-                const float *from = x + done * ldx;
+                const float *from = x->x + done * x->ld;
+                const int64_t at = done * m->inputs, ldx = x->ld;
                 float *to = out + done * ldo + (o - start);
-                if (m->kind == FLOAT32) block_float32(m, o, stop, from, ldx, now, to, ldo);
+                if (rounded) block_rounded(m, o, stop, x->numbers + at, x->scales + at / SPAN, now, to, ldo);
+                else if (m->kind == FLOAT32) block_float32(m, o, stop, from, ldx, now, to, ldo);
                 else if (m->kind == INT8) block_int8(m, o, stop, from, ldx, now, to, ldo);
                 else block_int4(m, o, stop, from, ldx, now, to, ldo);
             }

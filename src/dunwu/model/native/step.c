@@ -102,6 +102,7 @@ static void activate(int64_t activation, float *x, int64_t size) {
 
 typedef struct {
     float *x; /* normalised rows of this thread */
+    Rows room; /* and where they, or others, are rounded */
     float most[TOGETHER], total[TOGETHER], scores[TOGETHER * KEYS];
 } Own;
 
@@ -288,10 +289,11 @@ static const Matrix *chunk_of(const Matrix *matrices, int count, int64_t number,
 }
 
 static void query_key_value(const Step *s, const Part *p, atomic_int *taken, const Own *own) {
+    const Rows x = rows_for(p->first, 3, own->x, s->width, (int)s->rows, &own->room);
     int64_t start, end, before, wide = p->first[0].outputs + p->first[1].outputs + p->first[2].outputs;
     const Matrix *m;
     while ((m = chunk_of(p->first, 3, atomic_fetch_add(taken, 1), &start, &end, &before)))
-        product(m, start, end, own->x, s->width, (int)s->rows, firsts(s) + before + start, wide);
+        product(m, start, end, &x, (int)s->rows, firsts(s) + before + start, wide);
 }
 
 static void attend_all(const Step *s, const Part *p, atomic_int *taken, Team *team, int thread, Own *own) {
@@ -323,12 +325,13 @@ static void attend_all(const Step *s, const Part *p, atomic_int *taken, Team *te
 
 static void gate_and_up(const Step *s, const Part *p, atomic_int *taken, const Own *own) {
     const Matrix *gate = &p->first[0], *up = &p->first[1];
+    const Rows x = rows_for(p->first, 2, own->x, s->width, (int)s->rows, &own->room);
     float gates[CHUNK];
     for (int64_t start; (start = CHUNK * (int64_t)atomic_fetch_add(taken, 1)) < up->outputs;) {
         int64_t end = start + CHUNK < up->outputs ? start + CHUNK : up->outputs;
         float *to = inner(s) + start;
-        product(up, start, end, own->x, s->width, (int)s->rows, to, up->outputs);
-        if (gate->outputs) product(gate, start, end, own->x, s->width, (int)s->rows, firsts(s) + start, up->outputs);
+        product(up, start, end, &x, (int)s->rows, to, up->outputs);
+        if (gate->outputs) product(gate, start, end, &x, (int)s->rows, firsts(s) + start, up->outputs);
         for (int64_t r = 0; r < s->rows; r++) {
             float *up_row = to + r * up->outputs;
             if (!gate->outputs) {
@@ -343,12 +346,13 @@ static void gate_and_up(const Step *s, const Part *p, atomic_int *taken, const O
 }
 
 /* x += norm(last product of what is inside). */
-static void back_to_the_stream(const Step *s, const Part *p, atomic_int *taken, Team *team, int thread) {
+static void back_to_the_stream(const Step *s, const Part *p, atomic_int *taken, Team *team, int thread, const Own *own) {
     const Matrix *m = &p->last;
+    const Rows x = rows_for(m, 1, inner(s), m->inputs, (int)s->rows, &own->room);
     for (int64_t start; (start = CHUNK / 3 * (int64_t)atomic_fetch_add(taken, 1)) < m->outputs;) {
         int64_t end = start + CHUNK / 3 < m->outputs ? start + CHUNK / 3 : m->outputs;
         float *out = outer(s) + start;
-        product(m, start, end, inner(s), m->inputs, (int)s->rows, out, s->width);
+        product(m, start, end, &x, (int)s->rows, out, s->width);
         if (p->after.kind != NO_NORM) continue;
         for (int64_t r = 0; r < s->rows; r++)
             for (int64_t o = 0; o < end - start; o++) s->x[r * s->width + start + o] += out[r * s->width + o];
@@ -366,6 +370,7 @@ static void back_to_the_stream(const Step *s, const Part *p, atomic_int *taken, 
 static void go_through(void *step, Team *team, int thread) {
     const Step *s = step;
     Own own = {.x = own_rows(s, thread)};
+    make_room(&own.room, s->rows, s->wide > s->width ? s->wide : s->width);
     for (int64_t i = 0; i < s->part_count; i++) {
         const Part *p = s->parts + i;
         atomic_int *taken = s->taken + 3 * i;
@@ -378,8 +383,9 @@ static void go_through(void *step, Team *team, int thread) {
             gate_and_up(s, p, taken, &own);
         }
         barrier(team);
-        back_to_the_stream(s, p, taken + 2, team, thread);
+        back_to_the_stream(s, p, taken + 2, team, thread, &own);
     }
+    free(own.room.numbers);
 }
 
 /* Take x through all parts. */
@@ -396,11 +402,15 @@ typedef struct {
 static void multiply(void *what, Team *team, int thread) {
     (void)team, (void)thread;
     Product *p = what;
+    Rows room;
+    make_room(&room, p->rows, p->matrix->inputs);
+    const Rows x = rows_for(p->matrix, 1, p->x, p->ldx, (int)p->rows, &room);
     const int64_t size = p->matrix->outputs > 4096 ? 4 * CHUNK : CHUNK;
     for (int64_t start; (start = size * atomic_fetch_add(&p->taken, 1)) < p->matrix->outputs;) {
         int64_t end = start + size < p->matrix->outputs ? start + size : p->matrix->outputs;
-        product(p->matrix, start, end, p->x, p->ldx, (int)p->rows, p->out + start, p->matrix->outputs);
+        product(p->matrix, start, end, &x, (int)p->rows, p->out + start, p->matrix->outputs);
     }
+    free(room.numbers);
 }
 
 /* out [rows, outputs] = x [rows, inputs] times the matrix. */
