@@ -52,7 +52,10 @@ class FewRows:
                     )
                 x_ND.copy_(call(x_ND[None], reading)[0])
         del kept
-        return self._model.model.norm(x_ND)
+        if self._parts.norm is None:
+            return self._model.model.norm(x_ND)
+        self._kernels.normalise(self._parts.norm, x_ND)
+        return x_ND
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `[..., V]`, as `Decoder.logits`."""

@@ -23,7 +23,9 @@ Half = Callable[[Tensor, Reading], Tensor]
 
 
 class Parts:
-    """The halves of all layers in order: chains of those that the kernels know, and modules. `head` None: by torch.
+    """The halves of all layers in order: chains of those that the kernels know, and modules.
+
+    `norm`, the last one, and `head`: None where torch does it.
 
     `wide`: the most outputs of a part's first products together.
     """
@@ -34,6 +36,7 @@ class Parts:
         self._addresses: list[int] = []
         self._head_from = 0
         self.calls: list[Chain | Half] = []
+        self.norm: Norm | None = None
         self.head: Matrix | None = None
         self.wide = 0
 
@@ -43,6 +46,7 @@ class Parts:
             return
         self._watched = []
         self.calls = list(self._chained())
+        self.norm = self._norm(self._model.model.norm)
         self._head_from = len(self._watched)
         tied = self._config.tie_word_embeddings
         self.head = self._matrix(self._model.model.embed_tokens if tied else self._model.lm_head)

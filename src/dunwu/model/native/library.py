@@ -127,6 +127,8 @@ class Library:
         self._step.argtypes, self._step.restype = [ctypes.POINTER(Step)], None
         self._product.argtypes = [ctypes.POINTER(Matrix), _pointer, _i64, _i64, _pointer, _i64]
         self._product.restype = None
+        self._normalise = self._library.dunwu_normalise
+        self._normalise.argtypes, self._normalise.restype = [ctypes.POINTER(Norm), _pointer, _i64, _i64], None
         self._scratch.argtypes, self._scratch.restype = [_i64] * 4, _i64
         team = _team_of_torch()
         if team is not None:
@@ -139,6 +141,10 @@ class Library:
         step.parts, step.part_count = ctypes.addressof(chain.parts), len(chain.parts)
         step.taken = chain.taken.ctypes.data
         self._step(step)
+
+    def normalise(self, norm: Norm, x_RI: Tensor) -> None:
+        """Normalise contiguous rows of float32 in place."""
+        self._normalise(norm, x_RI.data_ptr(), *x_RI.shape)
 
     def scratch_floats(self, rows: int, width: int, wide: int, threads: int) -> int:
         """How many floats of scratch a step needs."""

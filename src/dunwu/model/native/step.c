@@ -388,6 +388,11 @@ static void go_through(void *step, Team *team, int thread) {
     free(own.room.numbers);
 }
 
+/* x [rows, size], normalised in place. */
+void dunwu_normalise(const Norm *norm, float *x, int64_t rows, int64_t size) {
+    for (int64_t r = 0; r < rows; r++) normalise(norm, x + r * size, x + r * size, size);
+}
+
 /* Take x through all parts. */
 void dunwu_step(const Step *step) { run_team(go_through, (void *)step, (int)step->threads); }
 
