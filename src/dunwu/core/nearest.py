@@ -128,6 +128,7 @@ def shown(value: Any) -> str:
 def rule_of(complaint: Mapping[str, Any]) -> str:
     """What would be right, from pydantic's kind of error and its bounds."""
     bounds: Mapping[str, Any] = complaint.get("ctx", {})
+    tag = str(bounds.get("discriminator", "kind")).strip("'")
     rules = {
         "int_type": "a whole number",
         "int_from_float": "a whole number",
@@ -150,8 +151,8 @@ def rule_of(complaint: Mapping[str, Any]) -> str:
         "less_than": f"less than {bounds.get('lt')}",
         "less_than_equal": f"at most {bounds.get('le')}",
         "literal_error": f"{bounds.get('expected')}",
-        "union_tag_invalid": f"an entry whose kind is one of {bounds.get('expected_tags')}",
-        "union_tag_not_found": "an entry that says its kind, such as kind: folder",
+        "union_tag_invalid": f"an entry whose {tag} is one of {bounds.get('expected_tags')}",
+        "union_tag_not_found": f"an entry that says its {tag}, such as {tag}: {'lora' if tag == 'method' else 'folder'}",
         "too_short": f"a list of at least {bounds.get('min_length')}",
         "too_long": f"a list of at most {bounds.get('max_length')}",
         "string_pattern_mismatch": f"text that matches {bounds.get('pattern')}",

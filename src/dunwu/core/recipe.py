@@ -4,32 +4,11 @@ Where a field says `auto`, the budget decides (see `build/budget.py`) and the re
 """
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from dunwu.core.errors import RecipeError
-from dunwu.core.units import parse_bytes, parse_duration
-
-
-def _whole(value: Any) -> Any:
-    """`1e6` is a whole number too."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _quantity(parse: Callable[[str], float], *, auto: bool = False) -> AfterValidator:
-    """Check that `parse` understands the text."""
-
-    def check(text: str) -> str:
-        try:
-            if not (auto and text == "auto"):
-                parse(text)
-        except RecipeError as error:
-            raise ValueError(str(error)) from error
-        return text
-
-    return AfterValidator(check)
+from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole
 
 
 def _language_code(code: str) -> str:
@@ -40,21 +19,8 @@ def _language_code(code: str) -> str:
     return code
 
 
-Auto = Literal["auto"]
 LanguageCode = Annotated[str, AfterValidator(_language_code)]
 Language = Literal["en", "zh"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0)]
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-Duration = Annotated[str, _quantity(parse_duration)]
-Bytes = Annotated[str, _quantity(parse_bytes, auto=True)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values are immutable, `nan` is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False, validate_default=True)
 
 
 class FolderSource(Section):
@@ -117,7 +83,7 @@ class ReplaySection(Section):
 class TokenizerSection(Section):
     vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] | Auto = "auto"
     train_bytes: Count = 50_000_000  # text sampled to train the vocabulary
-    extend_by: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)] = (
+    extend_by: Annotated[int, BeforeValidator(whole), Field(ge=0, le=1_000_000)] = (
         0  # tokens of the corpus, new to the base
     )
 

@@ -66,7 +66,7 @@ class Runner:
             runs = self.cache.runs(one.table.blocks, one.start + len(own))
             spans.append(Span(len(ids), one.start, len(own), runs))
             ids += own
-        adapted = any(one.adapter is not None for one in parts)
+        adapted = any(one.adapter is not None for one in parts) or any(one.active for one in self.model.changes)
         if self._kernels is not None and len(ids) <= MOST_ROWS and not adapted:
             return self._kernels.run(ids, spans)
         self.cache.begin(spans)

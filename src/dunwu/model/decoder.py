@@ -7,6 +7,7 @@ Shapes: `B` batch, `T` time, `D` model width, `V` vocabulary.
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -70,12 +71,25 @@ class Backbone(nn.Module):
         self.norm = new_norm(config)
 
 
+class Change(Protocol):
+    """What changes a finished model from outside, by hooks on its modules; see `delta/`."""
+
+    @property
+    def active(self) -> bool:
+        """Whether modules do, at present, other than their weights say: kernels that read weights alone then leave the pass."""
+        ...
+
+
 class Decoder(nn.Module):
-    """The whole network. `forward` gives hidden states; `logits` or an objective makes words of them."""
+    """The whole network. `forward` gives hidden states; `logits` or an objective makes words of them.
+
+    `changes`: what was attached to it, in order; the network itself never looks at them.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.changes: tuple[Change, ...] = ()
         self.model = Backbone(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

@@ -102,6 +102,17 @@ class Router(nn.Module):
         return scores_NE.topk(config.per_token, dim=-1).indices
 
 
+class StackProduct(nn.Module):
+    """Each row times the matrix of its expert. A module of its own, without weights, for what changes it from outside."""
+
+    def forward(
+        self, x_MC: Tensor, stack_ERC: Tensor, bias_ER: Tensor | None, ends_E: Tensor, expert_M: Tensor
+    ) -> Tensor:
+        """Rows sorted by expert, those of expert `e` ending before row `ends_E[e]`: `[M, R]`."""
+        out_MR = expert_product(x_MC, stack_ERC, ends_E)
+        return out_MR if bias_ER is None else out_MR + bias_ER[expert_M]
+
+
 class ExpertStack(nn.Module):
     """All experts' gated MLPs, each of the three matrices in one stack."""
 
@@ -116,6 +127,7 @@ class ExpertStack(nn.Module):
         self.gate_proj_bias = nn.Parameter(torch.zeros(count, size)) if experts.bias else None
         self.up_proj_bias = nn.Parameter(torch.zeros(count, size)) if experts.bias else None
         self.down_proj_bias = nn.Parameter(torch.zeros(count, width)) if experts.bias else None
+        self.gate, self.up, self.down = StackProduct(), StackProduct(), StackProduct()
 
     def forward(self, x_ND: Tensor, chosen_NP: Tensor, weights_NP: Tensor) -> Tensor:
         """Each token's experts, summed by weight: `[N, D]`."""
@@ -124,10 +136,10 @@ class ExpertStack(nn.Module):
         # Not a count of each: its size would depend on the values, for which a device waits and a compiler stops.
         ends_E = torch.searchsorted(expert_M, torch.arange(len(self.gate_proj), device=expert_M.device), right=True)
         x_MD = x_ND.index_select(0, order_M // per_token)
-        gate_MF = self._product(x_MD, self.gate_proj, self.gate_proj_bias, ends_E, expert_M)
-        up_MF = self._product(x_MD, self.up_proj, self.up_proj_bias, ends_E, expert_M)
+        gate_MF = self.gate(x_MD, self.gate_proj, self.gate_proj_bias, ends_E, expert_M)
+        up_MF = self.up(x_MD, self.up_proj, self.up_proj_bias, ends_E, expert_M)
         middle_MF = self._gated(gate_MF, up_MF)
-        out_MD = self._product(middle_MF, self.down_proj, self.down_proj_bias, ends_E, expert_M)
+        out_MD = self.down(middle_MF, self.down_proj, self.down_proj_bias, ends_E, expert_M)
         # Back into the order of tokens: a sum without atomics, the same at every run on every device.
         place_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
         out_NPD = out_MD.index_select(0, place_M).view(tokens, per_token, -1)
@@ -141,11 +153,6 @@ class ExpertStack(nn.Module):
         if self.activation == "silu" and by_hand(gate_MF):
             return kernels.gated_silu(gate_MF, up_MF)
         return activate(gate_MF, self.activation) * up_MF
-
-    @staticmethod
-    def _product(x_MC: Tensor, stack_ERC: Tensor, bias_ER: Tensor | None, ends_E: Tensor, expert_M: Tensor) -> Tensor:
-        out_MR = expert_product(x_MC, stack_ERC, ends_E)
-        return out_MR if bias_ER is None else out_MR + bias_ER[expert_M]
 
 
 def expert_product(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:

@@ -100,9 +100,9 @@ class LatentAttention(nn.Module):
     def _absorbing_is_cheaper(self, new: int, source: int) -> bool:
         """Whether fewer products are needed for `new` queries over `source` tokens, a head; never without a cache.
 
-        A projection that is more than its matrix (an adapter, a quantised one) is never taken apart.
+        A projection that is more than its matrix (hooks on it, a quantised one) is never taken apart.
         """
-        if new == source or type(self.kv_b_proj) is not nn.Linear:
+        if new == source or type(self.kv_b_proj) is not nn.Linear or self.kv_b_proj._forward_hooks:
             return False
         plain, rank = self.latent.nope_dim + self.latent.value_dim, self.latent.kv_rank
         expanded = source * rank * plain + new * source * (plain + self.latent.rope_dim)

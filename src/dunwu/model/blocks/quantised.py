@@ -9,7 +9,7 @@ INT4 lies as the kernels read it: 32 inputs in 16 bytes, input i in the low half
 Shapes: `O` outputs, `I` inputs, `G` groups of inputs.
 """
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,11 +70,29 @@ class QuantisedMatrix(nn.Module):
         )
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`x` [..., I] times the matrix, [..., O]: in the kernels for few rows of float32 (see above), else by torch."""
+        """`x` [..., I] times the matrix, [..., O]: in the kernels for few rows of float32 (see above), else by torch.
+
+        Where a gradient of `x` is wanted, the backward pass makes the matrix anew.
+        """
+        if x.requires_grad and torch.is_grad_enabled():
+            return cast("Tensor", FrozenProduct.apply(x, self, bias))
         rows = x.numel() // self.in_features
         if x.is_cpu and x.dtype == torch.float32 and 0 < rows <= MOST_ROWS and (kernels := native()) is not None:
             return kernels.product(self.matrix(bias), x)
         return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class FrozenProduct(torch.autograd.Function):
+    """`x` times a matrix that has a `weight` made anew at every reading, and learns nothing: only the packed form is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: QuantisedMatrix, bias: Tensor | None) -> Tensor:
+        ctx.matrix = matrix
+        return F.linear(x, matrix.weight.to(x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        return grads[0] @ ctx.matrix.weight.to(grads[0].dtype), None, None
 
 
 class QuantisedLinear(QuantisedMatrix):

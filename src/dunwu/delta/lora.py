@@ -1,0 +1,129 @@
+"""LoRA (arXiv:2106.09685): beside each chosen matrix a product of two thin ones learns, `scale · B A x`. B starts at zero.
+
+Rank-stabilised LoRA (arXiv:2312.03732) and LoRA+ (arXiv:2402.12354) are settings of it: the scale, and B's learning rate.
+
+Shapes: `O` outputs, `I` inputs, `r` rank, `E` experts, `M` rows sorted by expert.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from dunwu.core.deltas import LowRankSpec
+from dunwu.core.errors import ModelError
+from dunwu.delta.base import Delta
+from dunwu.delta.places import Place, chosen_places
+from dunwu.model.blocks.experts import expert_product
+from dunwu.model.decoder import Decoder
+
+
+class LowRank(nn.Module):
+    """The pair beside one matrix: `a` `[r, I]` and `b` `[O, r]`, or for a stack of experts `[E, r, I]` and `[E, O, r]`.
+
+    A is drawn as peft draws it, uniform within `1/sqrt(I)`; B is zero.
+    """
+
+    def __init__(self, place: Place, rank: int, scale: float, dropout: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.place, self.rank, self.scale, self.dropout = place, rank, scale, dropout
+        stack = place.shape[:-2]
+        bound = 1.0 / math.sqrt(place.inputs)
+        a = torch.empty(*stack, rank, place.inputs).uniform_(-bound, bound, generator=generator)
+        self.a = nn.Parameter(a.to(place.device))
+        self.b = nn.Parameter(torch.zeros(*stack, place.outputs, rank, device=place.device))
+
+    def difference(self) -> Tensor:
+        """`scale · B A`, of the matrix's shape, float32."""
+        return self.scale * (self.b.detach() @ self.a.detach())
+
+    def add_to(self, output: Tensor, inputs: tuple[Any, ...], weight: float) -> Tensor:
+        """The matrix's product with the pair's added, `weight` times."""
+        x = self._ready(inputs[0])
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        if self.place.experts is None:
+            return add_low_rank(output, x, self.a, self.b, self.scale * weight)
+        ends_E = cast("Tensor", inputs[3])
+        out_MO = expert_product(expert_product(x, self.a, ends_E), self.b, ends_E)
+        return output + (self.scale * weight) * out_MO.to(output.dtype)
+
+    def _ready(self, x: Tensor) -> Tensor:
+        return x if torch.is_autocast_enabled(x.device.type) else x.to(self.a.dtype)
+
+
+def add_low_rank(output: Tensor, x: Tensor, a_rI: Tensor, b_Or: Tensor, scale: float) -> Tensor:
+    """`output + scale · B A x`."""
+    small = F.linear(x, a_rI).flatten(0, -2)
+    flat = output.flatten(0, -2)
+    if flat.dtype == small.dtype:
+        return torch.addmm(flat, small, b_Or.mT.to(small.dtype), alpha=scale).view(output.shape)
+    return (flat + scale * (small @ b_Or.mT).to(flat.dtype)).view(output.shape)
+
+
+class Lora(Delta[LowRankSpec]):
+    """LoRA on the places that the specification's patterns choose.
+
+    `ranks` and `alphas`: other than the specification's, for places by name.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        spec: LowRankSpec,
+        *,
+        seed: int,
+        ranks: Mapping[str, int] | None = None,
+        alphas: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(model, spec)
+        self.pairs: dict[str, LowRank] = {}
+        generator = torch.Generator().manual_seed(seed)
+        for place in chosen_places(model, spec.targets):
+            rank = (ranks or {}).get(place.name, spec.r)
+            require_rank(rank, place)
+            alpha = (alphas or {}).get(place.name, alpha_of(spec))
+            pair = LowRank(place, rank, scale_of(alpha, rank, spec), spec.dropout, generator)
+            self.pairs[place.name] = pair
+            self.add_module(place.name.replace(".", "/"), pair)
+
+    def hooks(self) -> Iterator[RemovableHandle]:
+        for pair in self.pairs.values():
+            yield pair.place.product.register_forward_hook(self._hook(pair))
+
+    def _hook(self, pair: LowRank) -> Any:
+        def add(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            return pair.add_to(output, inputs, self.weight) if self.active else None
+
+        return add
+
+    def changed(self) -> Iterator[tuple[Place, Tensor]]:
+        for pair in self.pairs.values():
+            yield pair.place, pair.place.read() + self.weight * pair.difference()
+
+    def lr_factor(self, name: str) -> float:
+        return self.spec.lr_ratio if name.endswith(".b") else 1.0
+
+
+def alpha_of(spec: LowRankSpec) -> float:
+    """How much the product counts, before it is divided."""
+    return 2.0 * spec.r if spec.alpha == "auto" else spec.alpha
+
+
+def scale_of(alpha: float, rank: int, spec: LowRankSpec) -> float:
+    """What the product is multiplied by."""
+    return alpha / math.sqrt(rank) if spec.rank_stabilised else alpha / rank
+
+
+def require_rank(rank: int, place: Place) -> None:
+    """Raise ModelError for a rank that the matrix itself does not have."""
+    most = min(place.inputs, place.outputs)
+    if rank > most:
+        raise ModelError(
+            f"r={rank} is more than {place.name} of {place.outputs} × {place.inputs} can have; use {most} or less, or leave it "
+            "out of targets"
+        )
