@@ -1,7 +1,7 @@
 """A delta: few numbers that change what a finished, frozen model does, and can be taken off again.
 
 The seam. A method is a subclass of `Delta` in a file of its own, a specification in `core/deltas.py` and a line in
-`registry.py`; everything else (count, save, load, switch, weigh, merge, train) follows from four things that it says:
+`registry.py`; everything else (count, save, load, switch, weigh, merge, train) follows from a few things that it says:
 
 - Its parameters: registered on the delta as on any module, never on the model, whose own names and weights stay as they were.
   Trained are those with `requires_grad`. Buffers that `load` must bring back are registered as persistent.
@@ -15,6 +15,7 @@ The seam. A method is a subclass of `Delta` in a file of its own, a specificatio
     `model.model.norm` (prompts: embeddings in front, cut off again at the end).
 - `changed()`: for methods that can be merged, the matrices that the model would need to do the same by itself: pairs of a place
   and its new value in float32, made one after another. Methods that cannot (`mergeable` False) say so when asked.
+- `exchanged()`: for kinds that peft has, configuration and tensors as it has them; `storing.PEFT_KINDS` reads them back.
 - `swapped()`: for methods that train a part of the model's own parameters: the parameters that take the place of the model's
   while the delta is enabled, by the model's names, made by `self.stand_in`. They lie in the model, so that kernels and
   gradients see them; the model's own are kept aside. Such a delta saves differences, and its weight scales them.
@@ -35,6 +36,8 @@ from torch.utils.hooks import RemovableHandle
 
 from dunwu.core.deltas import DeltaSpec
 from dunwu.core.errors import ModelError
+from dunwu.delta.exchange import Exchange
+from dunwu.delta.fingerprint import base_fingerprint
 from dunwu.delta.places import Kept, Place
 from dunwu.model.decoder import Decoder
 
@@ -64,6 +67,7 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         self._handles: list[RemovableHandle] = []
         self._froze: list[nn.Parameter] = []
         self._own: dict[str, nn.Parameter] = {}
+        self.base: Mapping[str, str] = {}
         self._kept: list[tuple[Place, Kept]] | None = None
         self._attached, self._enabled, self._weight, self._order = False, True, 1.0, 0
 
@@ -84,6 +88,10 @@ class Delta(nn.Module, ABC, Generic[Spec]):
     def lr_factor(self, name: str) -> float:
         """What the learning rate of a parameter (a name of `trained`) is multiplied by."""
         return 1.0
+
+    def exchanged(self) -> Exchange | None:
+        """This delta as peft has it, for kinds that it has; None for others."""
+        return None
 
     def prepare(self) -> None:
         """Called once, when the hooks are in: for starts that look at the model."""
@@ -175,6 +183,7 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         """Freeze the model and put the hooks in; `registry.attach` calls it."""
         deltas = [change for change in self.model.changes if isinstance(change, Delta)]
         theirs = {id(parameter) for delta in deltas for parameter in delta.parameters()}
+        self.base = deltas[0].base if deltas else base_fingerprint(self.model)
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._froze = [parameter for parameter in learning if id(parameter) not in theirs]
         for parameter in self._froze:

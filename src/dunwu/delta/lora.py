@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from dunwu.core.deltas import LowRankSpec
+from dunwu.core.deltas import LoraSpec, LowRankSpec
 from dunwu.core.errors import ModelError
 from dunwu.delta.base import Delta
+from dunwu.delta.exchange import Exchange
+from dunwu.delta.peft_lora import Pair, read, written
 from dunwu.delta.places import Place, chosen_places
 from dunwu.model.blocks.experts import expert_product
 from dunwu.model.decoder import Decoder
@@ -51,6 +53,10 @@ class LowRank(nn.Module):
         ends_E = cast("Tensor", inputs[3])
         out_MO = expert_product(expert_product(x, self.a, ends_E), self.b, ends_E)
         return output + (self.scale * weight) * out_MO.to(output.dtype)
+
+    def exchanged(self) -> Pair:
+        """The pair for other programs."""
+        return Pair(a=self.a.detach(), b=self.b.detach(), scale=self.scale)
 
     def _ready(self, x: Tensor) -> Tensor:
         return x if torch.is_autocast_enabled(x.device.type) else x.to(self.a.dtype)
@@ -105,8 +111,39 @@ class Lora(Delta[LowRankSpec]):
         for pair in self.pairs.values():
             yield pair.place, pair.place.read() + self.weight * pair.difference()
 
+    def exchanged(self) -> Exchange:
+        own = {name: pair.exchanged() for name, pair in self.pairs.items()}
+        return written(
+            self.model,
+            own,
+            rank=self.spec.r,
+            alpha=alpha_of(self.spec),
+            rank_stabilised=self.spec.rank_stabilised,
+            dropout=self.spec.dropout,
+        )
+
     def lr_factor(self, name: str) -> float:
         return self.spec.lr_ratio if name.endswith(".b") else 1.0
+
+
+def lora_from_peft(model: Decoder, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Lora:
+    """A delta from peft's files, not attached yet. Raises ModelError for what it cannot be."""
+    pairs = read(model, config, tensors)
+    stabilised = bool(config.get("use_rslora"))
+    spec = LoraSpec(
+        r=int(config.get("r", 8)),
+        alpha=float(config.get("lora_alpha", 8)),
+        targets=tuple(pairs),
+        dropout=float(config.get("lora_dropout") or 0.0),
+        rank_stabilised=stabilised,
+    )
+    ranks = {name: pair.rank for name, pair in pairs.items()}
+    alphas = {n: pair.scale * (math.sqrt(pair.rank) if stabilised else pair.rank) for n, pair in pairs.items()}
+    delta = Lora(model, spec, seed=0, ranks=ranks, alphas=alphas)
+    delta.load(
+        {f"{name}.{part}": tensor for name, pair in pairs.items() for part, tensor in (("a", pair.a), ("b", pair.b))}
+    )
+    return delta
 
 
 def alpha_of(spec: LowRankSpec) -> float:
