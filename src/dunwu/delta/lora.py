@@ -46,7 +46,7 @@ class LowRank(nn.Module):
     def add_to(self, output: Tensor, inputs: tuple[Any, ...], weight: float) -> Tensor:
         """The matrix's product with the pair's added, `weight` times."""
         x = self._ready(inputs[0])
-        if self.dropout and self.training:
+        if self.dropout and self.place.product.training:
             x = F.dropout(x, self.dropout)
         if self.place.experts is None:
             return add_low_rank(output, x, self.a, self.b, self.scale * weight)

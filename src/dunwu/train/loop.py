@@ -22,9 +22,9 @@ from dunwu.core.progress import Progress
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Batch, Stream
 from dunwu.model.decoder import Decoder
-from dunwu.model.hub import model_state, save_model
 from dunwu.train.checkpoint import Checkpoint, newest_intact, prune, remove_after, remove_unfinished, write_checkpoint
 from dunwu.train.guard import REWIND_STEPS, GuardState, judge, judge_gradient
+from dunwu.train.learned import Learned, WholeModel
 from dunwu.train.metrics import MetricsLog
 from dunwu.train.optim import Optimizer
 from dunwu.train.schedule import batch_scale, lr_scale
@@ -86,11 +86,14 @@ def fit(
     seed: int,
     progress: Progress,
     stop: StopSignal,
+    learned: Learned | None = None,
     deadline_s: float | None = None,
     flops_per_token: float | None = None,
     peak_flops: float | None = None,
 ) -> TrainResult:
     """Train `model` in place on `total_tokens` positions of `stream`, to the nearest whole batch, and save it in `folder`.
+
+    `learned`: what of it learns, is kept in checkpoints and is saved, if not all.
 
     Goes on by itself from the newest good checkpoint in `folder/checkpoints`. A batch has `batch_rows` rows (fewer during
     batch warm-up), computed `micro_batch_rows` at a time. With `flops_per_token` and `peak_flops` (1/s) the share of the
@@ -102,7 +105,7 @@ def fit(
     with MetricsLog(folder / "metrics.jsonl", tensorboard=board) as metrics:
         run = _Run(
             model, stream, objective, optimizer, section, metrics, progress, folder, total_tokens, batch_rows,
-            micro_batch_rows, seed, _share_of_peak(flops_per_token, peak_flops),
+            micro_batch_rows, seed, _share_of_peak(flops_per_token, peak_flops), learned or WholeModel(model),
         )  # fmt: skip
         started_s = time.monotonic()
         state = run.resume_or_start()
@@ -119,7 +122,7 @@ def fit(
             state = run.advance(state, rows, loss, figures)
             run.save_now_and_then(state)
         run.save(state)
-        save_model(model, folder)
+        run.learned.save(folder)
         prune(run.checkpoints, keep=1, reach_steps=0)
     return _result(first, state, run.resumed_from)
 
@@ -141,6 +144,7 @@ class _Run:
     micro_batch_rows: int
     seed: int
     share_of_peak: Callable[[float], dict[str, float]]
+    learned: Learned
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -150,7 +154,8 @@ class _Run:
         self.saved_step, self.saved_s = -1, time.monotonic()
         self.step_began_s = self.shown_s = time.monotonic()
         self.model.train()
-        if self.section.compile is True or (self.section.compile == "auto" and self.device.type == "cuda"):
+        wanted = self.section.compile
+        if wanted is True or (wanted == "auto" and self.device.type == "cuda" and not self.model.changes):
             self.model.compile()
 
     # The course of a run
@@ -249,7 +254,7 @@ class _Run:
 
     def recover(self, state: TrainState, rows: int, trouble: str) -> TrainState:
         """Throw the batch away; when several in a row are bad, go back and take other data. See `guard`."""
-        for parameter in self.model.parameters():
+        for parameter in self.learned.parameters().values():
             parameter.grad = None
         known = len(state.guard.incidents)
         guard = state.guard.skip(state.step, state.row, trouble)
@@ -313,7 +318,7 @@ class _Run:
         write_checkpoint(
             self.checkpoints,
             state.step,
-            model=model_state(self.model),
+            model=self.learned.state(),
             optimizer=self.optimizer.state_tensors(),
             values=values,
         )
@@ -334,7 +339,7 @@ class _Run:
                 f"{checkpoint.path} belongs to another run ({'; '.join(differing)}); "
                 f"use the settings of that run, or remove {self.checkpoints} to begin again"
             )
-        self.model.load_state_dict(checkpoint.model_tensors())
+        self.learned.load(checkpoint.model_tensors())
         self.optimizer.load_state_tensors(checkpoint.optimizer_tensors())
         _set_random_states(checkpoint.values["random"])
         state = TrainState.from_json(checkpoint.values["state"])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dunwu.core.errors import CheckpointError
 from dunwu.core.recipe import TrainSection
 from dunwu.model.config import DecoderConfig
+from dunwu.train.learned import Deltas
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # K. Jordan, kellerjordan.github.io/posts/muon
 
@@ -74,12 +75,16 @@ class Optimizer:
 class AdamW:
     """AdamW (arXiv:1711.05101) in torch's fused kernel; vectors are not decayed, nor are the biases of stacked experts."""
 
-    name = "adamw"
-
     def __init__(
-        self, named: list[tuple[str, nn.Parameter]], *, lr: float, betas: tuple[float, float], weight_decay: float
+        self,
+        named: list[tuple[str, nn.Parameter]],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        name: str = "adamw",
     ) -> None:
-        self.lr = lr
+        self.lr, self.name = lr, name
         self.named = named
         groups = [
             {"params": [p for name, p in named if _is_matrix(name, p)], "weight_decay": weight_decay},
@@ -185,3 +190,25 @@ def build_optimizer(model: nn.Module, section: TrainSection, lrs: tuple[float, f
     if by_muon:
         parts.append(Muon(by_muon, lr=lr_muon, weight_decay=section.weight_decay))
     return Optimizer(parts, [p for _, p in named])
+
+
+def build_delta_optimizer(learned: Deltas, section: TrainSection, lr: float) -> Optimizer:
+    """AdamW over what deltas learn. Parameters that learn at another rate than `lr` make a part of their own.
+
+    The orthogonal steps of Muon would move all directions of a thin factor alike, which its product then squares.
+    """
+    named = learned.parameters()
+    by_factor: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for name, factor in learned.lr_factors().items():
+        by_factor.setdefault(factor, []).append((name, named[name]))
+    parts: list[AdamW | Muon] = [
+        AdamW(
+            own,
+            lr=lr * factor,
+            betas=section.betas,
+            weight_decay=section.weight_decay,
+            name="adamw" if factor == 1.0 else f"adamw_x{factor:g}",
+        )
+        for factor, own in sorted(by_factor.items())
+    ]
+    return Optimizer(parts, list(named.values()))
