@@ -1,10 +1,8 @@
 import itertools
 import json
 
-import pytest
-
 from dunwu.build import costs
-from dunwu.build.stages.sft import repeated, within_budget
+from dunwu.build.stages.sft import within_budget
 from dunwu.build.stages.tokenizer import sample
 from dunwu.core.progress import RecordedProgress
 from dunwu.core.recipe import Recipe
@@ -36,11 +34,6 @@ def test_conversations_are_counted_by_weight(tmp_path):
     once = costs.sft_bytes(recipe({"kind": "python_docs"}, sft={"sources": [source]}))
     thrice = costs.sft_bytes(recipe({"kind": "python_docs"}, sft={"sources": [{**source, "weight": 3.0}]}))
     assert (once, thrice) == (100, 300)
-
-
-@pytest.mark.parametrize(("weight", "expected"), [(1.0, 8), (2.0, 16), (0.25, 2), (1.5, 12)])
-def test_a_weight_repeats_examples_or_takes_an_even_part_of_them(weight, expected):
-    assert len(list(repeated(iter(range(8)), weight))) == expected
 
 
 def test_the_text_for_the_vocabulary_is_spread_over_the_whole_corpus():

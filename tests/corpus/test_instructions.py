@@ -1,6 +1,8 @@
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,8 @@ PAIR = [("user", "Q"), ("assistant", "A")]
         ),
         ({"instruction": "Q", "instances": [{"input": "", "output": "A"}]}, PAIR),
         ({"prompt": "Q", "completion": "A"}, PAIR),
+        ({"prompt": "Q", "completion": "A<|endoftext|>"}, PAIR),
+        ({"prompt": "Q", "completion": "A </s>\n"}, PAIR),
         ({"prompt": "Q", "response": "A"}, PAIR),
         ({"question": "Q", "answer": "A"}, PAIR),
         ({"kind": "NLI", "input": "Q", "target": "A"}, PAIR),
@@ -168,7 +172,8 @@ GOOD = turns(("user", "Q"), ("assistant", "A"))
         (turns(("assistant", "A")), "has roles out of order"),
         (turns(("user", "Q"), ("user", "Q"), ("assistant", "A")), "has roles out of order"),
         (turns(("user", "Q"), ("system", "S"), ("assistant", "A")), "has roles out of order"),
-        (turns(("user", "Q"), ("tool", "42"), ("assistant", "A")), "has the role 'tool'"),
+        (turns(("user", "Q"), ("narrator", "42"), ("assistant", "A")), "has the role 'narrator'"),
+        (turns(("user", "Q"), ("tool", "42"), ("assistant", "A")), "has a result that answers no call"),
         ({"messages": []}, "has roles out of order"),
         ({"messages": ["Q", "A"]}, "has a turn without role and content"),
         ({"messages": [{"role": "user"}]}, "has a turn without role and content"),
@@ -232,8 +237,10 @@ def test_a_row_too_long_for_memory_is_a_bad_row(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"prompt": "Q", "chosen": "A", "rejected": "B"}], "holds preferences"),
-        ([turns(("user", "Q"), ("assistant", "A")) | {"label": True}], "holds preferences"),
+        (
+            [turns(("user", "Q"), ("assistant", "A")) | {"label": False}],
+            "none of the rows could be used as labelled answers .1 row.s.: an answer labelled as not wanted",
+        ),
         ([{"classical": "曰", "modern": "说"}], r"no known instruction format: its keys are \['classical', 'modern'\]"),
         (
             ["not json"],
@@ -250,6 +257,58 @@ def test_a_file_that_is_no_instruction_file_says_why(tmp_path, rows, message):
     path = write_lines(tmp_path / "rows.jsonl", rows)
     with pytest.raises(DataError, match=message):
         read(path)
+
+
+def test_a_row_of_another_format_in_the_same_file_is_named(tmp_path):
+    rows = [ALPACA, ALPACA, GOOD, {"prompt": "Q", "completion": "A"}, ALPACA]
+    path = write_lines(tmp_path / "mixed.jsonl", rows)
+    reader = InstructionReader(SftFileSource(path=str(path)))
+    assert [example.source for example in reader] == ["mixed.jsonl#1", "mixed.jsonl#2", "mixed.jsonl#5"]
+    assert dict(reader.dropped) == {"is not in the file's format, Alpaca": 2}
+    assert reader.problems[0] == f"{path}, line 3: is not in the file's format, Alpaca: its keys are ['messages']"
+    with pytest.raises(DataError, match=r"mixed.jsonl, line 3: is not in the file's format, Alpaca"):
+        read(path, "refuse")
+
+
+def test_an_image_in_the_content_is_named(tmp_path):
+    image = {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url"}]},
+            {"role": "assistant", "content": "A cat."},
+        ]
+    }
+    beside = {
+        "image": "cat.png",
+        "conversations": [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A cat."}],
+    }
+    reader = InstructionReader(SftFileSource(path=str(write_lines(tmp_path / "a.jsonl", [GOOD, image, beside]))))
+    assert len(list(reader)) == 1
+    assert dict(reader.dropped) == {"has something that is no text": 2}
+    assert "its content holds image_url; only text can be learned here" in reader.problems[0]
+    assert "the row comes with 'image'" in reader.problems[1]
+
+
+def test_a_list_of_many_rows_is_streamed_in_bounded_memory(tmp_path):
+    """A list of 24 MB on one line, as a file of 2 GB would be: what is held at a time does not grow with it."""
+    row = json.dumps({"instruction": "Say it again.", "output": "x" * 20_000})
+    path = tmp_path / "big.json"
+    with path.open("w") as file:
+        file.write("[" + row)
+        for _ in range(1199):
+            file.write("," + row)
+        file.write("]")
+
+    def peak(rows: int) -> int:
+        tracemalloc.start()
+        kept = sum(1 for _ in islice(read_instructions(SftFileSource(path=str(path))), rows))
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert kept == rows
+        return held
+
+    few, all_of_them = peak(200), peak(1200)
+    assert path.stat().st_size > 24_000_000
+    assert all_of_them < 1.2 * few < 16_000_000
 
 
 def damaged_list(folder: Path) -> Path:
@@ -319,7 +378,11 @@ def test_reading_twice_counts_once(tmp_path):
         ("instruct_alpaca_en", 9900, "Alpaca"),
         ("instruct_alpaca_zh", 9900, "Alpaca"),
         ("instruct_self_instruct", 175, "Self-Instruct"),
-        ("instruct_p3_tasks", 2400, "prompt and completion"),
+        ("instruct_p3_tasks", 2280, "prompt and completion"),
+        ("pref_hh_rlhf", 1839, "chosen and rejected"),
+        ("pref_alpaca_eval", 6417, "judged pairs"),
+        ("tools_glaive_demo", 598, "messages or ShareGPT"),
+        ("tools_apibank", 125, "messages or ShareGPT"),
     ],
 )
 def test_real_files(name, kept, form):
@@ -330,3 +393,4 @@ def test_real_files(name, kept, form):
     assert len(examples) >= kept
     assert set(reader.formats.values()) == {form}
     assert all(example.messages[-1].role == "assistant" and example.messages[-1].content for example in examples)
+    assert not any(example.messages[-1].content.endswith("<|endoftext|>") for example in examples)

@@ -294,7 +294,22 @@ def test_an_open_model_continues_the_beginning_of_an_answer(pair):
     assert begun.count(stop) == theirs(text, add_special_tokens=False)["input_ids"].count(stop)
 
 
-def test_calls_are_not_learned_where_the_template_does_not_show_them(tmp_path):
+def test_calls_are_learned_in_a_template_that_marks_nothing_but_begins_each_turn_alike(tmp_path):
     ours = load_tokenizer(foreign.qwen(tmp_path, chat_template=templates.QWEN25))
+    tokens = encode_chat(ours, (*CALLED, Message(role="assistant", content="Sunny.")), tools=TOOLS)
+    theirs = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        [*CALLED_ROWS, {"role": "assistant", "content": "Sunny."}], tools=TOOLS, return_dict=True
+    )
+    assert tokens.ids.tolist() == theirs["input_ids"]
+    learned = ours.decode(tokens.ids[tokens.learned], skip_special=False)
+    assert learned == (
+        '<tool_call>\n{"name": "get_weather", "arguments": {"place": "Rome", "limits": {"low": 2.5}}}\n</tool_call><|im_end|>'
+        "Sunny.<|im_end|>"
+    )
+
+
+def test_calls_are_not_learned_where_the_template_does_not_show_them(tmp_path):
+    hidden = "{% for m in messages %}{{ m.role + m.content + '<|im_end|>' }}{% endfor %}{% if tools %}tools{% endif %}"
+    ours = load_tokenizer(foreign.qwen(tmp_path, chat_template=hidden))
     with pytest.raises(DataError, match=r"put \{% generation %\} and"):
         encode_chat(ours, (*CALLED, Message(role="assistant", content="Sunny.")), tools=TOOLS)

@@ -12,6 +12,7 @@ from dunwu.core.recipe import CorpusSource, PythonDocsSource, Recipe, SftFileSou
 from dunwu.core.records import Example
 from dunwu.corpus.instructions import read_instructions
 from dunwu.corpus.readers import SourceFile
+from dunwu.corpus.source_mix import per_pass
 from dunwu.corpus.world import world_documents, world_examples
 
 START_S = 1.0
@@ -77,15 +78,21 @@ def sft_examples(source: SftSource) -> Iterator[Example]:
 
 
 def sft_bytes(recipe: Recipe) -> int:
-    """Bytes of one pass over the conversations, by weight."""
-    return sum(
-        int(source.weight * sum(_example_bytes(example) for example in sft_examples(source)))
-        for source in recipe.sft.sources
+    """Bytes of one pass over the conversations, as often as the mix of sources takes them."""
+    sources = recipe.sft.sources
+    sizes = [[_example_bytes(example) for example in sft_examples(source)] for source in sources]
+    counts = per_pass(
+        [max(1, len(size)) for size in sizes],
+        weights=[source.weight for source in sources],
+        caps=[source.cap for source in sources],
+        temperature=recipe.sft.temperature,
     )
+    return int(sum(sum(size) * count / max(1, len(size)) for size, count in zip(sizes, counts, strict=True)))
 
 
 def _example_bytes(example: Example) -> int:
-    return sum(len(message.content.encode("utf-8")) for message in example.messages)
+    called = sum(len(call.name) + len(call.arguments) for message in example.messages for call in message.tool_calls)
+    return called + sum(len(message.content.encode("utf-8")) for message in example.messages)
 
 
 def baseline_bytes(recipe: Recipe, train_bytes: int) -> int:

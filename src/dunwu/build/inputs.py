@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dunwu.core.errors import DataError
 from dunwu.core.lineage import FileHashes, user_cache_folder
+from dunwu.core.modelfiles import is_phrasings_file
 from dunwu.core.recipe import CorpusSource, FolderSource, Recipe, SftFileSource
 from dunwu.corpus.readers import READERS, SourceFile, list_files
 
@@ -24,9 +25,15 @@ def replay_inputs(recipe: Recipe) -> Hashes:
 
 
 def sft_inputs(recipe: Recipe) -> Hashes:
-    """SHA-256 of every instruction file, by source."""
+    """SHA-256 of every instruction file, by source, and of the phrasings that are files."""
     sources = [(i, source) for i, source in enumerate(recipe.sft.sources) if isinstance(source, SftFileSource)]
-    return _hashed({f"sft.sources.{i}": _one_file(Path(source.path)) for i, source in sources})
+    phrasings = {
+        f"sft.sources.{i}.phrasings.{j}": _one_file(Path(name))
+        for i, source in sources
+        for j, name in enumerate(source.phrasings)
+        if is_phrasings_file(name)
+    }
+    return _hashed({f"sft.sources.{i}": _one_file(Path(source.path)) for i, source in sources} | phrasings)
 
 
 def folder_sources(recipe: Recipe) -> Iterator[tuple[int, FolderSource]]:

@@ -3,7 +3,7 @@
 import fnmatch
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dunwu.core.errors import RecipeError
-from dunwu.core.modelfiles import HUB_NAME
+from dunwu.core.modelfiles import HUB_NAME, is_phrasings_file
 from dunwu.core.nearest import explain_validation
 from dunwu.core.overrides import apply_override, parse_overrides
 from dunwu.core.recipe import Recipe, ReplaySection, TokenizerSection
@@ -24,6 +24,7 @@ _PATH_KEYS = (
     "sft.sources.*.path",
     "corpus.decontaminate_files.*",
 )
+_PHRASINGS_KEY = "sft.sources.*.phrasings.*"
 _HUB_ID = re.compile(rf"{HUB_NAME}(@[\w./-]+)?")
 _EMBEDDING = "model.embed_tokens.weight"
 RECIPE_SUFFIXES = (".yaml", ".yml")
@@ -169,6 +170,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
     """Make every path in `data` absolute, in place; `~` is the user's folder. What is not text is left for the check."""
     for key in _PATH_KEYS:
         _resolve(data, key.split("."), base)
+    _resolve(data, _PHRASINGS_KEY.split("."), base, is_phrasings_file)
     model = data.get("base")
     if isinstance(model, str) and model:
         place = base / Path(model).expanduser()
@@ -176,7 +178,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
             data["base"] = str(place.absolute())
 
 
-def _resolve(at: Any, parts: Sequence[str], base: Path) -> None:
+def _resolve(at: Any, parts: Sequence[str], base: Path, is_path: Callable[[str], bool] = lambda text: True) -> None:
     items: list[tuple[Any, Any]] = []
     if isinstance(at, list) and parts[0] == "*":
         items = list(enumerate(cast("list[Any]", at)))
@@ -184,8 +186,8 @@ def _resolve(at: Any, parts: Sequence[str], base: Path) -> None:
         items = [(parts[0], cast("dict[str, Any]", at)[parts[0]])]
     for key, value in items:
         if len(parts) > 1:
-            _resolve(value, parts[1:], base)
-        elif isinstance(value, str):
+            _resolve(value, parts[1:], base, is_path)
+        elif isinstance(value, str) and is_path(value):
             at[key] = str((base / Path(value).expanduser()).absolute())
 
 

@@ -1,4 +1,5 @@
-"""What several rooms must agree on: the files of a tokenizer, a model's name on the hub, a mark in chat templates."""
+"""What several rooms must agree on: the files of a tokenizer, a model's name on the hub, a mark in chat templates,
+a set of phrasings."""
 
 TEMPLATE_FOLDER = "additional_chat_templates"
 """Where transformers keeps chat templates beyond the first, each as NAME.jinja; the one folder within a model's."""
@@ -21,3 +22,8 @@ HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 
 GENERATION_TAG = r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}"
 """`{% generation %}` and `{% endgeneration %}`, as a regular expression: what to do with the blanks before, "end", those after."""
+
+
+def is_phrasings_file(name: str) -> bool:
+    """Whether a set of phrasings is a file of one's own, by its name, and not one that comes with dunwu."""
+    return name.lower().endswith((".yaml", ".yml", ".json"))

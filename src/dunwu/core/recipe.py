@@ -135,12 +135,19 @@ class PretrainSection(TrainSection):
 
 
 class SftFileSource(Section):
-    """Instruction data from a file: Alpaca, ShareGPT, `messages` or prompt/completion, found by looking."""
+    """Instruction data from a file: Alpaca, ShareGPT, `messages`, prompt/completion or preferences, found by looking."""
 
     kind: Literal["file"] = "file"
     path: str
     weight: float = Field(default=1.0, gt=0)
+    cap: Count | None = None  # counts as at most so many conversations when sources are mixed
     bad_rows: Literal["drop", "refuse"] = "drop"
+    open_calls: Literal["drop", "keep"] = "drop"  # a conversation that ends with a call of tools, its result unknown
+    phrasings: tuple[str, ...] = ()  # questions and answers made of columns: sets that come with dunwu, or .yaml, .json
+    columns: dict[
+        str, str
+    ] = {}  # which column holds what the phrasings call by another name; a.0.b reaches into objects
+    constants: dict[str, str] = {}  # what is the same in all rows
 
 
 class SftWorldSource(Section):
@@ -151,6 +158,7 @@ class SftWorldSource(Section):
     size: float = Field(default=1.0, gt=0)
     languages: tuple[Language, ...] = ("en", "zh")
     weight: float = Field(default=1.0, gt=0)
+    cap: Count | None = None
 
 
 SftSource = Annotated[SftFileSource | SftWorldSource, Field(discriminator="kind")]
@@ -161,6 +169,11 @@ class SftSection(TrainSection):
     epochs: float = Field(default=2.0, gt=0)
     tokens: Count | Auto = "auto"  # auto: epochs, cut to the budget
     system_prompt: str = ""
+    temperature: float = Field(default=1.0, ge=1)  # of the mix of sources: 1 by size, more towards equal shares
+    too_long: Literal["cut", "drop"] = (
+        "cut"  # a conversation longer than the context loses its oldest turns, or is left out
+    )
+    neftune_alpha: float = Field(default=0.0, ge=0)  # noise on embeddings (arXiv:2310.05914); 5 is usual, 0 is none
 
 
 class EvaluateSection(Section):

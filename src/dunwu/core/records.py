@@ -46,10 +46,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A conversation to learn from; the assistant's turns carry the loss."""
+    """A conversation to learn from; the assistant's turns carry the loss, but for those whose places are in `only_read`.
+    `tools`: what may be called in it, in OpenAI's form."""
 
     messages: tuple[Message, ...]
     source: str
+    tools: tuple[Mapping[str, Any], ...] = ()
+    only_read: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

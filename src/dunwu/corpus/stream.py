@@ -6,6 +6,7 @@ B batch (rows), T time (context length).
 # ruff: noqa: N815 (shape suffixes of fields are upper case)
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,7 @@ from dunwu.core.errors import DataError
 from dunwu.core.records import Tokens
 from dunwu.corpus.packing import Packing, pack
 from dunwu.corpus.shards import TokenShards
+from dunwu.corpus.source_mix import Mix
 
 IGNORED = -100  # a target that carries no loss
 PADDING_ID = 0
@@ -103,10 +105,13 @@ class SftStream:
     says how many do.
 
     Every epoch puts other conversations of the same length into the places of the packing and visits the rows in
-    another order. What a row has left over is padding: a document of its own, without loss.
+    another order. What a row has left over is padding: a document of its own, without loss. `mix` says which conversations
+    an epoch has; without it each comes once.
     """
 
-    def __init__(self, conversations: Sequence[Tokens], *, context_length: int, seed: int) -> None:
+    def __init__(
+        self, conversations: Sequence[Tokens], *, context_length: int, seed: int, mix: Mix | None = None
+    ) -> None:
         self.context_length = context_length
         self.seed = seed
         self.cut = sum(len(tokens.ids) > context_length + 1 for tokens in conversations)
@@ -117,16 +122,23 @@ class SftStream:
                 f"none of {len(conversations)} conversations has a token to learn within a context of {context_length};"
                 " each needs an assistant's turn: check the files of sft.sources"
             )
-        lengths = np.array([len(tokens.ids) for tokens in kept], np.int64)
-        self._ends = np.cumsum(lengths)
+        if mix is not None and sum(mix.sizes) != len(kept):
+            raise ValueError(f"a mix of {sum(mix.sizes)} conversations for {len(kept)} that can be learned")
+        self._mix = mix or Mix(sizes=(len(kept),), per_pass=(len(kept),))
+        self._lengths = np.array([len(tokens.ids) for tokens in kept], np.int64)
+        self._ends = np.cumsum(self._lengths)
         self._ids = np.concatenate([tokens.ids for tokens in kept]).astype(np.int32)
         self._learned = np.concatenate([tokens.learned for tokens in kept])
-        self._packing: Packing = pack(lengths - 1, context_length)
         self.conversations = len(kept)
-        self.rows_per_epoch = self._packing.rows
+        self._packings: tuple[Array, Packing] | None = None
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        members, packing = self._epoch(0)
+        self.rows_per_epoch = packing.rows
+        self.filled = float((self._lengths[members] - 1).sum() / (packing.rows * context_length))
+        self._first_rows = [0, packing.rows]
         content = hashlib.sha256(self._ids.tobytes() + self._learned.tobytes() + self._ends.tobytes()).hexdigest()
-        self.fingerprint = _fingerprint("sft", seed, context_length, content)
-        self._members = lru_cache(maxsize=2)(self._members_of_epoch)
+        mixed = () if self._mix.once else (self._mix.sizes, self._mix.per_pass)
+        self.fingerprint = _fingerprint("sft", seed, context_length, content, *mixed)
 
     def batch(self, first_row: int, rows: int) -> Batch:
         """Rows `first_row` to `first_row + rows` of the endless stream."""
@@ -138,10 +150,11 @@ class SftStream:
         return _batch(ids_BT, targets_BT, begins_BT)
 
     def _fill(self, row: int, ids_T: Array, targets_T: Array, begins_T: npt.NDArray[np.bool_]) -> None:
-        epoch, index = divmod(row, self.rows_per_epoch)
-        index = permuted(index, self.rows_per_epoch, _key(self.seed, epoch))
+        epoch, index = self._place(row)
+        members, packing = self._epoch(epoch)
+        index = permuted(index, packing.rows, _key(self.seed, epoch))
         at = 0
-        for conversation in self._members(epoch)[self._packing.places(index)]:
+        for conversation in members[packing.places(index)]:
             end = int(self._ends[conversation])
             begin = int(self._ends[conversation - 1]) if conversation else 0
             length = end - begin - 1
@@ -153,11 +166,25 @@ class SftStream:
         if at < self.context_length:
             begins_T[at] = True
 
-    def _members_of_epoch(self, epoch: int) -> Array:
-        """Which conversation stands at each place of the packing: those of one length change places every epoch."""
+    def _place(self, row: int) -> tuple[int, int]:
+        """The epoch of a row and its number there; epochs differ in rows where they differ in conversations."""
+        if self._mix.repeats:
+            return divmod(row, self.rows_per_epoch)
+        while row >= self._first_rows[-1]:
+            _, packing = self._epoch(len(self._first_rows) - 1)
+            self._first_rows.append(self._first_rows[-1] + packing.rows)
+        epoch = bisect_right(self._first_rows, row) - 1
+        return epoch, row - self._first_rows[epoch]
+
+    def _make_epoch(self, epoch: int) -> tuple[Array, Packing]:
+        """Which conversation stands at each place of the packing (those of one length change places every epoch), and that."""
+        members = self._mix.members(self.seed, epoch)
         generator = np.random.Generator(np.random.Philox(key=_key(self.seed, epoch)[0]))
-        lengths = np.diff(self._ends, prepend=0)
-        return np.lexsort((generator.random(len(lengths)), -lengths))
+        lengths = self._lengths[members]
+        order = np.lexsort((generator.random(len(members)), -lengths))
+        if self._packings is None or not np.array_equal(self._packings[0], lengths[order]):
+            self._packings = lengths[order], pack(lengths - 1, self.context_length)
+        return members[order], self._packings[1]
 
 
 def _batch(ids_BT: Array, targets_BT: Array, begins_BT: npt.NDArray[np.bool_]) -> Batch:

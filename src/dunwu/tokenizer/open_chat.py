@@ -44,7 +44,7 @@ def encode_open_chat(
     That is what stands between `{% generation %}` markers. In a template without them it begins where the generation prompt
     would end, or else with the answer, and ends with the stop token after the answer. A prompt (`add_generation_prompt`)
     learns nothing, and the answer to it may have a `beginning`. `settings` go to the template (`tools`, `enable_thinking`,
-    ...). Raises DataError for calls of tools to be learned in a template without the markers.
+    ...). Raises DataError for calls of tools to be learned in a template without the markers whose turns do not show.
     """
     template = _template(tokenizer, settings)
     rows = message_rows(messages)
@@ -57,10 +57,7 @@ def encode_open_chat(
     elif marks_generation(template):
         text, spans = _generation_spans(tokenizer, rows, settings, next_mark(marks), next_mark(marks))
     elif any(message.tool_calls for message in messages):
-        raise DataError(
-            "this chat template does not show which tokens of a call of tools are the model's; put {% generation %} and "
-            "{% endgeneration %} around the assistant's turn in it"
-        )
+        text, spans = _turn_spans(tokenizer, rows, settings)
     else:
         text, spans = _answer_spans(tokenizer, rows, settings, marks)
     return _encode(tokenizer, text, spans, guard)
@@ -180,6 +177,31 @@ def _answer_spans(
         done = _turn_end(tokenizer, text, span[1])
         spans.append((at + len(header) if at >= 0 else span[0], done))
     return text, spans
+
+
+def _turn_spans(
+    tokenizer: OpenTokenizer, rows: Sequence[dict[str, Any]], settings: Mapping[str, Any]
+) -> tuple[str, list[Span]]:
+    """The assistant's turns, calls of tools among them: from each generation prompt to the stop token after it."""
+    text = _render(tokenizer, rows, False, settings)
+    header = _prompt_header(tokenizer, settings)
+    starts = [found.end() for found in re.finditer(re.escape(header), text)] if header else []
+    spans = [(start, _first_stop(tokenizer, text, start)) for start in starts]
+    closed = all(end <= after for (_, end), after in zip(spans, [*starts[1:], len(text)], strict=False))
+    if len(spans) != sum(row["role"] == "assistant" for row in rows) or not closed:
+        raise DataError(
+            "this chat template does not show which tokens of a call of tools are the model's; put {% generation %} and "
+            "{% endgeneration %} around the assistant's turn in it"
+        )
+    return text, spans
+
+
+def _first_stop(tokenizer: OpenTokenizer, text: str, start: int) -> int:
+    """Where the first stop token at or after `start` ends; beyond the text where there is none."""
+    for found in tokenizer.control_pattern.finditer(text, start):
+        if tokenizer.control_ids[found[0]] in tokenizer.stop_ids:
+            return found.end()
+    return len(text) + 1
 
 
 def _marked_answers(

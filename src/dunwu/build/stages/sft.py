@@ -1,20 +1,17 @@
 """Supervised fine-tuning on conversations, from the pre-trained weights: a Hugging Face directory that answers.
 
-Facts: those of `TrainResult`, and `conversations`, `cut_conversations` (longer than the context), `epochs`, `learned_tokens` (in one
-pass over the conversations), `bad_rows` (rows of the files that were left out, by reason) and `first_bad_rows` (the first of
-them, by file and line).
+Facts: those of `TrainResult` and of `Conversations`, and `epochs`.
 """
 
 import dataclasses
-import itertools
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from dunwu.build import costs
 from dunwu.build.base import require_chat
 from dunwu.build.budget import batch_rows
+from dunwu.build.conversations import load_conversations
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import sft_inputs
@@ -33,18 +30,14 @@ from dunwu.build.meters import resident_bytes
 from dunwu.build.training import expected_sft_tokens, planned_speed, sft_limit
 from dunwu.core.devices import pick_device
 from dunwu.core.progress import Progress
-from dunwu.core.recipe import Recipe, SftFileSource
-from dunwu.core.records import Example, Message, Tokens
+from dunwu.core.recipe import Recipe
 from dunwu.core.units import parse_duration
-from dunwu.corpus.instructions import PROBLEMS_KEPT, InstructionReader
-from dunwu.corpus.stream import SftStream
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters, train_flops_per_token, training_bytes
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
-from dunwu.tokenizer.template import encode_chat
 
 NOT_IN_THE_RESULT = {"tensorboard", "checkpoint_every_s", "checkpoints_kept", "micro_batch_rows"}
 
@@ -53,6 +46,8 @@ def _settings(recipe: Recipe) -> Mapping[str, Any]:
     section = without_unused(recipe.sft.model_dump(mode="json", exclude=NOT_IN_THE_RESULT))
     for source in section["sources"]:
         source.pop("path", None)
+        if "phrasings" in source:  # what the files hold counts, not where they lie
+            source["phrasings"] = [Path(name).name for name in source["phrasings"]]
     settings: dict[str, Any] = {"sft": section, "seed": recipe.seed}
     if recipe.sft.tokens == "auto":
         settings["budget_s"] = parse_duration(recipe.budget)
@@ -100,11 +95,8 @@ def _run(work: Work) -> Outcome:
     model.config = dataclasses.replace(model.config, eos_token_id=stops)
     freeze(model, section.freeze, "sft")
     context = work.facts["pretrain"]["context_length"]
-    readers: list[InstructionReader] = []
-    conversations = list(_conversations(work.recipe, tokenizer, readers))
-    bad_rows = _bad_rows(readers, work.progress)
-    stream = SftStream(conversations, context_length=context, seed=work.recipe.seed)
-    tell_of_lengths(stream, len(conversations), work.progress)
+    found = load_conversations(work.recipe, tokenizer, context, work.progress)
+    stream = found.stream
     one_epoch = stream.rows_per_epoch * context
     wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
     tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
@@ -116,11 +108,8 @@ def _run(work: Work) -> Outcome:
     return Outcome(
         facts={
             **asdict(result),
-            **bad_rows,
-            "conversations": stream.conversations,
-            "cut_conversations": stream.cut,
+            **found.facts,
             "epochs": result.tokens / one_epoch,
-            "learned_tokens": int(sum(tokens.learned.sum() for tokens in conversations)),
             "parameters": parameters(model.config),
             "model": asdict(model.config),
             "context_length": context,
@@ -144,45 +133,6 @@ def _stop_ids(tokenizer: TokenizerLike, config: DecoderConfig) -> tuple[int, ...
     return tuple(dict.fromkeys((*named, *tokenizer.stop_ids)))
 
 
-def _conversations(recipe: Recipe, tokenizer: TokenizerLike, readers: list[InstructionReader]) -> Iterator[Tokens]:
-    """The conversations of all sources as often as their weights say, each through the chat template.
-
-    `readers` receives the reader of each file, which knows what it left out.
-    """
-    system = (Message(role="system", content=recipe.sft.system_prompt),) if recipe.sft.system_prompt else ()
-    for source in recipe.sft.sources:
-        if isinstance(source, SftFileSource):
-            readers.append(InstructionReader(source))
-            examples = iter(readers[-1])
-        else:
-            examples = costs.sft_examples(source)
-        for example in repeated(examples, source.weight):
-            begins_with_system = example.messages[0].role == "system"
-            messages = example.messages if begins_with_system else (*system, *example.messages)
-            yield encode_chat(tokenizer, messages)
-
-
-def _bad_rows(readers: Sequence[InstructionReader], progress: Progress) -> dict[str, Any]:
-    """What the readers left out, for the record; said aloud where there is any."""
-    dropped: Counter[str] = sum((reader.dropped for reader in readers), Counter())
-    first = [problem for reader in readers for problem in reader.problems][:PROBLEMS_KEPT]
-    if dropped:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common(3))
-        progress.note(f"{dropped.total():,} rows left out ({reasons}); first: {first[0]}")
-    return {"bad_rows": dict(dropped), "first_bad_rows": first}
-
-
-def tell_of_lengths(stream: SftStream, conversations: int, progress: Progress) -> None:
-    """Say how many conversations do not fit the context, and how many have nothing to learn."""
-    if stream.cut:
-        progress.note(
-            f"{stream.cut:,} of {conversations:,} conversations are longer than the context of {stream.context_length} tokens "
-            "and lose their beginning; a larger model.context_length keeps more"
-        )
-    if empty := conversations - stream.conversations:
-        progress.note(f"{empty:,} of {conversations:,} conversations have nothing to learn within the context")
-
-
 def within_budget(wanted: int, most: int | None, one_epoch: int, progress: Progress) -> int:
     """The tokens to train on, of those wanted; says so where the budget cuts them."""
     if most is None or most >= wanted:
@@ -194,19 +144,10 @@ def within_budget(wanted: int, most: int | None, one_epoch: int, progress: Progr
     return most
 
 
-def repeated(examples: Iterator[Example], weight: float) -> Iterator[Example]:
-    """Each example `weight` times; a fraction takes an evenly spread part of them."""
-    owed = 0.0
-    for example in examples:
-        owed += weight
-        yield from itertools.repeat(example, int(owed))
-        owed -= int(owed)
-
-
 SFT = Stage(
     name="sft",
     title="Fine-tuning",
-    version="1",
+    version="2",
     needs=("tokenizer", "pretrain"),
     settings=_settings,
     inputs=sft_inputs,
