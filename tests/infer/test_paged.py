@@ -47,14 +47,15 @@ def new_sequence(prompt: list[int], room: int) -> Sequence:
 class Loop:
     """The engine's heart without its surroundings: greedy, and each choice held against the plain forward pass."""
 
-    def __init__(self, model: Decoder, *, blocks: int, sequences: int, budget: int) -> None:
+    def __init__(self, model: Decoder, *, blocks: int, sequences: int, budget: int, device: str = "cpu") -> None:
         scaling = model.config.rope_scaling
         border = scaling.original_max_position_embeddings if scaling and scaling.kind == "longrope" else None
-        self.model = model
+        self.model = model.to(device)
+        self.device = device
         self.scheduler = Scheduler(
             BlockManager(blocks, SIZE), max_sequences=sequences, token_budget=budget, border=border
         )
-        self.runner = Runner(model, PagedCache(model.config, blocks, SIZE, "cpu", torch.float32))
+        self.runner = Runner(model, PagedCache(model.config, blocks, SIZE, device, torch.float32))
         self.checked = 0
 
     def step(self) -> None:
@@ -69,7 +70,7 @@ class Loop:
 
     @torch.inference_mode()
     def take(self, sequence: Sequence, logits_V: torch.Tensor) -> None:
-        plain_V = self.model.logits(self.model(torch.tensor([sequence.ids]))[0, -1])
+        plain_V = self.model.logits(self.model(torch.tensor([sequence.ids], device=self.device))[0, -1])
         torch.testing.assert_close(logits_V, plain_V, atol=1e-4, rtol=1e-4)
         self.checked += 1
         sequence.ids.append(int(plain_V.argmax()))

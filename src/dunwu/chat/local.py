@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Generator as Steps
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -124,11 +125,12 @@ class LocalChat(Chat):
         prompt = [*self.tokenizer.start_ids, *self.tokenizer.encode(text)] or [self.tokenizer.eos_id]
         self._require_room(prompt)
         params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint)
-        for event in self.generator.events(prompt, params):
-            if isinstance(event, TokenEvent | FinishEvent) and event.text:
-                yield event.text
-            if isinstance(event, FinishEvent):
-                return cast("FinishReason", event.reason)
+        with closing(self.generator.events(prompt, params)) as events:
+            for event in events:
+                if isinstance(event, TokenEvent | FinishEvent) and event.text:
+                    yield event.text
+                if isinstance(event, FinishEvent):
+                    return cast("FinishReason", event.reason)
         raise AssertionError("events end with a FinishEvent")
 
     def forgotten(self, messages: Sequence[Message], *, max_tokens: int = 256) -> int:
@@ -150,11 +152,12 @@ class LocalChat(Chat):
 
     def _answer(self, asked: Question, events: Iterable[Event]) -> Iterator[Piece]:
         writer = AnswerWriter(self.tokenizer, asked, model=self.name)
-        for event in events:
-            if isinstance(event, TokenEvent):
-                yield from writer.push(event)
-            elif isinstance(event, FinishEvent):
-                yield from writer.finish(event)
+        with closing(events) if isinstance(events, Steps) else nullcontext():  # left early, the request ends now
+            for event in events:
+                if isinstance(event, TokenEvent):
+                    yield from writer.push(event)
+                elif isinstance(event, FinishEvent):
+                    yield from writer.finish(event)
 
     def _require_room(self, prompt: Sequence[int]) -> None:
         context = self.generator.context_length

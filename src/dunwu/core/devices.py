@@ -2,9 +2,12 @@
 
 import contextlib
 import ctypes
+import functools
+import importlib.util
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Generator
@@ -127,6 +130,12 @@ def available_cores() -> int:
 def pick_device() -> torch.device:
     """The CUDA GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def can_compile() -> bool:
+    """Whether `torch.compile` can make kernels for a GPU here: it needs Triton and a C compiler."""
+    return importlib.util.find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 def pick_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Generator as Steps
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Literal, cast
 from uuid import uuid4
 
@@ -72,11 +73,12 @@ class Generator:
             return "length"
         params = _params(max_new_tokens, temperature, top_k, top_p, min_p, seed, stop_ids)
         reason: FinishReason = "length"
-        for event in self.events(ids, params):
-            if isinstance(event, TokenEvent):
-                yield event.token_id
-            elif isinstance(event, FinishEvent):
-                reason = cast("FinishReason", event.reason)
+        with closing(self.events(ids, params)) as events:  # a stream that is left ends now, not when it is collected
+            for event in events:
+                if isinstance(event, TokenEvent):
+                    yield event.token_id
+                elif isinstance(event, FinishEvent):
+                    reason = cast("FinishReason", event.reason)
         return reason
 
     def complete_batch(

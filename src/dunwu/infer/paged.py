@@ -49,8 +49,8 @@ class PagedCache:
         self.keys = [_room((heads, slots, first), device, stored) for _ in layers]
         self.values = [_room((heads, slots, second), device, stored) for _ in layers]
         scales = layers if kind == "int8" else ()
-        self.key_scales = [torch.empty(heads, slots, device=device) for _ in scales]
-        self.value_scales = [torch.empty(heads, slots, device=device) for _ in scales]
+        self.key_scales = [torch.zeros(heads, slots, device=device) for _ in scales]
+        self.value_scales = [torch.zeros(heads, slots, device=device) for _ in scales]
         self.kind: CacheKind = kind
         self.dtype = dtype
         self.block_size = block_size
@@ -69,13 +69,28 @@ class PagedCache:
 
     def append(self, layer: int, k_1KNC: Tensor, v_1KNC: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new tokens of one layer; gives back what was given."""
-        for (store, scales), new_1KNC in zip(self._stores(layer), (k_1KNC, v_1KNC), strict=True):
-            numbers_KNC = new_1KNC[0]
+        self._put(layer, (k_1KNC[0], v_1KNC[0]), self._slots_N)
+        return k_1KNC, v_1KNC
+
+    def exchange(
+        self, layer: int, new_KNC: tuple[Tensor, Tensor], new_N: Tensor, slots_BS: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Store new keys and values in the slots `new_N`; gives what then lies in others, `[B, K, S, C]`."""
+        self._put(layer, new_KNC, new_N)
+        first, second = (
+            _taken(store, slots_BS)
+            if scales is None
+            else _taken(store, slots_BS).to(self.dtype) * _taken(scales, slots_BS)[..., None]
+            for store, scales in self._stores(layer)
+        )
+        return first, second
+
+    def _put(self, layer: int, new_KNC: tuple[Tensor, Tensor], slots_N: Tensor) -> None:
+        for (store, scales), numbers_KNC in zip(self._stores(layer), new_KNC, strict=True):
             if scales is not None:
                 numbers_KNC, scales_KN = _of_eight_bits(numbers_KNC)
-                scales.index_copy_(1, self._slots_N, scales_KN)
-            store.index_copy_(1, self._slots_N, numbers_KNC)
-        return k_1KNC, v_1KNC
+                scales.index_copy_(1, slots_N, scales_KN)
+            store.index_copy_(1, slots_N, numbers_KNC)
 
     def columns(self, layer: int, span: Span, window: int | None) -> tuple[Tensor, Tensor]:
         """Keys and values of what a span sees, `[K, S, C]`: views where they lie in one piece and are floats."""
@@ -142,6 +157,11 @@ def _gathered(store_KPC: Tensor, runs: Sequence[Run]) -> Tensor:
     return torch.cat([store_KPC[:, start:end] for start, end in runs], dim=1)
 
 
+def _taken(store_KPx: Tensor, slots_BS: Tensor) -> Tensor:
+    """`[B, K, S, …]` of a store `[K, P, …]`."""
+    return store_KPx.index_select(1, slots_BS.flatten()).unflatten(1, slots_BS.shape).transpose(0, 1)
+
+
 def token_bytes(config: DecoderConfig, dtype: torch.dtype, kind: CacheKind = "float") -> int:
     """What the cache takes for each token of a text."""
     if kind == "float":
@@ -151,9 +171,10 @@ def token_bytes(config: DecoderConfig, dtype: torch.dtype, kind: CacheKind = "fl
 
 
 def _room(shape: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """On large pages where it pays: rows are read from end to end at every step."""
+    """On large pages where it pays: rows are read from end to end at every step. Of zeros: a weight of nought times what lay
+    there before would be NaN."""
     on_cpu = torch.device(device).type == "cpu"
-    return on_large_pages(shape, dtype) if on_cpu else torch.empty(shape, device=device, dtype=dtype)
+    return on_large_pages(shape, dtype) if on_cpu else torch.zeros(shape, device=device, dtype=dtype)
 
 
 def _of_eight_bits(new_KNC: Tensor) -> tuple[Tensor, Tensor]:

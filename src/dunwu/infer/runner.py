@@ -16,6 +16,7 @@ from dunwu.infer.adapters import Adapters
 from dunwu.infer.blocks import Copy, Table
 from dunwu.infer.fewrows import FewRows
 from dunwu.infer.paged import PagedCache
+from dunwu.infer.together import Together
 from dunwu.model.cache import Span
 from dunwu.model.decoder import Decoder
 from dunwu.model.native.library import MOST_ROWS, native
@@ -49,6 +50,7 @@ class Runner:
         self.model, self.cache = model, cache
         self.adapters = Adapters(model)
         self._kernels = few_rows(model, cache)
+        self._together = Together(model, cache) if cache.reach.is_cuda else None
         self._small = model.config.hidden_size * model.config.intermediate_size < SMALL_MATRIX
         if self._kernels is None:
             lay_out_for_few_rows(model)
@@ -59,6 +61,9 @@ class Runner:
     def run(self, parts: Sequence[Part]) -> Tensor:
         """Read the tokens of the plan; gives the final hidden states `[N, D]`, text after text."""
         self.cache.copy([copy for one in parts for copy in one.copies])
+        adapted = any(one.adapter is not None for one in parts) or any(one.active for one in self.model.changes)
+        if self._together is not None and not adapted and all(len(one.ids) == 1 for one in parts):
+            return self._together.run(parts)
         spans: list[Span] = []
         ids: list[int] = []
         for one in parts:
@@ -66,7 +71,6 @@ class Runner:
             runs = self.cache.runs(one.table.blocks, one.start + len(own))
             spans.append(Span(len(ids), one.start, len(own), runs))
             ids += own
-        adapted = any(one.adapter is not None for one in parts) or any(one.active for one in self.model.changes)
         if self._kernels is not None and len(ids) <= MOST_ROWS and not adapted:
             return self._kernels.run(ids, spans)
         self.cache.begin(spans)

@@ -59,6 +59,29 @@ class Span:
         return (allowed_TS if window is None else allowed_TS & (source_S > own_T1 - window))[None, None]
 
 
+class RowsCache(Protocol):
+    """A cache that serves a batch of rows, all of as many columns."""
+
+    spans: None
+    reach: Tensor | None
+
+    def append(self, layer: int, k_BKTC: Tensor, v_BKTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new columns of one layer; gives those of all columns, `[B, K, S, C]`."""
+        ...
+
+    def positions(self, new: int, device: torch.device) -> Tensor:
+        """Of the next `new` columns, `[B or 1, new]`."""
+        ...
+
+    def mask(self, new: int, device: torch.device, window: int | None = None) -> Tensor | None:
+        """What the next `new` columns may look at, `[B or 1, 1, new, S]`; None is everything."""
+        ...
+
+    def advance(self, columns: int) -> None:
+        """Count `columns` more as filled."""
+        ...
+
+
 class RaggedCache(Protocol):
     """A cache that serves a batch `[1, T]` of several texts side by side. `keys` and `values`: `[K, slots, C]` a layer.
 
@@ -156,4 +179,4 @@ class KeyValueCache:
             self.starts_B = self.starts_B.index_select(0, rows)
 
 
-Cache = KeyValueCache | RaggedCache
+Cache = RowsCache | RaggedCache

@@ -7,21 +7,21 @@ every checkpoint: a run that was killed and resumed ends in the same weights, bi
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from dunwu.core.devices import peak_memory_bytes, pick_dtype
+from dunwu.core.devices import can_compile, peak_memory_bytes, pick_dtype
 from dunwu.core.errors import CheckpointError
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Batch, Stream
-from dunwu.model.decoder import Decoder
+from dunwu.model.decoder import Block, Decoder
 from dunwu.train.checkpoint import Checkpoint, newest_intact, prune, remove_after, remove_unfinished, write_checkpoint
 from dunwu.train.guard import REWIND_STEPS, GuardState, judge, judge_gradient
 from dunwu.train.learned import Learned, WholeModel
@@ -154,9 +154,10 @@ class _Run:
         self.saved_step, self.saved_s = -1, time.monotonic()
         self.step_began_s = self.shown_s = time.monotonic()
         self.model.train()
-        wanted = self.section.compile
-        if wanted is True or (wanted == "auto" and self.device.type == "cuda" and not self.model.changes):
+        if self.section.compile is True:
             self.model.compile()
+        elif self.section.compile == "auto" and self.device.type == "cuda" and can_compile() and not self.model.changes:
+            compile_blocks(self.model)
 
     # The course of a run
 
@@ -370,6 +371,15 @@ class _Run:
     def peak_bytes(self) -> int:
         """The most memory held so far: the GPU's where there is one, else the process's."""
         return _peak_bytes(self.device)
+
+
+def compile_blocks(model: Decoder) -> None:
+    """Compile the MLPs with their norms: one kernel serves all layers, so that a run begins within seconds.
+
+    The whole model as one graph takes minutes to compile (`compile=true`), anew for each number of rows.
+    """
+    for block in cast("Iterable[Block]", model.model.layers):
+        setattr(block, "feed", torch.compile(block.feed))  # noqa: B010
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -3,11 +3,13 @@
 Shapes: `B` batch, `T` time, `N` tokens of a micro-batch (`B·T`), `D` model width, `V` vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from dunwu.core.devices import can_compile
 from dunwu.corpus.stream import IGNORED, Batch
 from dunwu.model.count import LOGITS_CHUNK_BYTES
 from dunwu.model.decoder import Decoder
@@ -77,9 +79,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total = torch.zeros((), dtype=_high(low), device=hidden_ND.device)
             for start in range(0, hidden_ND.shape[0], rows):
                 chunk_ND = hidden_ND[start : start + rows].to(low)
-                logits_NV = (chunk_ND @ head_VD.T).to(_high(low))
                 targets_chunk_N = targets_N[start : start + rows]
-                total += _cross_entropy_and_its_gradient(logits_NV, targets_chunk_N, scale, softcap)
+                if hidden_ND.is_cuda and can_compile():
+                    loss, logits_NV = _fused(chunk_ND @ head_VD.T, targets_chunk_N, scale, softcap)
+                else:
+                    logits_NV = (chunk_ND @ head_VD.T).to(_high(low))
+                    loss = _cross_entropy_and_its_gradient(logits_NV, targets_chunk_N, scale, softcap)
+                total += loss
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[start : start + rows] = logits_NV.to(low) @ head_VD
                 if grad_weight_VD is not None:
@@ -103,6 +109,30 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
     else:
         total += a @ b
+
+
+def cross_entropy_and_gradient(
+    logits_NV: Tensor, targets_N: Tensor, scale: float, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The summed cross-entropy, nats, and `scale` times its gradient in the logits' dtype: what a compiler makes few sweeps of."""
+    capped_NV = logits_NV.to(_high(logits_NV.dtype))
+    slope_NV = None
+    if softcap is not None:
+        bent_NV = (capped_NV / softcap).tanh()
+        capped_NV, slope_NV = softcap * bent_NV, 1.0 - bent_NV.square()
+    learned_N = targets_N != IGNORED
+    index_N1 = targets_N.clamp(min=0)[:, None]
+    normaliser_N1 = capped_NV.logsumexp(dim=-1, keepdim=True)
+    total = ((normaliser_N1 - capped_NV.gather(1, index_N1))[:, 0] * learned_N).sum()
+    own_NV = torch.arange(logits_NV.shape[-1], device=logits_NV.device) == index_N1
+    chances_NV = (capped_NV - normaliser_N1).exp()
+    gradient_NV = torch.where(own_NV, chances_NV - 1.0, chances_NV) * (learned_N * scale)[:, None]
+    if slope_NV is not None:
+        gradient_NV = gradient_NV * slope_NV
+    return total, gradient_NV.to(logits_NV.dtype)
+
+
+_fused = cast("Callable[..., tuple[Tensor, Tensor]]", torch.compile(cross_entropy_and_gradient, dynamic=True))
 
 
 def _cross_entropy_and_its_gradient(

@@ -14,7 +14,7 @@ from dunwu.model import kernels
 from dunwu.model.blocks.norms import by_hand
 from dunwu.model.blocks.ragged import attend_one, softmax
 from dunwu.model.blocks.rotary import depends_on_length, rotary_tables, rotate
-from dunwu.model.cache import Cache, KeyValueCache, RaggedCache, Span
+from dunwu.model.cache import Cache, RaggedCache, RowsCache, Span
 from dunwu.model.config import DecoderConfig
 
 
@@ -145,6 +145,8 @@ class Reading:
             return kernels.attention(q_BHTC, k_BKSC, v_BKSC, mask, self.config.score_scale)
         if mask is not None and mask.ndim == 3:
             mask = mask[:, None]
+        if groups > 1 and mask is not None and q_BHTC.is_cuda and q_BHTC.shape[2] == 1:
+            return self._attend_single(mask, q_BHTC, k_BKSC, v_BKSC, groups)
         return F.scaled_dot_product_attention(
             q_BHTC,
             k_BKSC,
@@ -154,6 +156,12 @@ class Reading:
             enable_gqa=groups > 1,
             scale=self.config.score_scale,
         ).transpose(1, 2)
+
+    def _attend_single(self, mask: Tensor, q_BH1C: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, groups: int) -> Tensor:
+        """One query a row: those that share keys stand in the place of time, so that CUDA's fast kernels take them."""
+        q_BKGC = q_BH1C.view(len(q_BH1C), -1, groups, q_BH1C.shape[-1])
+        out_BKGC = F.scaled_dot_product_attention(q_BKGC, k_BKSC, v_BKSC, attn_mask=mask, scale=self.config.score_scale)
+        return out_BKGC.reshape(len(out_BKGC), 1, -1, out_BKGC.shape[-1])
 
     def _attend_plainly(
         self, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, mask: Tensor | None, groups: int, sinks_H: Tensor | None
@@ -187,7 +195,7 @@ class Reading:
 
     def _new_mask(self, window: int | None) -> Tensor | None:
         if self.cache is not None:
-            return cast("KeyValueCache", self.cache).mask(self.time, self.device, window)
+            return cast("RowsCache", self.cache).mask(self.time, self.device, window)
         if window is not None and window >= self.time:
             return self._mask(None)
         if self._kept_by_hand:
