@@ -94,6 +94,33 @@ def explain(stage: str, /, *words: str) -> None:
 
 
 @app.command
+def show_batch(
+    *words: str,
+    rows: Annotated[int, Parameter(validator=validators.Number(gte=1), help="How many rows.")] = 4,
+    first_row: Annotated[int, Parameter(validator=validators.Number(gte=0), help="Where in the run to look.")] = 0,
+    tokenizer: Annotated[
+        Path | None, Parameter(help="A model's folder to cut text by; default: the build's own, or the base's.")
+    ] = None,
+    context_length: Annotated[
+        int | None, Parameter(validator=validators.Number(gte=16), help="Tokens of a row; default: the build's.")
+    ] = None,
+) -> None:
+    """Show what fine-tuning would learn from: rows of conversations, coloured by what is learned. Nothing is trained.
+
+    What the reader left out, what was cut and how full the rows are goes to standard error. Piped, what is learned stands
+    between ⟦ and ⟧.
+
+    Parameters
+    ----------
+    words
+        [RECIPE | FOLDER | FILE] [key=value ...], as given to `dunwu build`
+    """
+    _commands("showing").show_batch(
+        words, rows=rows, first_row=first_row, tokenizer=tokenizer, context_length=context_length
+    )
+
+
+@app.command
 def chat(
     model: Model,
     /,

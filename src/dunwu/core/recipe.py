@@ -144,10 +144,8 @@ class SftFileSource(Section):
     bad_rows: Literal["drop", "refuse"] = "drop"
     open_calls: Literal["drop", "keep"] = "drop"  # a conversation that ends with a call of tools, its result unknown
     phrasings: tuple[str, ...] = ()  # questions and answers made of columns: sets that come with dunwu, or .yaml, .json
-    columns: dict[
-        str, str
-    ] = {}  # which column holds what the phrasings call by another name; a.0.b reaches into objects
-    constants: dict[str, str] = {}  # what is the same in all rows
+    columns: dict[str, str] = Field(default_factory=dict)  # of variables: the key that holds each; a.0.b reaches deeper
+    constants: dict[str, str] = Field(default_factory=dict)  # variables that are the same in all rows
 
 
 class SftWorldSource(Section):
