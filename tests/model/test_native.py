@@ -84,28 +84,28 @@ def test_a_compiler_that_fails_says_why(monkeypatch, own_cache, tmp_path):
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
     with pytest.raises(ModelError, match="the disk ate it"):
-        compiling.library()
+        compiling.library("step.c")
     assert not list(own_cache.iterdir())
 
 
 @needs_compiler
 def test_the_library_is_kept_and_a_damaged_one_is_made_anew(own_cache, monkeypatch):
     monkeypatch.setattr(compiling, "FLAGS", QUICK)
-    path = compiling.library()
+    path = compiling.library("step.c")
     assert own_cache.stat().st_mode & 0o777 == 0o700
     whole = path.read_bytes()
-    monkeypatch.setattr(compiling, "_compiled", lambda: pytest.fail("compiled again"))
-    assert compiling.library() == path
-    monkeypatch.setattr(compiling, "_compiled", lambda: whole)
+    monkeypatch.setattr(compiling, "_compiled", lambda source: pytest.fail("compiled again"))
+    assert compiling.library("step.c") == path
+    monkeypatch.setattr(compiling, "_compiled", lambda source: whole)
     for damaged in (whole[:1000], whole[:-1] + b"?", b""):
         path.write_bytes(damaged)
-        assert compiling.library().read_bytes() == whole
+        assert compiling.library("step.c").read_bytes() == whole
 
 
 def _compile(folder: str) -> bytes:
     os.environ["XDG_CACHE_HOME"] = folder
     compiling.FLAGS = QUICK
-    return compiling.library().read_bytes()
+    return compiling.library("step.c").read_bytes()
 
 
 @needs_compiler

@@ -1,15 +1,18 @@
 """The element-wise parts and attention with backward passes by hand, for CPUs: fewer sweeps over memory, little kept.
 
-Each equals the plain formula in its docstring; the tests compare value and gradients. On CUDA the compiler fuses the plain
+Each equals the plain formula in its docstring; the tests compare value and gradients. In float32 they are kernels in C
+(`native/training.c`); what is here serves other dtypes, and machines without a compiler. On CUDA the compiler fuses the plain
 formulas, so the decoder uses those there.
 
-Shapes: `B` batch, `T` time, `S` source time, `H` heads, `C` head channels, `D` width, `F` MLP width, `N` rows.
+Shapes: `B` batch, `T` time, `S` source time, `H` query heads, `K` key/value heads, `C` head channels, `D` width, `F` MLP width, `N` rows.
 """
 
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from dunwu.model.native import training
 
 QUERY_CHUNK = 128
 """Queries whose scores are made at a time; what lies above the diagonal beyond the chunk is never computed."""
@@ -37,6 +40,8 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x²) + eps) * weight` over the last axis."""
+    if training.serves(x, weight):
+        return training.rms_norm(x, weight, eps)
     return cast("Tensor", _RMSNorm.apply(x, weight, eps))
 
 
@@ -55,6 +60,8 @@ class _GatedSilu(torch.autograd.Function):
 
 def gated_silu(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) * up`."""
+    if training.serves(gate, up):
+        return training.gated_silu(gate, up)
     return cast("Tensor", _GatedSilu.apply(gate, up))
 
 
@@ -84,6 +91,8 @@ class _RotateToHeads(torch.autograd.Function):
 
 def rotate_to_heads(x_BTHC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor) -> Tensor:
     """Rotary positions, written contiguously as `[B, H, T, C]`: channel `c` is paired with `c + C/2`; the tables hold C/2."""
+    if training.serves(x_BTHC, cos_B1TC, sin_B1TC):
+        return training.rotate_to_heads(x_BTHC, cos_B1TC, sin_B1TC)
     return cast("Tensor", _RotateToHeads.apply(x_BTHC, cos_B1TC, sin_B1TC))
 
 
@@ -133,10 +142,15 @@ def _add_bias(scores_BHTS: Tensor, bias_BTT: Tensor, start: int, end: int) -> No
         scores_BHTS += bias_BTT[:, None, start:end, :end]
 
 
-def attention(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, bias_BTT: Tensor, scale: float) -> Tensor:
-    """`softmax(scale * q kᵀ + bias) v`, as `[B, T, H, C]`.
+def attention(q_BHTC: Tensor, k_BKTC: Tensor, v_BKTC: Tensor, bias_BTT: Tensor, scale: float) -> Tensor:
+    """`softmax(scale * q kᵀ + bias) v`, as `[B, T, H, C]`; H / K query heads share a key.
 
     `bias_BTT` is 0 where a token may look and -inf where not, and never allows a later token; `[T, T]` stands for the
     plain causal one of all rows. Work above the diagonal is skipped in chunks of queries.
     """
-    return cast("Tensor", _Attention.apply(q_BHTC, k_BHTC, v_BHTC, bias_BTT, scale))
+    if training.serves(q_BHTC, k_BKTC, v_BKTC) and training.attention_serves(q_BHTC.shape[-1]):
+        return training.attention(q_BHTC, k_BKTC, v_BKTC, bias_BTT if bias_BTT.ndim == 3 else None, scale)
+    groups = q_BHTC.shape[1] // k_BKTC.shape[1]
+    if groups > 1:
+        k_BKTC, v_BKTC = k_BKTC.repeat_interleave(groups, dim=1), v_BKTC.repeat_interleave(groups, dim=1)
+    return cast("Tensor", _Attention.apply(q_BHTC, k_BKTC, v_BKTC, bias_BTT, scale))

@@ -13,6 +13,7 @@ from dunwu.core.devices import can_compile
 from dunwu.corpus.stream import IGNORED, Batch
 from dunwu.model.count import LOGITS_CHUNK_BYTES
 from dunwu.model.decoder import Decoder
+from dunwu.model.native import training
 
 _GPU_CHUNK_BYTES = 256 << 20
 
@@ -139,6 +140,8 @@ def _cross_entropy_and_its_gradient(
     logits_NV: Tensor, targets_N: Tensor, scale: float, softcap: float | None
 ) -> Tensor:
     """The summed cross-entropy, nats; `logits_NV` is turned into `scale` times its gradient in place."""
+    if softcap is None and logits_NV.is_contiguous() and training.serves(logits_NV):
+        return training.cross_entropy_and_its_gradient(logits_NV, targets_N, scale, IGNORED)
     slope_NV = None
     if softcap is not None:
         logits_NV.div_(softcap).tanh_()

@@ -140,8 +140,6 @@ class Reading:
         if sinks_H is not None or self.config.attention_softcap is not None:
             return self._attend_plainly(q_BHTC, k_BKSC, v_BKSC, mask, groups, sinks_H)
         if self._kept_by_hand and mask is not None and q_BHTC.shape[-1] == v_BKSC.shape[-1]:
-            if groups > 1:
-                k_BKSC, v_BKSC = k_BKSC.repeat_interleave(groups, dim=1), v_BKSC.repeat_interleave(groups, dim=1)
             return kernels.attention(q_BHTC, k_BKSC, v_BKSC, mask, self.config.score_scale)
         if mask is not None and mask.ndim == 3:
             mask = mask[:, None]

@@ -1,4 +1,4 @@
-"""The C sources beside this file become a library for this very processor, once, kept in the user's cache folder.
+"""The C sources beside this file become libraries for this very processor, once, kept in the user's cache folder.
 
 A library is found by what it was made of (sources, flags, processor) and named by the checksum of what it is, so that one
 cut short or changed is made anew, and two processes that compile at the same time do no harm.
@@ -22,14 +22,14 @@ FOR_THIS_PROCESSOR = ("-march=native", "-mcpu=native", "")
 TIMEOUT_S = 120
 
 
-def library() -> Path:
-    """The compiled library, made now if need be. Raises ModelError saying why there is none."""
-    folder, key = cache_folder(), _key()
+def library(source: str) -> Path:
+    """The library of this source, compiled now if need be. Raises ModelError saying why there is none."""
+    folder, key = cache_folder(), _key(source)
     for path in folder.glob(f"kernels-{key}-*.so"):
         if path.stem.rpartition("-")[2] == sha256_file(path)[:32]:
             return path
         path.unlink(missing_ok=True)
-    content = _compiled()
+    content = _compiled(source)
     path = folder / f"kernels-{key}-{hashlib.sha256(content).hexdigest()[:32]}.so"
     try:
         with atomic_write(path) as file:
@@ -54,10 +54,10 @@ def cache_folder() -> Path:
     return folder
 
 
-def _key() -> str:
+def _key(source: str) -> str:
     """What the library is made of, as a hash."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCES.glob("*.[ch]")):
+    for path in (SOURCES / source, *sorted(SOURCES.glob("*.h"))):
         digest.update(path.read_bytes())
     digest.update(" ".join((*FLAGS, os.environ.get("CC", "cc"), platform.machine(), _features())).encode())
     return digest.hexdigest()[:16]
@@ -72,7 +72,7 @@ def _features() -> str:
         return platform.processor()
 
 
-def _compiled() -> bytes:
+def _compiled(source: str) -> bytes:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise ModelError("there is no C compiler; install one (Debian: gcc, macOS: xcode-select --install)")
@@ -84,7 +84,7 @@ def _compiled() -> bytes:
                 compiler,
                 *FLAGS,
                 *([processor] if processor else []),
-                str(SOURCES / "step.c"),
+                str(SOURCES / source),
                 "-o",
                 str(out),
                 "-lm",

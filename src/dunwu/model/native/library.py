@@ -130,10 +130,7 @@ class Library:
         self._normalise = self._library.dunwu_normalise
         self._normalise.argtypes, self._normalise.restype = [ctypes.POINTER(Norm), _pointer, _i64, _i64], None
         self._scratch.argtypes, self._scratch.restype = [_i64] * 4, _i64
-        team = _team_of_torch()
-        if team is not None:
-            self._library.dunwu_use_team.argtypes = [_pointer] * 3
-            self._library.dunwu_use_team(*(ctypes.cast(function, _pointer) for function in team))
+        share_threads(self._library)
 
     def step(self, step: Step, chain: "Chain") -> None:
         """Take `x` through the parts, in place."""
@@ -162,7 +159,7 @@ class Library:
 @functools.cache
 def _loaded() -> Library | None:
     try:
-        return Library(library())
+        return Library(library("step.c"))
     except (DunwuError, OSError) as error:
         _log.warning("Decoding goes through torch alone, which is slower: %s", error)
         return None
@@ -170,7 +167,20 @@ def _loaded() -> Library | None:
 
 def native() -> Library | None:
     """The kernels, compiled at the first call; None, with the reason logged once, where they can't be had or are off."""
-    return None if os.environ.get(SWITCH, "").lower() in ("off", "0", "no") else _loaded()
+    return None if switched_off() else _loaded()
+
+
+def switched_off() -> bool:
+    """Whether the user wants no kernels."""
+    return os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
+
+
+def share_threads(loaded: ctypes.CDLL) -> None:
+    """Let a library's kernels run on torch's own threads, where torch brings GNU's OpenMP."""
+    team = _team_of_torch()
+    if team is not None:
+        loaded.dunwu_use_team.argtypes = [_pointer] * 3
+        loaded.dunwu_use_team(*(ctypes.cast(function, _pointer) for function in team))
 
 
 def _team_of_torch() -> tuple[Any, Any, Any] | None:

@@ -1,0 +1,450 @@
+/* What training does between its large products, forward and backward: norms, gates, rotary positions, attention, cross-entropy.
+
+   All is float32. Work is split over threads by rows or heads in a fixed way, so that the same number of threads gives the same
+   bits. Each function equals a formula of torch's in `kernels.py`; tests compare them. */
+#include "tiles.h"
+
+#include <stdlib.h>
+
+#include "team.h"
+
+#define FEW (1 << 14) /* fewer numbers than this are not worth a second thread */
+
+static int threads_for(int64_t numbers, int64_t threads) { return numbers < FEW ? 1 : (int)threads; }
+
+static int64_t share(int64_t rows, int thread, int threads) { return rows * thread / threads; }
+
+static int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* ---- root-mean-square norms ---- */
+
+typedef struct {
+    const float *x, *weight, *grad;
+    float *out, *inverse, *grad_weight;
+    int64_t rows, size;
+    float eps;
+} Norms;
+
+static void normalise_rows(void *what, Team *team, int thread) {
+    const Norms *n = what;
+    const int64_t size = n->size, whole = size / W * W;
+    for (int64_t r = share(n->rows, thread, team->threads); r < share(n->rows, thread + 1, team->threads); r++) {
+        const float *x = n->x + r * size;
+        float *out = n->out + r * size;
+        vf squares[2] = {{0}, {0}};
+        int64_t i = 0;
+        for (; i + 2 * W <= whole; i += 2 * W) {
+            squares[0] += load(x + i) * load(x + i);
+            squares[1] += load(x + i + W) * load(x + i + W);
+        }
+        for (; i < whole; i += W) squares[0] += load(x + i) * load(x + i);
+        float total = sum(squares[0] + squares[1]);
+        for (; i < size; i++) total += x[i] * x[i];
+        const float inverse = 1.0f / sqrtf(total / (float)size + n->eps);
+        n->inverse[r] = inverse;
+        for (i = 0; i < whole; i += W) store(out + i, load(x + i) * inverse * load(n->weight + i));
+        for (; i < size; i++) out[i] = x[i] * inverse * n->weight[i];
+    }
+}
+
+/* out [rows, size] = x * inverse * weight; inverse [rows] = 1 / sqrt(mean(x²) + eps). */
+void dunwu_rms_norm(const float *x, const float *weight, float *out, float *inverse, int64_t rows, int64_t size, float eps,
+                    int64_t threads) {
+    Norms n = {.x = x, .weight = weight, .out = out, .inverse = inverse, .rows = rows, .size = size, .eps = eps};
+    run_team(normalise_rows, &n, threads_for(rows * size, threads));
+}
+
+static void normalise_rows_backward(void *what, Team *team, int thread) {
+    const Norms *n = what;
+    const int64_t size = n->size, whole = size / W * W;
+    float *to_weight = n->grad_weight ? n->grad_weight + thread * size : 0;
+    if (to_weight) memset(to_weight, 0, size * sizeof *to_weight);
+    for (int64_t r = share(n->rows, thread, team->threads); r < share(n->rows, thread + 1, team->threads); r++) {
+        const float *x = n->x + r * size, *grad = n->grad + r * size;
+        const float inverse = n->inverse[r];
+        float *out = n->out + r * size;
+        vf dots[2] = {{0}, {0}};
+        int64_t i = 0;
+        for (; i + 2 * W <= whole; i += 2 * W) {
+            dots[0] += load(x + i) * load(grad + i) * load(n->weight + i);
+            dots[1] += load(x + i + W) * load(grad + i + W) * load(n->weight + i + W);
+        }
+        for (; i < whole; i += W) dots[0] += load(x + i) * load(grad + i) * load(n->weight + i);
+        float dot = sum(dots[0] + dots[1]);
+        for (; i < size; i++) dot += x[i] * grad[i] * n->weight[i];
+        const float slope = dot * inverse * inverse * inverse / (float)size;
+        for (i = 0; i < whole; i += W) {
+            const vf xs = load(x + i), grads = load(grad + i);
+            if (to_weight) store(to_weight + i, load(to_weight + i) + grads * xs * inverse);
+            store(out + i, grads * load(n->weight + i) * inverse - xs * slope);
+        }
+        for (; i < size; i++) {
+            const float g = grad[i];
+            if (to_weight) to_weight[i] += g * x[i] * inverse;
+            out[i] = g * n->weight[i] * inverse - x[i] * slope;
+        }
+    }
+    barrier(team);
+    if (!to_weight) return;
+    for (int64_t i = share(size, thread, team->threads); i < share(size, thread + 1, team->threads); i++)
+        for (int t = 1; t < team->threads; t++) n->grad_weight[i] += n->grad_weight[t * size + i];
+}
+
+/* out [rows, size]; grad_weight is null or has room for `threads` times `size`, and the first `size` are the answer. */
+void dunwu_rms_norm_backward(const float *grad, const float *x, const float *weight, float *inverse, float *out,
+                             float *grad_weight, int64_t rows, int64_t size, int64_t threads) {
+    Norms n = {.x = x, .weight = weight, .grad = grad, .out = out, .inverse = inverse, .grad_weight = grad_weight, .rows = rows,
+               .size = size};
+    run_team(normalise_rows_backward, &n, threads_for(rows * size, threads));
+}
+
+/* ---- gates ---- */
+
+typedef struct {
+    const float *gate, *up, *grad;
+    float *out, *grad_gate, *grad_up;
+    int64_t count;
+} Gates;
+
+INLINE vf sigmoid(vf x) { return 1.0f / (1.0f + exp_v(-x)); }
+
+INLINE void gate_vector(const Gates *g, int64_t i) {
+    const vf gate = load(g->gate + i);
+    store(g->out + i, gate * sigmoid(gate) * load(g->up + i));
+}
+
+INLINE void gate_vector_backward(const Gates *g, int64_t i) {
+    const vf gate = load(g->gate + i), up = load(g->up + i), grad = load(g->grad + i), s = sigmoid(gate), silu = gate * s;
+    store(g->grad_up + i, grad * silu);
+    store(g->grad_gate + i, grad * up * (s + silu * (1.0f - s)));
+}
+
+/* The last numbers, fewer than a vector, through a vector of their own. */
+static void gate_rest(const Gates *g, int64_t from) {
+    float room[6][W] = {{0}};
+    const int64_t bytes = (g->count - from) * sizeof(float);
+    Gates few = {.gate = room[0], .up = room[1], .grad = room[2], .out = room[3], .grad_gate = room[4], .grad_up = room[5]};
+    memcpy(room[0], g->gate + from, bytes);
+    memcpy(room[1], g->up + from, bytes);
+    if (!g->grad) {
+        gate_vector(&few, 0);
+        memcpy(g->out + from, few.out, bytes);
+        return;
+    }
+    memcpy(room[2], g->grad + from, bytes);
+    gate_vector_backward(&few, 0);
+    memcpy(g->grad_gate + from, few.grad_gate, bytes);
+    memcpy(g->grad_up + from, few.grad_up, bytes);
+}
+
+static void gate_all(void *what, Team *team, int thread) {
+    const Gates *g = what;
+    const int64_t vectors = g->count / W, end = share(vectors, thread + 1, team->threads);
+    int64_t v = share(vectors, thread, team->threads);
+    if (g->grad)
+        for (; v < end; v++) gate_vector_backward(g, v * W);
+    else
+        for (; v < end; v++) gate_vector(g, v * W);
+    if (thread == 0 && g->count % W) gate_rest(g, vectors * W);
+}
+
+/* out = silu(gate) * up */
+void dunwu_gated_silu(const float *gate, const float *up, float *out, int64_t count, int64_t threads) {
+    Gates g = {.gate = gate, .up = up, .out = out, .count = count};
+    run_team(gate_all, &g, threads_for(count, threads));
+}
+
+void dunwu_gated_silu_backward(const float *grad, const float *gate, const float *up, float *grad_gate, float *grad_up,
+                               int64_t count, int64_t threads) {
+    Gates g = {.gate = gate, .up = up, .grad = grad, .grad_gate = grad_gate, .grad_up = grad_up, .count = count};
+    run_team(gate_all, &g, threads_for(count, threads));
+}
+
+/* ---- rotary positions ---- */
+
+/* Strides of a batch, a time and a head; channels are contiguous. */
+typedef struct {
+    int64_t batch, time, head;
+} Strides;
+
+typedef struct {
+    const float *x, *cos, *sin;
+    float *out, sign;
+    Strides from, to;
+    int64_t batch, time, heads, half, table_batch;
+} Turns;
+
+INLINE void turn_head(const Turns *t, const float *x, float *out, const float *cos, const float *sin) {
+    int64_t c = 0;
+    for (; c + W <= t->half; c += W) {
+        const vf left = load(x + c), right = load(x + c + t->half), co = load(cos + c), si = load(sin + c) * t->sign;
+        store(out + c, left * co - right * si);
+        store(out + c + t->half, right * co + left * si);
+    }
+    for (; c < t->half; c++) {
+        const float left = x[c], right = x[c + t->half], si = sin[c] * t->sign;
+        out[c] = left * cos[c] - right * si;
+        out[c + t->half] = right * cos[c] + left * si;
+    }
+}
+
+static void turn_all(void *what, Team *team, int thread) {
+    const Turns *t = what;
+    const int64_t rows = t->batch * t->time;
+    for (int64_t r = share(rows, thread, team->threads); r < share(rows, thread + 1, team->threads); r++) {
+        const int64_t b = r / t->time, i = r % t->time, table = b * t->table_batch + i * t->half;
+        for (int64_t h = 0; h < t->heads; h++)
+            turn_head(t, t->x + b * t->from.batch + i * t->from.time + h * t->from.head,
+                      t->out + b * t->to.batch + i * t->to.time + h * t->to.head, t->cos + table, t->sin + table);
+    }
+}
+
+/* Channel c of each head is turned with channel c + half; `sign` -1 turns back. cos, sin [batch or 1, time, half]. */
+void dunwu_rotate(const float *x, const Strides *from, float *out, const Strides *to, const float *cos, const float *sin,
+                  int64_t table_batch, float sign, int64_t batch, int64_t time, int64_t heads, int64_t half, int64_t threads) {
+    Turns t = {.x = x, .cos = cos, .sin = sin, .out = out, .sign = sign, .from = *from, .to = *to, .batch = batch, .time = time,
+               .heads = heads, .half = half, .table_batch = table_batch};
+    run_team(turn_all, &t, threads_for(batch * time * heads * half, threads));
+}
+
+/* ---- attention ---- */
+
+#define QUERIES 64 /* whose scores are made at a time: what lies above the diagonal beyond them is never computed */
+
+/* q [batch, time, heads, channels] as `strides` say, k and v of kv_heads; `bias` null, or [batch, time, time], which forbids with
+   -inf. `kept` holds the probabilities of each head, block of queries by block, for the way back. */
+typedef struct {
+    const float *q, *k, *v, *bias, *grad_out;
+    float *out, *kept, *grad_q, *grad_k, *grad_v;
+    Strides qs, ks, vs, os, gqs, gks, gvs;
+    int64_t batch, time, heads, kv_heads, channels;
+    float scale;
+} Attention;
+
+typedef struct {
+    const Attention *a;
+    float *room;
+    int64_t room_floats;
+    atomic_int taken;
+} Attending;
+
+static int64_t padded_time(int64_t time) { return rounded_up(time, TILE_COLUMNS); }
+
+/* The columns of the scores of the block of queries that begins at `start`: keys up to its last query, rounded up. */
+static int64_t columns_of(int64_t start, int64_t time) {
+    return padded_time(start + QUERIES < time ? start + QUERIES : time);
+}
+
+static int64_t kept_of_head(int64_t time) {
+    int64_t floats = 0;
+    for (int64_t start = 0; start < time; start += QUERIES)
+        floats += columns_of(start, time) * (start + QUERIES < time ? QUERIES : time - start);
+    return floats;
+}
+
+static int64_t room_of_thread(const Attention *a) {
+    const int64_t time = padded_time(a->time);
+    return rounded_up((a->grad_out ? 6 * time + 2 * QUERIES : 3 * time) * a->channels + (a->grad_out ? QUERIES * time : 0), 64);
+}
+
+/* Rows of a head, scaled, one after another. */
+static void gather(const float *from, int64_t stride, int64_t count, int64_t channels, float scale, float *to) {
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t c = 0; c < channels; c += W) store(to + i * channels + c, load(from + i * stride + c) * scale);
+}
+
+static void scatter(const float *from, int64_t stride, int64_t count, int64_t channels, float scale, float *to) {
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t c = 0; c < channels; c += W) store(to + i * stride + c, load(from + i * channels + c) * scale);
+}
+
+/* to [channels, padded time] from rows of a head; zeros behind the last. */
+static void transpose(const float *from, int64_t stride, int64_t time, int64_t channels, float *to) {
+    const int64_t padded = padded_time(time);
+    for (int64_t i = 0; i < padded; i += W)
+        for (int64_t c = 0; c < channels; c++) {
+            float column[W];
+            for (int64_t j = 0; j < W; j++) column[j] = i + j < time ? from[(i + j) * stride + c] : 0.0f;
+            store(to + c * padded + i, load(column));
+        }
+}
+
+/* Scores of one query become probabilities; what lies behind its own place becomes zero. */
+static void softmax_row(float *scores, int64_t place, int64_t columns, const float *bias) {
+    const int64_t seen = place + 1, whole = rounded_up(seen, W);
+    if (bias)
+        for (int64_t j = 0; j < seen; j++) scores[j] += bias[j];
+    for (int64_t j = seen; j < whole; j++) scores[j] = -INFINITY;
+    vf most = load(scores);
+    for (int64_t j = W; j < whole; j += W) {
+        const vf s = load(scores + j);
+        most = pick(s > most, s, most);
+    }
+    float lanes[W], greatest;
+    store(lanes, most);
+    greatest = lanes[0];
+    for (int i = 1; i < W; i++) greatest = lanes[i] > greatest ? lanes[i] : greatest;
+    vf total = {0};
+    for (int64_t j = 0; j < whole; j += W) {
+        const vf e = exp_v(load(scores + j) - greatest);
+        total += e;
+        store(scores + j, e);
+    }
+    const float inverse = 1.0f / sum(total);
+    for (int64_t j = 0; j < whole; j += W) store(scores + j, load(scores + j) * inverse);
+    for (int64_t j = whole; j < columns; j++) scores[j] = 0.0f;
+}
+
+static void attend_head(const Attention *a, int64_t b, int64_t h, const float *keys, const float *values, float *queries) {
+    const int64_t C = a->channels, T = a->time;
+    float *kept = a->kept + (b * a->heads + h) * kept_of_head(T);
+    gather(a->q + b * a->qs.batch + h * a->qs.head, a->qs.time, T, C, a->scale, queries);
+    for (int64_t start = 0; start < T; start += QUERIES) {
+        const int64_t count = start + QUERIES < T ? QUERIES : T - start, columns = columns_of(start, T);
+        multiply(count, columns, C, queries + start * C, C, 0, keys, padded_time(T), kept, columns, 0);
+        for (int64_t i = 0; i < count; i++)
+            softmax_row(kept + i * columns, start + i, columns, a->bias ? a->bias + (b * T + start + i) * T : 0);
+        multiply(count, C, start + count, kept, columns, 0, values, C, a->out + b * a->os.batch + h * a->os.head + start * a->os.time,
+                 a->os.time, 0);
+        kept += count * columns;
+    }
+}
+
+static void attend_heads(void *what, Team *team, int thread) {
+    Attending *now = what;
+    const Attention *a = now->a;
+    const int64_t T = padded_time(a->time), C = a->channels, group = a->heads / a->kv_heads;
+    float *keys = now->room + thread * now->room_floats, *values = keys + T * C, *queries = values + T * C;
+    (void)team;
+    for (int64_t i; (i = atomic_fetch_add(&now->taken, 1)) < a->batch * a->kv_heads;) {
+        const int64_t b = i / a->kv_heads, kv = i % a->kv_heads;
+        transpose(a->k + b * a->ks.batch + kv * a->ks.head, a->ks.time, a->time, C, keys);
+        gather(a->v + b * a->vs.batch + kv * a->vs.head, a->vs.time, a->time, C, 1.0f, values);
+        for (int64_t h = kv * group; h < (kv + 1) * group; h++) attend_head(a, b, h, keys, values, queries);
+    }
+}
+
+/* The slope of the scores of one query from that of its probabilities, in place. */
+static void softmax_row_backward(float *slopes, const float *probabilities, int64_t columns) {
+    vf dots = {0};
+    for (int64_t j = 0; j < columns; j += W) dots += load(slopes + j) * load(probabilities + j);
+    const float dot = sum(dots);
+    for (int64_t j = 0; j < columns; j += W) store(slopes + j, (load(slopes + j) - dot) * load(probabilities + j));
+}
+
+/* `keys` [time, channels] and `values` [channels, padded time] of the head; what is left of `room` is scratch. */
+static void attend_head_backward(const Attention *a, int64_t b, int64_t h, const float *keys, const float *values, float *to_keys,
+                                 float *to_values, float *room) {
+    const int64_t C = a->channels, T = a->time, padded = padded_time(T);
+    const float *kept = a->kept + (b * a->heads + h) * kept_of_head(T);
+    const float *grad_out = a->grad_out + b * a->os.batch + h * a->os.head;
+    float *queries = room, *grads = queries + padded * C, *to_queries = grads + QUERIES * C, *slopes = to_queries + QUERIES * C;
+    gather(a->q + b * a->qs.batch + h * a->qs.head, a->qs.time, T, C, a->scale, queries);
+    for (int64_t start = 0; start < T; start += QUERIES) {
+        const int64_t count = start + QUERIES < T ? QUERIES : T - start, columns = columns_of(start, T), end = start + count;
+        gather(grad_out + start * a->os.time, a->os.time, count, C, 1.0f, grads);
+        multiply(end, C, count, kept, columns, 1, grads, C, to_values, C, 1);
+        multiply(count, columns, C, grads, C, 0, values, padded, slopes, columns, 0);
+        for (int64_t i = 0; i < count; i++) softmax_row_backward(slopes + i * columns, kept + i * columns, columns);
+        multiply(count, C, end, slopes, columns, 0, keys, C, to_queries, C, 0);
+        scatter(to_queries, a->gqs.time, count, C, a->scale, a->grad_q + b * a->gqs.batch + h * a->gqs.head + start * a->gqs.time);
+        multiply(end, C, count, slopes, columns, 1, queries + start * C, C, to_keys, C, 1);
+        kept += count * columns;
+    }
+}
+
+static void attend_heads_backward(void *what, Team *team, int thread) {
+    Attending *now = what;
+    const Attention *a = now->a;
+    const int64_t T = padded_time(a->time), C = a->channels, group = a->heads / a->kv_heads;
+    float *keys = now->room + thread * now->room_floats, *values = keys + T * C, *to_keys = values + T * C, *to_values = to_keys + T * C;
+    (void)team;
+    for (int64_t i; (i = atomic_fetch_add(&now->taken, 1)) < a->batch * a->kv_heads;) {
+        const int64_t b = i / a->kv_heads, kv = i % a->kv_heads;
+        gather(a->k + b * a->ks.batch + kv * a->ks.head, a->ks.time, a->time, C, 1.0f, keys);
+        transpose(a->v + b * a->vs.batch + kv * a->vs.head, a->vs.time, a->time, C, values);
+        memset(to_keys, 0, 2 * T * C * sizeof *to_keys);
+        for (int64_t h = kv * group; h < (kv + 1) * group; h++)
+            attend_head_backward(a, b, h, keys, values, to_keys, to_values, to_values + T * C);
+        scatter(to_keys, a->gks.time, a->time, C, 1.0f, a->grad_k + b * a->gks.batch + kv * a->gks.head);
+        scatter(to_values, a->gvs.time, a->time, C, 1.0f, a->grad_v + b * a->gvs.batch + kv * a->gvs.head);
+    }
+}
+
+int64_t dunwu_attention_kept(int64_t batch, int64_t time, int64_t heads) { return batch * heads * kept_of_head(time); }
+
+/* Whether heads of so many channels are served. */
+int64_t dunwu_attention_serves(int64_t channels) { return channels > 0 && channels % W == 0; }
+
+/* Gives 0, or 1 where there was no room. */
+static int64_t attend(const Attention *a, Work work, int64_t threads) {
+    Attending now = {.a = a, .room_floats = room_of_thread(a)};
+    const int team = threads_for(a->batch * a->heads * a->time * a->channels, threads < MOST_THREADS ? threads : MOST_THREADS);
+    now.room = aligned_alloc(64, team * now.room_floats * sizeof(float));
+    if (!now.room) return 1;
+    run_team(work, &now, team);
+    free(now.room);
+    return 0;
+}
+
+int64_t dunwu_attention(const Attention *a, int64_t threads) { return attend(a, attend_heads, threads); }
+
+int64_t dunwu_attention_backward(const Attention *a, int64_t threads) { return attend(a, attend_heads_backward, threads); }
+
+/* ---- cross-entropy ---- */
+
+typedef struct {
+    float *logits;
+    const int64_t *targets;
+    double *losses;
+    int64_t rows, size, ignored;
+    float scale;
+} Entropies;
+
+static void entropy_rows(void *what, Team *team, int thread) {
+    const Entropies *e = what;
+    const int64_t size = e->size, whole = size / W * W;
+    for (int64_t r = share(e->rows, thread, team->threads); r < share(e->rows, thread + 1, team->threads); r++) {
+        float *logits = e->logits + r * size;
+        e->losses[r] = 0;
+        if (e->targets[r] == e->ignored || e->targets[r] < 0 || e->targets[r] >= size) {
+            memset(logits, 0, size * sizeof *logits);
+            continue;
+        }
+        vf most = all(-INFINITY), total = {0};
+        int64_t i = 0;
+        for (; i < whole; i += W) {
+            const vf l = load(logits + i);
+            most = pick(l > most, l, most);
+        }
+        float lanes[W], greatest = -INFINITY, rest = 0;
+        store(lanes, most);
+        for (int j = 0; j < W; j++) greatest = lanes[j] > greatest ? lanes[j] : greatest;
+        for (; i < size; i++) greatest = logits[i] > greatest ? logits[i] : greatest;
+        const float target = logits[e->targets[r]] - greatest;
+        for (i = 0; i < whole; i += W) {
+            const vf p = exp_v(load(logits + i) - greatest);
+            total += p;
+            store(logits + i, p);
+        }
+        for (; i < size; i++) rest += logits[i] = expf(logits[i] - greatest);
+        rest += sum(total);
+        const float factor = e->scale / rest;
+        for (i = 0; i < whole; i += W) store(logits + i, load(logits + i) * factor);
+        for (; i < size; i++) logits[i] *= factor;
+        logits[e->targets[r]] -= e->scale;
+        e->losses[r] = log((double)rest) - target;
+    }
+}
+
+/* losses [rows] = the cross-entropy of each row, nats, 0 where the target is `ignored`; logits [rows, size] become `scale` times its
+   slope. Gives how many targets are neither ignored nor within the row. */
+int64_t dunwu_cross_entropy(float *logits, const int64_t *targets, double *losses, int64_t rows, int64_t size, int64_t ignored,
+                         float scale, int64_t threads) {
+    int64_t strange = 0;
+    for (int64_t r = 0; r < rows; r++) strange += targets[r] != ignored && (targets[r] < 0 || targets[r] >= size);
+    Entropies e = {.logits = logits, .targets = targets, .losses = losses, .rows = rows, .size = size, .ignored = ignored,
+                   .scale = scale};
+    run_team(entropy_rows, &e, threads_for(rows * size, threads));
+    return strange;
+}

@@ -1,0 +1,187 @@
+"""The kernels of training in C: each equals the plain formula in double precision, in value and in every gradient."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from dunwu.model import kernels
+from dunwu.model.native import training
+from dunwu.model.native.library import SWITCH
+from dunwu.train.objectives import linear_cross_entropy
+
+from .helpers import TINY, lively
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
+
+
+@pytest.fixture(params=[1, 3], autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def assert_same(
+    ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 2e-5
+) -> None:
+    """Ours in float32, through the kernels, against the plain formula in float64."""
+    assert training.serves(*inputs)
+    exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
+    found, exact = ours(*inputs), plain(*exact_inputs)
+    upstream = torch.randn(exact.shape, generator=torch.Generator().manual_seed(9))
+    grads = torch.autograd.grad(found, inputs, upstream)
+    exact_grads = torch.autograd.grad(exact, exact_inputs, upstream.double())
+    for a, b in zip((found, *grads), (exact, *exact_grads), strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a.double(), b, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 400])
+@pytest.mark.parametrize("size", [1, 5, 16, 33, 48, 130])
+def test_rms_norm(rows: int, size: int) -> None:
+    assert_same(
+        lambda x, w: kernels.rms_norm(x, w, 1e-2),
+        lambda x, w: F.rms_norm(x, (size,), w, 1e-2),
+        random(rows, size), random(size, seed=1), tolerance=1e-4,
+    )  # fmt: skip
+
+
+def test_a_norm_of_every_second_column() -> None:
+    assert_same(
+        lambda x, w: kernels.rms_norm(x[..., ::2], w, 1e-2),
+        lambda x, w: F.rms_norm(x[..., ::2], (8,), w, 1e-2),
+        random(3, 4, 16), random(8, seed=1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40_003])
+def test_gated_silu(count: int) -> None:
+    assert_same(kernels.gated_silu, lambda gate, up: F.silu(gate) * up, random(count), random(count, seed=1))
+
+
+def test_a_gate_far_out_is_shut_or_open() -> None:
+    gate = torch.tensor([-1e4, -100.0, 0.0, 100.0, 1e4])
+    torch.testing.assert_close(kernels.gated_silu(gate, torch.ones(5)), torch.tensor([0.0, 0.0, 0.0, 100.0, 1e4]))
+
+
+@pytest.mark.parametrize("channels", [2, 6, 32, 70])
+@pytest.mark.parametrize("rows_of_tables", [1, 2])
+def test_rotation_is_multiplication_by_a_unit_complex_number(channels: int, rows_of_tables: int) -> None:
+    angles = torch.randn(rows_of_tables, 1, 50, channels // 2, generator=torch.Generator().manual_seed(1))
+
+    def plain(x_BTHC: Tensor) -> Tensor:
+        left, right = x_BTHC.transpose(1, 2).chunk(2, dim=-1)
+        unit = torch.polar(torch.ones_like(angles, dtype=torch.float64), angles.double())
+        turned = torch.complex(left, right) * unit
+        return torch.cat((turned.real, turned.imag), dim=-1)
+
+    assert_same(lambda x: kernels.rotate_to_heads(x, angles.cos(), angles.sin()), plain, random(2, 50, 5, channels))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    time=st.sampled_from([1, 2, 31, 32, 33, 63, 64, 65, 130, 200]),
+    channels=st.sampled_from([16, 32, 48, 64]),
+    kv_heads=st.integers(1, 2),
+    group=st.integers(1, 3),
+    packed=st.booleans(),
+)
+def test_attention(time: int, channels: int, kv_heads: int, group: int, packed: bool) -> None:
+    q = random(2, kv_heads * group, time, channels)
+    k, v = (random(2, kv_heads, time, channels, seed=s) for s in (1, 2))
+    document_BT = torch.randint(0, 2, (2, time), generator=torch.Generator().manual_seed(time)).cumsum(1)
+    allowed = torch.ones(time, time, dtype=torch.bool).tril()
+    if packed:
+        allowed = allowed & (document_BT[:, :, None] == document_BT[:, None, :])
+    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+    assert training.attention_serves(channels)
+    assert_same(
+        lambda q, k, v: kernels.attention(q, k, v, bias, 0.3),
+        lambda q, k, v: F.scaled_dot_product_attention(
+            q, k, v, attn_mask=allowed[:, None] if packed else allowed, scale=0.3, enable_gqa=True
+        ).transpose(1, 2),
+        q, k, v, tolerance=1e-4,
+    )  # fmt: skip
+
+
+def test_attention_reads_heads_where_they_lie() -> None:
+    """Views that are not contiguous, as the projections give them, and a gradient that is not."""
+    bias = torch.zeros(70, 70).masked_fill_(torch.ones(70, 70, dtype=torch.bool).triu(1), -torch.inf)
+
+    def heads(x_BTW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (x.unflatten(2, (3, 32)).transpose(1, 2) for x in x_BTW.chunk(3, dim=-1))
+        return q, k, v
+
+    assert_same(
+        lambda x: kernels.attention(*heads(x), bias, 0.2).transpose(1, 2),
+        lambda x: F.scaled_dot_product_attention(*heads(x), is_causal=True, scale=0.2),
+        random(2, 70, 3 * 3 * 32), tolerance=1e-4,
+    )  # fmt: skip
+
+
+def test_attention_with_a_head_of_odd_width_falls_back() -> None:
+    q, k, v = (random(1, 1, 9, 5, seed=s) for s in range(3))
+    bias = torch.zeros(9, 9).masked_fill_(torch.ones(9, 9, dtype=torch.bool).triu(1), -torch.inf)
+    plain = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3).transpose(1, 2)
+    torch.testing.assert_close(kernels.attention(q, k, v, bias, 0.3), plain)
+
+
+@pytest.mark.parametrize("size", [1, 13, 64, 1000])
+@pytest.mark.parametrize("rows", [1, 50])
+def test_cross_entropy(size: int, rows: int) -> None:
+    targets = torch.randint(0, size, (rows,), generator=torch.Generator().manual_seed(2))
+    targets[::7] = -100
+    assert_same(
+        lambda h, w: linear_cross_entropy(h, w, targets, scale=0.3, chunk_rows=20),
+        lambda h, w: F.cross_entropy(h @ w.T, targets, ignore_index=-100, reduction="sum") * 0.3,
+        random(rows, 8), random(size, 8, seed=1),
+    )  # fmt: skip
+
+
+def test_a_target_outside_the_vocabulary_is_an_error_and_not_a_write() -> None:
+    with pytest.raises(IndexError, match="2 targets are not within the vocabulary of 5"):
+        linear_cross_entropy(random(3, 8), random(5, 8), torch.tensor([5, 0, -3]))
+
+
+def test_what_is_not_a_number_stays_visible() -> None:
+    """The guard of the training loop looks for it in the loss and in the gradients."""
+    hidden = random(3, 8)
+    with torch.no_grad():
+        hidden[1, 2] = torch.nan
+    assert torch.isnan(linear_cross_entropy(hidden, random(50, 8), torch.tensor([1, 2, 3])))
+    q, k, v = (random(1, 1, 40, 16, seed=s) for s in range(3))
+    with torch.no_grad():
+        q[0, 0, 20, 3] = torch.nan
+    out = kernels.attention(q, k, v, torch.zeros(40, 40), 1.0)
+    assert torch.isnan(out[0, 20]).all()
+    assert not torch.isnan(out[0, :20]).any()
+    assert torch.isnan(kernels.rms_norm(hidden, torch.ones(8), 1e-5)[1]).all()
+
+
+def test_a_step_gives_the_same_bits_again_and_nearly_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(TINY, head_dim=16, num_key_value_heads=2)
+    ids = torch.randint(0, config.vocab_size, (3, 65), generator=torch.Generator().manual_seed(0))
+
+    def gradients() -> list[Tensor]:
+        model = lively(config)
+        hidden = model(ids_BT=ids[:, :-1])
+        loss = linear_cross_entropy(hidden.flatten(0, 1), model.head_weight, ids[:, 1:].flatten())
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    first, again = gradients(), gradients()
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    monkeypatch.setenv(SWITCH, "off")
+    for a, b in zip(first, gradients(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
