@@ -16,6 +16,8 @@ The seam. A method is a subclass of `Delta` in a file of its own, a specificatio
 - `changed()`: for methods that can be merged, the matrices that the model would need to do the same by itself: pairs of a place
   and its new value in float32, made one after another. Methods that cannot (`mergeable` False) say so when asked.
 - `exchanged()`: for kinds that peft has, configuration and tensors as it has them; `storing.PEFT_KINDS` reads them back.
+- `row_wise`: whether each hook stands behind a linear layer, an attention or an MLP, and gives each row (one token) its output
+  from that row's input and output alone. Then an engine can let it change some requests of a batch only (`rows.py`).
 - `swapped()`: for methods that train a part of the model's own parameters: the parameters that take the place of the model's
   while the delta is enabled, by the model's names, made by `self.stand_in`. They lie in the model, so that kernels and
   gradients see them; the model's own are kept aside. Such a delta saves differences, and its weight scales them.
@@ -26,9 +28,9 @@ attached; those on one matrix add up.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +94,11 @@ class Delta(nn.Module, ABC, Generic[Spec]):
     def exchanged(self) -> Exchange | None:
         """This delta as peft has it, for kinds that it has; None for others."""
         return None
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether what the hooks do to a token follows from that token's row alone."""
+        return False
 
     def prepare(self) -> None:
         """Called once, when the hooks are in: for starts that look at the model."""
@@ -193,6 +200,18 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         self._attached = True
         self.prepare()
         self._stand_in()
+
+    def lend(self) -> list[tuple[nn.Module, Callable[..., Any]]]:
+        """The hooks and the modules that they stand behind, for who runs them by hand; the model keeps none of them."""
+        owners = {id(module._forward_hooks): module for module in self.model.modules()}
+        lent: list[tuple[nn.Module, Callable[..., Any]]] = []
+        for handle in list(self.hooks()):
+            hooks = handle.hooks_dict_ref()
+            assert hooks is not None and id(hooks) in owners, "a row-wise delta has hooks behind modules alone"
+            lent.append((owners[id(hooks)], hooks[handle.id]))
+            handle.remove()
+        self._attached = True
+        return lent
 
     def detach(self) -> None:
         """Take it off: the model is as it was before, bit for bit, and learns again what it learned once all are off."""

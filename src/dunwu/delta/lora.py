@@ -111,6 +111,10 @@ class Lora(Delta[LowRankSpec]):
         for pair in self.pairs.values():
             yield pair.place, pair.place.read() + self.weight * pair.difference()
 
+    @property
+    def row_wise(self) -> bool:
+        return all(pair.place.experts is None for pair in self.pairs.values())
+
     def exchanged(self) -> Exchange:
         own = {name: pair.exchanged() for name, pair in self.pairs.items()}
         return written(

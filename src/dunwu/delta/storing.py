@@ -52,7 +52,12 @@ def save_delta(delta: Delta[Any], folder: Path, *, base_name: str = "") -> None:
 
 
 def load_delta(folder: Path, model: Decoder, *, any_base: bool = False) -> Delta[Any]:
-    """Read a delta and attach it. `any_base`: also to a base that fits but is not the one it was trained on.
+    """Read a delta and attach it; otherwise as `read_delta`."""
+    return attached(read_delta(folder, model, any_base=any_base))
+
+
+def read_delta(folder: Path, model: Decoder, *, any_base: bool = False) -> Delta[Any]:
+    """Read a delta of this model, which is left as it is. `any_base`: also one that fits but was trained on another base.
 
     Raises ModelError where there is none, where files are damaged, and where it belongs to another base.
     """
@@ -74,7 +79,7 @@ def _load_peft(folder: Path, model: Decoder, any_base: bool) -> Delta[Any]:
     own = _parsed(file.metadata.get("dunwu"))
     _require_base(own.get("base"), model, folder, any_base)
     try:
-        return attached(PEFT_KINDS[kind](model, config, _tensors(file)))
+        return PEFT_KINDS[kind](model, config, _tensors(file))
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -96,7 +101,7 @@ def _load_own(folder: Path, model: Decoder, any_base: bool) -> Delta[Any]:
         delta.load(_tensors(_weights(folder, OWN_WEIGHTS)))
     except DunwuError as error:
         raise ModelError(f"{folder}: {error}") from error
-    return attached(delta)
+    return delta
 
 
 def _require_base(said: Any, model: Decoder, folder: Path, any_base: bool) -> None:

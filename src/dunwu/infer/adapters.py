@@ -1,7 +1,8 @@
-"""Several low-rank adapters over one model: each row of a pass with its own request's, or none.
+"""Several adapters over one model: each row of a pass with its own request's, or none.
 
 The model's modules stay as they are; hooks on them add what an adapter adds (arXiv:2106.09685 section 4.1), one pair of small
-products for each adapter in the pass, over its rows together (as arXiv:2311.03285 serves many).
+products for each adapter in the pass, over its rows together (as arXiv:2311.03285 serves many). Adapters of other kinds say
+themselves what becomes of their rows.
 
 Shapes: `N` tokens of a pass, `r` rank.
 """
@@ -27,13 +28,18 @@ class LowRank:
     scale: float = 1.0
 
 
+RowChange = Callable[[Tensor, Tensor], Tensor]
+"""What a module read, `[1, n, in]`, and what it made of that, `[1, n, out]` → what it shall have made."""
+Change = LowRank | RowChange
+
+
 class Adapters:
     """The adapters of one model, by name."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._modules = dict(model.named_modules())
-        self._named: dict[str, dict[str, LowRank]] = {}
+        self._named: dict[str, dict[str, Change]] = {}
         self._salts: dict[str, Hashable] = {}
         self._numbers = itertools.count()
         self._hooks: dict[str, RemovableHandle] = {}
@@ -50,10 +56,10 @@ class Adapters:
         """Unequal for whatever gives a text other keys and values: a name that is given anew is another adapter."""
         return None if name is None else self._salts[name]
 
-    def add(self, name: str, weights: Mapping[str, LowRank]) -> None:
-        """Keep an adapter: the name of a linear layer, as in `named_modules`, → what is added to it.
+    def add(self, name: str, weights: Mapping[str, Change]) -> None:
+        """Keep an adapter: the name of a module, as in `named_modules`, → what it adds there, or makes of the module's rows.
 
-        Raises ModelError for a name that is taken, for a layer that the model does not have, and for shapes that do not fit it.
+        Raises ModelError for a name that is taken, for a module that the model does not have, and for shapes that do not fit it.
         """
         if name in self._named:
             raise ModelError(f"there is an adapter {name!r} already; remove it first, or give another name")
@@ -63,6 +69,8 @@ class Adapters:
         dtype = like.dtype if like.is_floating_point() else torch.float32
         self._named[name] = {
             layer: LowRank(one.a.detach().to(like.device, dtype), one.b.detach().to(like.device, dtype), one.scale)
+            if isinstance(one, LowRank)
+            else one
             for layer, one in weights.items()
         }
         self._salts[name] = name, next(self._numbers)
@@ -98,14 +106,25 @@ class Adapters:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             for name, rows_n in self._rows.items():
                 one = self._named[name].get(layer)
-                if one is not None:
-                    x = inputs[0].index_select(-2, rows_n)
+                if one is None:
+                    continue
+                x = inputs[0].index_select(-2, rows_n)
+                if not isinstance(one, LowRank):
+                    changed = one(x, output.index_select(-2, rows_n))
+                    output.index_copy_(-2, rows_n, changed.to(output.dtype))
+                else:
                     output.index_add_(-2, rows_n, (x @ one.a.mT @ one.b.mT).to(output.dtype), alpha=one.scale)
 
         return add
 
-    def _require_fitting(self, name: str, layer: str, one: LowRank) -> None:
+    def _require_fitting(self, name: str, layer: str, one: Change) -> None:
         module = self._modules.get(layer)
+        if not isinstance(one, LowRank):
+            if module is None or not layer.startswith("model.layers."):
+                raise ModelError(
+                    f"adapter {name!r} changes {layer!r}, which is no module of the model's blocks; it is another model's"
+                )
+            return
         inputs, outputs = getattr(module, "in_features", None), getattr(module, "out_features", None)
         if module is None or inputs is None or not layer.startswith("model.layers."):
             raise ModelError(

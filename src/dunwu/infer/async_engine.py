@@ -157,7 +157,7 @@ class AsyncEngine:
         async with await self.submit(request) as stream:
             return answer(request.id, [event async for event in stream])
 
-    async def embed(self, prompts: Iterable[Iterable[int]]) -> Tensor:
+    async def embed(self, prompts: Iterable[Iterable[int]], adapter: str | None = None) -> Tensor:
         """As `Engine.embed`, beside whatever else is answered."""
         turns = asyncio.Semaphore(EMBEDDED_TOGETHER)
 
@@ -165,7 +165,7 @@ class AsyncEngine:
             async with turns:
                 return await self.answer(request)
 
-        tasks = [asyncio.create_task(one(request)) for request in embedding_requests(prompts)]
+        tasks = [asyncio.create_task(one(request)) for request in embedding_requests(prompts, adapter)]
         try:
             return embeddings(await asyncio.gather(*tasks))
         finally:

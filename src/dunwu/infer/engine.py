@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dunwu.core.errors import DataError, DunwuError, ModelError
 from dunwu.infer import beams, choosing, prompts
-from dunwu.infer.adapters import LowRank
+from dunwu.infer.adapters import Change
 from dunwu.infer.beam import Search
 from dunwu.infer.blocks import BlockManager
 from dunwu.infer.choosing import Head, Turn
@@ -211,8 +211,8 @@ class Engine:
         self._scheduler.preempt_all()
         self._blocks.forget_all()
 
-    def add_adapter(self, name: str, weights: Mapping[str, LowRank]) -> None:
-        """Keep a low-rank adapter for requests that name it: linear layer, as in the model's `named_modules`, → what is added.
+    def add_adapter(self, name: str, weights: Mapping[str, Change]) -> None:
+        """Keep an adapter for requests that name it: module, as in the model's `named_modules`, → what is done there.
 
         Requests of several adapters, and of none, are answered in one pass. Raises ModelError for what does not fit the model.
         """
@@ -348,9 +348,12 @@ class Engine:
                 sequence.guessing = max(1, sequence.guessing // 2)
 
 
-def embedding_requests(prompts: Iterable[Iterable[int]]) -> list[Request]:
+def embedding_requests(prompts: Iterable[Iterable[int]], adapter: str | None = None) -> list[Request]:
     """One for each prompt, with ids of their own."""
-    return [Request(id=f"embed {uuid4().hex}", prompt_ids=tuple(prompt), task="embed") for prompt in prompts]
+    return [
+        Request(id=f"embed {uuid4().hex}", prompt_ids=tuple(prompt), adapter=adapter, task="embed")
+        for prompt in prompts
+    ]
 
 
 def embeddings(answers: list[Answer]) -> Tensor:
