@@ -14,7 +14,7 @@ def measured(monkeypatch):
     """Every measurement that was really made."""
     calls = []
 
-    def measure(config, section, context_length, rows, seconds):
+    def measure(config, section, context_length, rows, seconds, delta):
         calls.append((config.hidden_size, rows))
         return TrainingSpeed(token_s=len(calls) * 1e-4, step_s=0.01)
 
@@ -54,7 +54,7 @@ def test_a_damaged_or_forbidden_memory_only_costs_time(tmp_path, measured):
 
 def test_a_real_probe_times_real_steps():
     config = decoder_config(ModelSection(), 32, 2, vocab_size=300, context_length=16)
-    speed = probe._measure(config, PretrainSection(), 16, 2, 0.05)
+    speed = probe._measure(config, PretrainSection(), 16, 2, 0.05, None)
     assert 0 < speed.token_s < 1
     assert 0 < speed.step_s < 10
 

@@ -90,7 +90,7 @@ def test_nothing_near_means_no_suggestion():
         ("budget: 5 parsecs", "budget: '5 parsecs' is not a duration"),
         ("memory: lots", "memory: 'lots' is not a size"),
         ("tokenizer: 4096", "tokenizer=4096: must be a group of keys"),
-        ("sft: {sources: [{path: x}]}", "must be an entry that says its kind"),
+        ("sft: {sources: [{weight: 2}]}", "must be an entry that says its kind"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_rule(recipe_file, lines, expected):
@@ -111,7 +111,7 @@ def test_all_faults_of_a_recipe_come_at_once_and_parents_of_faults_are_not_blame
         ("corpus: [}\n", "line 1"),
         ("just words", "holds str"),
         ("", "holds NoneType"),
-        ("name: x\n", "corpus is missing"),
+        ("name: x\n", "corpus.sources is empty"),
         ("corpus: &a\n  sources: *a\n", "refers to itself"),
     ],
 )

@@ -1,12 +1,13 @@
 """What fine-tuning learns from: the conversations of all sources, fitted to the context, mixed, packed, and what became of them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dunwu.build import costs
+from dunwu.build.held_out import said_in
 from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe, SftFileSource, SftSource
@@ -59,10 +60,12 @@ class _Source:
         self.cut_conversations = self.left_out = self.unlearned = 0
         self.name = Path(source.path).name if isinstance(source, SftFileSource) else "world"
 
-    def tokens(self, system_fault: str | None) -> Iterator[Tokens]:
+    def tokens(self, system_fault: str | None, without: Container[str]) -> Iterator[Tokens]:
         for example in self.reader if self.reader is not None else costs.sft_examples(self.source):
+            if without and said_in(example) in without:
+                continue
             self.examples += 1
-            example = _with_system(example, self.recipe.sft.system_prompt)
+            example = with_system(example, self.recipe.sft.system_prompt)
             try:
                 if system_fault is not None and example.messages[0].role == "system":
                     raise BadRow("has a system prompt that is lost", system_fault)
@@ -97,9 +100,14 @@ class _Source:
 
 
 def load_conversations(
-    recipe: Recipe, tokenizer: TokenizerLike, context_length: int, progress: Progress
+    recipe: Recipe,
+    tokenizer: TokenizerLike,
+    context_length: int,
+    progress: Progress,
+    *,
+    without: Container[str] = (),
 ) -> Conversations:
-    """Read all sources of `recipe.sft`. Raises DataError where a source has nothing to learn, RecipeError where the system
+    """Read all sources of `recipe.sft`, but for conversations `without` which (see `held_out`) it learns. Raises DataError where a source has nothing to learn, RecipeError where the system
     prompt would be lost."""
     section = recipe.sft
     fault = system_fault(tokenizer)
@@ -108,7 +116,7 @@ def load_conversations(
     sources = [_Source(source, recipe, tokenizer, context_length + 1) for source in section.sources]
     tokens: list[list[Tokens]] = []
     for source in sources:
-        tokens.append(list(source.tokens(fault)))
+        tokens.append(list(source.tokens(fault, without)))
         if not tokens[-1]:
             raise DataError(_nothing(source, context_length))
     sizes = tuple(map(len, tokens))
@@ -127,7 +135,7 @@ def load_conversations(
     return found
 
 
-def _with_system(example: Example, prompt: str) -> Example:
+def with_system(example: Example, prompt: str) -> Example:
     """With the recipe's system prompt, where the conversation has none of its own."""
     if not prompt or example.messages[0].role == "system":
         return example

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dunwu import __version__
-from dunwu.build.base import FACTS_FILE, GENERATION_FILE, LICENCE_FILES
-from dunwu.build.home import Home, StageRecord
+from dunwu.build.base import FACTS_FILE, GENERATION_FILE, LICENCE_FILES, base_folder
+from dunwu.build.home import ADAPTER, Home, StageRecord
 from dunwu.core.files import disk_errors, fsync_folder, read_json, write_json, write_text
 from dunwu.core.lineage import stable_hash
 from dunwu.core.modelfiles import TOKENIZER_FILES
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_bytes, format_count
-from dunwu.model.folder import files_of
+from dunwu.model.folder import files_of, weight_files
 
 MODEL_FILES = ("config.json", GENERATION_FILE, *TOKENIZER_FILES)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -28,7 +28,7 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
     trained = home.folder_of(records.get("sft") or records["pretrain"])
     facts = model_facts(home, recipe, records)
     facts |= _parity_before(home.model / FACTS_FILE, facts)
-    files = files_of(trained, (*MODEL_FILES, *WEIGHTS))
+    files = files_of(trained, MODEL_FILES) | _weight_files(home, recipe, records)
     if "base" in records:
         files |= files_of(home.folder_of(records["base"]), LICENCE_FILES)
     fresh, old = home.folder / ".model-new.tmp", home.folder / ".model-old.tmp"
@@ -42,6 +42,18 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
         write_text(fresh / CARD_FILE, model_card(facts))
         _swap(fresh, home.model, old)
     return [home.model / name for name in (*files, FACTS_FILE, CARD_FILE)]
+
+
+def _weight_files(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> dict[str, Path]:
+    """The finished weights, and what a delta learned; or the weights before it where the two are to stay apart."""
+    trained = home.folder_of(records.get("sft") or records["pretrain"])
+    adapter = {f"{ADAPTER}/{file.name}": file for file in sorted((trained / ADAPTER).glob("*")) if file.is_file()}
+    if not adapter or recipe.sft.delta_merged:
+        return files_of(trained, WEIGHTS) | adapter
+    if "pretrain" in records:
+        return files_of(home.folder_of(records["pretrain"]), WEIGHTS) | adapter
+    base = base_folder(recipe, records["base"].facts["revision"])
+    return {path.name: path for path in weight_files(base)} | files_of(base, WEIGHTS[1:]) | adapter
 
 
 def _parity_before(file: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -91,10 +103,17 @@ def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) 
         "parameters": trained.facts["parameters"],
         "context_length": trained.facts["context_length"],
         "tokens": {name: records[name].facts["tokens"] for name in ("pretrain", "sft") if name in records},
-        "bytes_by_language": records["corpus"].facts["bytes_by_language"],
+        "bytes_by_language": records["corpus"].facts["bytes_by_language"] if "corpus" in records else {},
+        **(_of_delta(recipe, trained.facts) if "delta" in trained.facts else {}),
+        **({"conversations": trained.facts["conversations"]} if recipe.only_tunes else {}),
         "scores": evaluated.get("scores", {}),
-        **({"cut_bytes": cut} if (cut := records["tokenizer"].facts.get("cut_bytes")) else {}),
+        **(
+            {"cut_bytes": cut}
+            if "tokenizer" in records and (cut := records["tokenizer"].facts.get("cut_bytes"))
+            else {}
+        ),
         **({"gain_and_forgetting": evaluated.get("gain_and_forgetting", [])} if "base" in records else {}),
+        **({"answers": evaluated["answers"]} if "answers" in evaluated else {}),
         "lineage": _lineage(home, records),
         "recipe": recipe.model_dump(mode="json"),
     }
@@ -106,11 +125,19 @@ def _base(record: StageRecord) -> dict[str, Any]:
     return {**facts, "inputs": record.identity["inputs"]}
 
 
+def _of_delta(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What learned, and whether the weights have it in them."""
+    merged = recipe.sft.delta_merged
+    return {"delta": {**facts["delta"], "tuned": facts["tuned_parameters"], "merged": merged, "folder": ADAPTER}}
+
+
 def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
     """The chain of hashes from the raw files to the weights; each stage's hash covers those of the stages before it."""
-    raw = read_json(home.folder_of(records["corpus"]) / "card.json")["lineage"]
     produced = {"corpus": "train.jsonl.zst", "tokenizer": "tokenizer.json", "pretrain": "model.safetensors"}
-    chain: dict[str, Any] = {"raw_files": {"count": len(raw), "sha256": stable_hash(raw), "listed_in": "card.json"}}
+    chain: dict[str, Any] = {}
+    if "corpus" in records:
+        raw = read_json(home.folder_of(records["corpus"]) / "card.json")["lineage"]
+        chain["raw_files"] = {"count": len(raw), "sha256": stable_hash(raw), "listed_in": "card.json"}
     for name, record in records.items():
         file = produced.get(name, "model.safetensors" if name == "sft" else "")
         known = record.files.get(file)
@@ -130,6 +157,8 @@ def _shards(stage: str, record: StageRecord) -> Mapping[str, Any]:
 
 def model_card(facts: Mapping[str, Any]) -> str:
     """A card in the form that model hubs read; it repeats `dunwu.json` for people."""
+    if not facts["bytes_by_language"]:
+        return _card_of_tuned(facts)
     languages = [language for language in facts["bytes_by_language"] if language in ("en", "zh")]
     text_bytes = sum(facts["bytes_by_language"].values())
     learned = ", ".join(f"{format_count(tokens)} tokens in {stage}" for stage, tokens in facts["tokens"].items())
@@ -140,11 +169,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         if base is None
         else (f"that dunwu {facts['dunwu']} made of {base['name']} by going on with")
     )
-    hub = base is not None and "/" in base["name"]
-    front = f"base_model: {base['name'].partition('@')[0]}\n" if base is not None and hub else ""
-    licence = facts.get("licence")
-    if licence and _LICENCE_ID.fullmatch(licence):
-        front += f"license: {licence}\n"
+    front, licence = _front(facts), facts.get("licence")
     cut = facts.get("cut_bytes", {})
     apart = (
         f"\nNot learned, because the other text holds it out for scoring: {format_bytes(cut['corpus'])} of the corpus and "
@@ -173,6 +198,37 @@ A language model of {format_count(facts["parameters"])} parameters, {origin}
 A model of this size repeats what it read and makes up what it did not: judge before you use it. `dunwu.json` has the
 recipe, all scores and the chain of hashes from the raw files to these weights.
 {apart}{terms}"""
+
+
+def _front(facts: Mapping[str, Any]) -> str:
+    """What model hubs read of the base and its licence."""
+    base, licence = facts.get("base"), facts.get("licence")
+    front = f"base_model: {base['name'].partition('@')[0]}\n" if base is not None and "/" in base["name"] else ""
+    return front + (f"license: {licence}\n" if licence and _LICENCE_ID.fullmatch(licence) else "")
+
+
+def _card_of_tuned(facts: Mapping[str, Any]) -> str:
+    """The card of a base that was fine-tuned as it is."""
+    base, licence, delta = facts["base"], facts.get("licence"), facts.get("delta")
+    how = "all its weights learned"
+    if delta is not None:
+        place = "in these weights" if delta["merged"] else f"in `{delta['folder']}/`, beside the base's weights"
+        how = f"{format_count(delta['tuned'])} numbers of {delta['method']} learned, which are {place}"
+    scores = "\n".join(_score_row(name, score) for name, score in facts["scores"].items())
+    table = f"\n| figure | value | 95% interval | n | unit |\n|---|---|---|---|---|\n{scores}\n" if scores else ""
+    terms = f"\nIts base came under this licence, which holds for it too: {licence}\n" if licence else ""
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+{_front(facts)}---
+# {facts["name"]}
+
+A language model of {format_count(facts["parameters"])} parameters that dunwu {facts["dunwu"]} made of {base["name"]}: {how}, from
+{facts["conversations"]:,} conversations ({format_count(facts["tokens"]["sft"])} tokens). Context: {facts["context_length"]} tokens.
+{table}
+Its answers are its own guesses: judge before you use it. `dunwu.json` has the recipe, all scores and the chain of hashes to
+these weights.
+{terms}"""
 
 
 def _score_row(name: str, score: Mapping[str, Any]) -> str:

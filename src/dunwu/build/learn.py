@@ -20,13 +20,19 @@ from dunwu.model.config import DecoderConfig
 from dunwu.model.count import train_flops_per_token
 from dunwu.model.decoder import Decoder
 from dunwu.model.folder import copy_files
+from dunwu.train.learned import Deltas
 from dunwu.train.loop import TrainResult, fit
 from dunwu.train.objectives import causal_lm
-from dunwu.train.optim import build_optimizer, default_lrs
+from dunwu.train.optim import build_delta_optimizer, build_optimizer, default_lrs
 from dunwu.train.signals import StopSignal
 
 TUNING_SHARE = 0.3  # of a new model's peak learning rates, for fine-tuning: the weights know much already
-SETTINGS_LATER_THAN_THEIR_STAGE = {"freeze": [], "rewarm": None}  # left out at these values: older homes stay done
+SETTINGS_LATER_THAN_THEIR_STAGE = {
+    "freeze": [],
+    "rewarm": None,
+    "delta": None,
+    "delta_merged": True,
+}  # left out at these values: older homes stay done
 
 
 def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +99,15 @@ def tuning_share(section: PretrainSection, base: Mapping[str, Any] | None) -> fl
     return TUNING_SHARE if base is None else min(TUNING_SHARE, rewarm_share(section, base["grown_from"]))
 
 
+def delta_rate(section: TrainSection, config: DecoderConfig, *, scale: float) -> float:
+    """Peak learning rate of AdamW for deltas: the recipe's, or ten times that of tuning all weights.
+
+    So much more is what thin factors that start at nothing want, in many runs of others and at any rank
+    (thinkingmachines.ai/blog/lora, 2025).
+    """
+    return 10.0 * scale * default_lrs(config, "adamw")[1] if section.lr_adamw == "auto" else section.lr_adamw
+
+
 def peak_rates(section: TrainSection, config: DecoderConfig, *, scale: float = 1.0) -> tuple[float, float]:
     """Peak learning rates of Muon and AdamW: the recipe's, or `scale` times those that suit the width."""
     lr_muon, lr_adamw = default_lrs(config, section.optimizer)
@@ -102,12 +117,24 @@ def peak_rates(section: TrainSection, config: DecoderConfig, *, scale: float = 1
     )
 
 
-def learn(work: Work, model: Decoder, stream: Stream, section: TrainSection, *, total_tokens: int) -> TrainResult:
-    """Train `model` in the stage's folder with the choices of `work.resolved`; goes on by itself where it was interrupted."""
+def learn(
+    work: Work,
+    model: Decoder,
+    stream: Stream,
+    section: TrainSection,
+    *,
+    total_tokens: int,
+    deltas: Deltas | None = None,
+) -> TrainResult:
+    """Train `model`, or `deltas` on it, in the stage's folder with the choices of `work.resolved`; goes on by itself where it
+    was interrupted."""
     prepare_cpu()
     device = pick_device()
     chosen = work.resolved
-    optimizer = build_optimizer(model, section, (chosen["lr_muon"], chosen["lr_adamw"]))
+    if deltas is None:
+        optimizer = build_optimizer(model, section, (chosen["lr_muon"], chosen["lr_adamw"]))
+    else:
+        optimizer = build_delta_optimizer(deltas, section, chosen["lr_adamw"])
     with StopSignal() as stop:
         return fit(
             model,
@@ -122,7 +149,8 @@ def learn(work: Work, model: Decoder, stream: Stream, section: TrainSection, *, 
             seed=work.recipe.seed,
             progress=work.progress,
             stop=stop,
-            flops_per_token=train_flops_per_token(model.config, stream.context_length),
+            learned=deltas,
+            flops_per_token=train_flops_per_token(model.config, stream.context_length, frozen=deltas is not None),
             peak_flops=measure_matmul_flops(device, pick_dtype(device, section.dtype)),
         )
 

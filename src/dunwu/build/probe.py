@@ -13,14 +13,17 @@ from statistics import median
 import torch
 
 from dunwu.build.meters import machine_facts
+from dunwu.core.deltas import DeltaSpec
 from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
 from dunwu.core.lineage import recall, remember, stable_hash, user_cache_folder
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Batch
+from dunwu.delta.registry import attach
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import new_decoder
+from dunwu.train.learned import Deltas
 from dunwu.train.objectives import causal_lm
-from dunwu.train.optim import build_optimizer, default_lrs
+from dunwu.train.optim import build_delta_optimizer, build_optimizer, default_lrs
 
 VERSION = "1"
 REMEMBERED_S = 3600.0
@@ -52,30 +55,39 @@ def probe_training(
     rows: int,
     seconds: float,
     folder: Path | None = None,
+    delta: DeltaSpec | None = None,
 ) -> TrainingSpeed:
-    """Train `config` on random tokens in micro-batches of `rows` for about `seconds`, or remember having done so."""
+    """Train `config`, or a delta on it, on random tokens in micro-batches of `rows` for about `seconds`, or remember having
+    done so."""
     memory = (folder or user_cache_folder()) / "probe.json"
-    key = stable_hash(
-        [VERSION, machine_facts(), asdict(config), section.optimizer, section.dtype, context_length, rows]
-    )
+    what = [VERSION, machine_facts(), asdict(config), section.optimizer, section.dtype, context_length, rows]
+    key = stable_hash(what if delta is None else [*what, delta.model_dump(mode="json")])
     known = recall(memory)
     found = known.get(key)
     if found and 0 <= time.time() - found["at"] < REMEMBERED_S and found["for_s"] >= seconds:
         return TrainingSpeed(token_s=found["token_s"], step_s=found["step_s"])
-    speed = _measure(config, section, context_length, rows, seconds)
+    speed = _measure(config, section, context_length, rows, seconds, delta)
     known = {name: value for name, value in known.items() if time.time() - value["at"] < REMEMBERED_S}
     remember(memory, {**known, key: {**asdict(speed), "at": time.time(), "for_s": seconds}})
     return speed
 
 
 def _measure(
-    config: DecoderConfig, section: TrainSection, context_length: int, rows: int, seconds: float
+    config: DecoderConfig,
+    section: TrainSection,
+    context_length: int,
+    rows: int,
+    seconds: float,
+    delta: DeltaSpec | None,
 ) -> TrainingSpeed:
     prepare_cpu()
     device = pick_device()
     dtype = pick_dtype(device, section.dtype)
     model = new_decoder(config, seed=0, device=device)
-    optimizer = build_optimizer(model, section, default_lrs(config))
+    if delta is None:
+        optimizer = build_optimizer(model, section, default_lrs(config))
+    else:
+        optimizer = build_delta_optimizer(Deltas([attach(model, delta, seed=0)]), section, 1e-3)
     batch = _random_batch(config, context_length, rows).to(device)
 
     def learn() -> None:

@@ -7,7 +7,7 @@ from dunwu.build.stages.evaluate import EVALUATE
 from dunwu.build.stages.pretrain import PRETRAIN
 from dunwu.build.stages.replay import REPLAY
 from dunwu.build.stages.report import REPORT
-from dunwu.build.stages.sft import SFT
+from dunwu.build.stages.sft import SFT, TUNE
 from dunwu.build.stages.tokenizer import TOKENIZER
 
-STAGES: tuple[Stage, ...] = (BASE, CORPUS, REPLAY, TOKENIZER, PRETRAIN, SFT, EVALUATE, REPORT)
+STAGES: tuple[Stage, ...] = (BASE, CORPUS, REPLAY, TOKENIZER, PRETRAIN, SFT, TUNE, EVALUATE, REPORT)

@@ -19,6 +19,7 @@ from dunwu.build.report_records import (
     predicted_section,
     settings_section,
 )
+from dunwu.build.report_tuning import tuned_in_short, tuning_findings
 from dunwu.build.report_verdict import STAGES, findings
 from dunwu.core.files import write_text
 from dunwu.core.units import format_bytes, format_count, format_duration
@@ -104,7 +105,11 @@ def _footer(data: ReportData) -> Html:
 def _summary(data: ReportData) -> Html:
     found = [
         el("li", el("span", _MARKS[f.outcome], class_=f"outcome {f.outcome}"), el("span", f.text))
-        for f in (*forgetting_findings(data.scorecard), *findings(data.evaluation))
+        for f in (
+            *forgetting_findings(data.scorecard),
+            *tuning_findings(data.records),
+            *findings(data.evaluation),
+        )
     ]
     verdict = el("ul", *found, class_="verdict") if found else el("p", both("Nothing was measured.", "没有测量结果。"))
     missing = [el("li", text) for text in data.missing]
@@ -135,6 +140,8 @@ def _what_was_built(data: ReportData) -> Html:
     elif "train_bytes" in facts:
         en += f", grown from {format_bytes(facts['train_bytes'])} of text in {facts.get('train_documents', 0):,} documents"
         zh += f"，由 {facts.get('train_documents', 0):,} 篇文档共 {format_bytes(facts['train_bytes'])} 文本训练而成"
+    if (tuned := tuned_in_short(data.records)) is not None:
+        en, zh = join([en, tuned[0]]), join([zh, tuned[1]])
     seconds = sum(record.actual.seconds or 0.0 for record in data.records.values())
     return both(
         join([en, f"; its stages took {format_duration(seconds)}."]),

@@ -21,9 +21,10 @@ from dunwu.build.graph import Outlook
 from dunwu.build.grow import grown_config
 from dunwu.build.meters import resident_bytes
 from dunwu.build.probe import TrainingSpeed, probe_training
+from dunwu.core.deltas import DeltaSpec
 from dunwu.core.devices import pick_device
 from dunwu.core.errors import RecipeError
-from dunwu.core.recipe import Recipe
+from dunwu.core.recipe import Recipe, TrainSection
 from dunwu.core.units import format_bytes, format_count, format_duration, parse_bytes, parse_duration
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters
@@ -110,13 +111,25 @@ def planned_speed(recipe: Recipe, pretrain: Mapping[str, Any]) -> TrainingSpeed:
     return exact_speed(recipe, config, pretrain["context_length"], pretrain["micro_batch_rows"])
 
 
-def exact_speed(recipe: Recipe, config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:
-    """A few real steps of this very shape."""
-    return _exact_probe(recipe)(config, context_length, rows)
+def exact_speed(
+    recipe: Recipe,
+    config: DecoderConfig,
+    context_length: int,
+    rows: int,
+    *,
+    section: TrainSection | None = None,
+    delta: DeltaSpec | None = None,
+) -> TrainingSpeed:
+    """A few real steps of this very shape, as the section trains (by default pre-training), or of a delta on it."""
+    section = section or recipe.pretrain
+    seconds = _exact_seconds(recipe)
+    return probe_training(config, section, context_length=context_length, rows=rows, seconds=seconds, delta=delta)
 
 
 def after_training_s(outlook: Outlook, speed: TrainingSpeed) -> float:
     """What evaluation and report will take."""
+    if outlook.recipe.only_tunes:
+        return costs.REPORT_S + costs.tuned_seconds(outlook.recipe, token_s=speed.token_s)
     facts = _facts(outlook)
     return costs.REPORT_S + costs.evaluate_seconds(
         outlook.recipe,
@@ -157,13 +170,13 @@ def _pretrain_seconds(outlook: Outlook, choice: Choice, left_s: float) -> float:
 def _limits(recipe: Recipe, corpus_tokens: float, train_s: float) -> Limits:
     return Limits(
         train_s=train_s,
-        memory_bytes=_memory_limit(recipe),
+        memory_bytes=memory_limit(recipe),
         corpus_tokens=max(1, int(corpus_tokens)),
         device=pick_device().type,
     )
 
 
-def _memory_limit(recipe: Recipe) -> int:
+def memory_limit(recipe: Recipe) -> int:
     """What training may take above what the process holds. Raises RecipeError when `memory` is less than that already."""
     if recipe.memory != "auto":
         room = parse_bytes(recipe.memory) - resident_bytes()
@@ -181,8 +194,12 @@ def _estimated_speed(recipe: Recipe) -> Speed:
 
 
 def _exact_probe(recipe: Recipe) -> Speed:
+    return _probe(recipe, _exact_seconds(recipe))
+
+
+def _exact_seconds(recipe: Recipe) -> float:
     least, most = EXACT_PROBE_S
-    return _probe(recipe, min(max(EXACT_PROBE_SHARE * parse_duration(recipe.budget), least), most))
+    return min(max(EXACT_PROBE_SHARE * parse_duration(recipe.budget), least), most)
 
 
 def _probe(recipe: Recipe, seconds: float) -> Speed:

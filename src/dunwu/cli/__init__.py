@@ -68,6 +68,37 @@ def plan(*words: str) -> None:
 
 
 @app.command
+def tune(
+    model: Model,
+    /,
+    *data: str,
+    method: Annotated[
+        str, Parameter(help="What learns beside the frozen model, such as lora; full lets all weights learn.")
+    ] = "lora",
+    out: Annotated[
+        Path | None, Parameter(help="The folder of the build; builds/NAME-tuned where none is given.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(name="--plan", help="Say what it would do, take and give.", negative="")
+    ] = False,
+) -> None:
+    """Tune a model on conversations: a build whose recipe has a base, these files, and no corpus.
+
+    dunwu tune MODEL FILE [FILE ...] [key=value ...]
+
+    What is finished is kept: the same command goes on where it stopped. Any key of a recipe can be given, with dots:
+    budget=1h  sft.epochs=3  sft.delta.r=16  "sft.delta.targets=[q_proj, v_proj]"  sft.delta_merged=false
+
+    Parameters
+    ----------
+    data
+        FILE ... [key=value ...]: instruction data as Alpaca, ShareGPT, messages, or prompt and completion
+    """
+    from_command = _commands("tuning").words(model, data, method=method, out=out)
+    (_commands("building").plan if dry_run else _commands("building").build)(from_command)
+
+
+@app.command
 def status(*words: str) -> None:
     """Show how far builds are: those below ./builds, or the one of a recipe or home.
 

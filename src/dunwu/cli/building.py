@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dunwu.build.explain import explain_stage
 from dunwu.build.graph import lay_out
-from dunwu.build.home import Home, StageRecord
+from dunwu.build.home import ADAPTER, Home, StageRecord
 from dunwu.build.plan import make_plan, plan_table
 from dunwu.build.registry import STAGES
 from dunwu.build.run import run_build
@@ -77,20 +77,44 @@ def _status(recipe: Recipe, home: Home) -> str:
 
 def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], seconds: float) -> str:
     trained = records.get("sft") or records["pretrain"]
-    scores: Mapping[str, Any] = records["evaluate"].facts["scores"]
-    bits = {name: score["value"] for name, score in scores.items() if score["unit"] == "bits/byte"}
-    figures = ", ".join(f"{name.replace(' bits_per_byte', '')} {value:.3f}" for name, value in bits.items())
     answers = "sft" in records or ("base" in records and bool(records["base"].facts.get("instruction_tuned")))
-    command = "chat" if answers else "generate"
-    languages: Mapping[str, int] = records["corpus"].facts["bytes_by_language"]
-    opening = "从前" if languages.get("zh", 0) > sum(languages.values()) / 2 else "Once upon a time"
-    prompt = "" if answers else f' "{opening}"'
     return "\n".join(
         [
             f"\nfinished in {format_duration(seconds)} (budget {recipe.budget})",
             f"model    {home.model}  ({format_count(trained.facts['parameters'])} parameters)",
+            *_adapter_line(recipe, home, trained.facts),
             f"report   {home.report}",
-            f"held-out bits per byte: {figures}",
-            f"try it:  dunwu {command} {home.folder}{prompt}",
+            *_scores_line(records["evaluate"].facts),
+            f"try it:  dunwu {_command(home, records, answers)}",
         ]
     )
+
+
+def _adapter_line(recipe: Recipe, home: Home, facts: Mapping[str, Any]) -> list[str]:
+    if "delta" not in facts:
+        return []
+    merged = "merged into the model" if recipe.sft.delta_merged else "the model has the base's weights"
+    count = format_count(facts["tuned_parameters"])
+    return [f"adapter  {home.model / ADAPTER}  ({facts['delta']['method']}, {count} numbers; {merged})"]
+
+
+def _scores_line(facts: Mapping[str, Any]) -> list[str]:
+    scores: Mapping[str, Any] = facts["scores"]
+    if "answers" in facts:
+        before, after = (scores[f"{stage} answers"]["value"] for stage in ("base", "sft"))
+        change = facts["answers"]
+        return [
+            f"answers that it did not learn: {before:.3f} → {after:.3f} bits a token, change {change['value']:+.3f} "
+            f"[{change['low']:+.3f}, {change['high']:+.3f}] over {change['n']} conversations"
+        ]
+    bits = {name: score["value"] for name, score in scores.items() if score["unit"] == "bits/byte"}
+    figures = ", ".join(f"{name.replace(' bits_per_byte', '')} {value:.3f}" for name, value in bits.items())
+    return [f"held-out bits per byte: {figures}"] if figures else []
+
+
+def _command(home: Home, records: Mapping[str, StageRecord], answers: bool) -> str:
+    if answers:
+        return f"chat {home.folder}"
+    languages: Mapping[str, int] = records["corpus"].facts["bytes_by_language"]
+    opening = "从前" if languages.get("zh", 0) > sum(languages.values()) / 2 else "Once upon a time"
+    return f'generate {home.folder} "{opening}"'

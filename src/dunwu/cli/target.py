@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dunwu.build.home import Home
 from dunwu.core.errors import RecipeError
-from dunwu.core.load import RECIPE_SUFFIXES, load_recipe, recipe_for_documents
+from dunwu.core.load import RECIPE_SUFFIXES, load_recipe, recipe_for_documents, recipe_for_tuning
 from dunwu.core.overrides import looks_like_override
 from dunwu.core.recipe import Recipe
 
@@ -22,7 +22,9 @@ def shipped_recipe(name: str = "default") -> Path:
 def resolve(words: Sequence[str]) -> tuple[Recipe, Home]:
     """The recipe and the home that the words name. Raises RecipeError with what to write instead."""
     target, overrides, out = _sort(words)
-    if target is None:
+    if target is None and _tunes(overrides):
+        recipe, home = recipe_for_tuning(overrides), None
+    elif target is None:
         recipe, home = load_recipe(shipped_recipe(), overrides), None
     elif Home(target).exists():
         recipe, home = load_recipe(Home(target).recipe_file, overrides), target
@@ -37,6 +39,12 @@ def resolve(words: Sequence[str]) -> tuple[Recipe, Home]:
             f"{target} does not exist; give a recipe, a folder of documents, a document or a build's home"
         )
     return recipe, Home(out or home or BUILDS / recipe.name)
+
+
+def _tunes(overrides: Sequence[str]) -> bool:
+    """Whether the overrides name a model and conversations, and no text: then they are the whole recipe."""
+    begins = {start: any(word.startswith(start) for word in overrides) for start in ("base=", "sft.sources", "corpus.")}
+    return begins["base="] and begins["sft.sources"] and not begins["corpus."]
 
 
 def _sort(words: Sequence[str]) -> tuple[Path | None, list[str], Path | None]:

@@ -15,7 +15,7 @@ from dunwu.core.errors import RecipeError
 from dunwu.core.modelfiles import HUB_NAME, is_phrasings_file
 from dunwu.core.nearest import explain_validation
 from dunwu.core.overrides import apply_override, parse_overrides
-from dunwu.core.recipe import Recipe, ReplaySection, TokenizerSection
+from dunwu.core.recipe import PretrainSection, Recipe, ReplaySection, TokenizerSection
 from dunwu.core.yaml import format_yaml, parse_yaml
 
 _PATH_KEYS = (
@@ -47,10 +47,19 @@ def recipe_for_documents(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return check_recipe(data, overrides, origin=str(path))
 
 
+def recipe_for_tuning(overrides: Sequence[str]) -> Recipe:
+    """The recipe of overrides alone: a base, and conversations to tune it on."""
+    base = next((word.partition("=")[2] for word in overrides if word.startswith("base=")), "model")
+    place = Path(base.partition("@")[0]).expanduser()
+    named = place.absolute().parent if place.name == "model" else place
+    return check_recipe({"name": f"{_name_from(named)[:58]}-tuned"}, overrides, origin="what was given")
+
+
 def check_recipe(data: dict[str, Any], overrides: Sequence[str], *, origin: str) -> Recipe:
     """Apply `overrides` to `data`, in place, and check the whole. Raises RecipeError."""
     for key, value in parse_overrides(overrides, Recipe).items():
         apply_override(data, key, value)
+    _name_kinds(data)
     _resolve_paths(data, Path.cwd())
     try:
         recipe = Recipe.model_validate_json(json.dumps(data, default=str), strict=True)
@@ -69,6 +78,7 @@ def is_hub_id(base: str) -> bool:
 def _clashes(recipe: Recipe) -> list[str]:
     """Settings that have no meaning together, each with its remedy. One at its default was not asked for."""
     found = _clashes_with_base(recipe) if recipe.base else _clashes_without_base(recipe)
+    found += _clashes_of_tuning(recipe)
     if not recipe.replay.sources and recipe.replay.share != ReplaySection().share:
         found.append(
             f"replay.share={recipe.replay.share}: there is no text to replay; give replay.sources, or remove the share"
@@ -106,8 +116,42 @@ def _clashes_with_base(recipe: Recipe) -> list[str]:
     return found
 
 
+def _clashes_of_tuning(recipe: Recipe) -> list[str]:
+    found: list[str] = []
+    sft = recipe.sft
+    if sft.delta is not None and not sft.sources:
+        found.append("sft.delta: there is nothing to tune on; give sft.sources.0.path=FILE, or remove the delta")
+    if sft.delta is not None and sft.freeze:
+        found.append(
+            f"sft.freeze={list(sft.freeze)}: with sft.delta all of the model is frozen already; remove one of the two"
+        )
+    if not recipe.only_tunes:
+        return found
+    if not sft.sources:
+        found.append(
+            "there is neither text nor conversations: give corpus.sources.0.path=FOLDER, or sft.sources.0.path=FILE"
+        )
+    if recipe.tokenizer.extend_by:
+        found.append(
+            f"tokenizer.extend_by={recipe.tokenizer.extend_by}: new tokens are learned from a corpus; give corpus.sources, or "
+            "remove it"
+        )
+    if recipe.replay.sources:
+        found.append(
+            "replay.sources: text is replayed among a corpus, and there is none; give corpus.sources, or remove it"
+        )
+    if recipe.pretrain != PretrainSection():
+        found.append("pretrain: without a corpus there is no pre-training; give corpus.sources, or remove the section")
+    return found
+
+
 def _clashes_without_base(recipe: Recipe) -> list[str]:
     found: list[str] = []
+    if not recipe.corpus.sources:
+        found.append(
+            "corpus.sources is empty: give corpus.sources.0.path=FOLDER, or tune a model as it is with base=MODEL and "
+            "sft.sources.0.path=FILE"
+        )
     if recipe.pretrain.rewarm != "auto":
         found.append(
             f"pretrain.rewarm={recipe.pretrain.rewarm}: it lowers the learning rates of going on from a base, and there is "
@@ -164,6 +208,16 @@ def _problem(error: YAMLError) -> str:
     mark = detail.problem_mark if isinstance(error, MarkedYAMLError) else None
     text = str(detail.problem if isinstance(error, MarkedYAMLError) else error).strip().splitlines()[0]
     return f"{text} (line {mark.line + 1}, column {mark.column + 1})" if mark else text
+
+
+def _name_kinds(data: dict[str, Any]) -> None:
+    """Say the kind of sources that have a path and no kind, in place: documents lie in folders, conversations in files."""
+    for section, kind in (("corpus", "folder"), ("replay", "folder"), ("sft", "file")):
+        group = data.get(section)
+        sources: Any = cast("dict[str, Any]", group).get("sources") if isinstance(group, dict) else None
+        for source in cast("list[Any]", sources) if isinstance(sources, list) else ():
+            if isinstance(source, dict) and "path" in source:
+                cast("dict[str, Any]", source).setdefault("kind", kind)
 
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from dunwu.core.deltas import AnyDelta
 from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole
 
 
@@ -56,7 +57,7 @@ CorpusSource = Annotated[FolderSource | WorldSource | PythonDocsSource, Field(di
 class CorpusSection(Section):
     """Documents → text → clean → deduplicated → split."""
 
-    sources: tuple[CorpusSource, ...] = Field(min_length=1)
+    sources: tuple[CorpusSource, ...] = ()  # none: a base is tuned as it is, without pre-training
     quality: bool = True
     language_filter: tuple[LanguageCode, ...] = ()  # keep only these languages; empty keeps all
     boilerplate: bool = True
@@ -172,6 +173,8 @@ class SftSection(TrainSection):
         "cut"  # a conversation longer than the context loses its oldest turns, or is left out
     )
     neftune_alpha: float = Field(default=0.0, ge=0)  # noise on embeddings (arXiv:2310.05914); 5 is usual, 0 is none
+    delta: AnyDelta | None = None  # learn a delta on the frozen model, by AdamW, instead of all its weights
+    delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside the base's
 
 
 class EvaluateSection(Section):
@@ -190,10 +193,15 @@ class Recipe(Section):
     budget: Duration = "5min"  # wall time of the whole build: 90s, 5min, 6h
     memory: Bytes = "auto"  # the most that training may take: 2GB, 24GB; auto: what is free
     base: str = ""  # a model to go on from: its folder, a build's home, or a hub's owner/name[@revision]; empty: none
-    corpus: CorpusSection
+    corpus: CorpusSection = CorpusSection()
     replay: ReplaySection = ReplaySection()
     tokenizer: TokenizerSection = TokenizerSection()
     model: ModelSection = ModelSection()
     pretrain: PretrainSection = PretrainSection()
     sft: SftSection = SftSection()
     evaluate: EvaluateSection = EvaluateSection()
+
+    @property
+    def only_tunes(self) -> bool:
+        """Whether a base is fine-tuned as it is: there is no corpus to read and to learn before."""
+        return bool(self.base) and not self.corpus.sources

@@ -207,7 +207,8 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         lent: list[tuple[nn.Module, Callable[..., Any]]] = []
         for handle in list(self.hooks()):
             hooks = handle.hooks_dict_ref()
-            assert hooks is not None and id(hooks) in owners, "a row-wise delta has hooks behind modules alone"
+            assert hooks is not None
+            assert id(hooks) in owners, "a row-wise delta has hooks behind modules alone"
             lent.append((owners[id(hooks)], hooks[handle.id]))
             handle.remove()
         self._attached = True

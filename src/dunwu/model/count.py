@@ -63,9 +63,9 @@ def _seen_tokens(window: int | None, context_length: int) -> float:
     return window - window**2 / (2 * context_length)
 
 
-def train_flops_per_token(config: DecoderConfig, context_length: int) -> float:
-    """Forward, and twice that backward."""
-    return 3.0 * forward_flops_per_token(config, context_length)
+def train_flops_per_token(config: DecoderConfig, context_length: int, *, frozen: bool = False) -> float:
+    """Forward, and twice that backward; once where the weights are frozen and only gradients of what flows are made."""
+    return (2.0 if frozen else 3.0) * forward_flops_per_token(config, context_length)
 
 
 def kv_bytes_per_token(config: DecoderConfig, dtype_bytes: int = 4) -> int:
@@ -82,9 +82,17 @@ def _score_channels(config: DecoderConfig) -> float:
 
 
 def training_bytes(
-    config: DecoderConfig, micro_batch_rows: int, context_length: int, optimizer: Literal["adamw", "muon"]
+    config: DecoderConfig,
+    micro_batch_rows: int,
+    context_length: int,
+    optimizer: Literal["adamw", "muon"],
+    *,
+    tuned: int | None = None,
 ) -> int:
-    """Predicted peak bytes of training in float32 on a CPU, above what the process holds before the model is made."""
+    """Predicted peak bytes of training in float32 on a CPU, above what the process holds before the model is made.
+
+    `tuned`: so many numbers of a delta learn, by AdamW, on the frozen model: it has neither gradients nor states.
+    """
     count = parameters(config)
     matrices = matrix_parameters(config)
     state = 2 * count if optimizer == "adamw" else 2 * (count - matrices) + matrices
@@ -95,6 +103,8 @@ def training_bytes(
     kept = HEAP_HOLES * tokens * config.num_hidden_layers * _kept_per_token(config, context_length)
     passing = tokens * (4 * _mlp_channels(config) + 6 * config.hidden_size)
     head = config.vocab_size * config.hidden_size + LOGITS_CHUNK_BYTES // 2
+    if tuned is not None:
+        return RUNTIME_BYTES + 4 * round(count + 4 * tuned + kept + passing + LOGITS_CHUNK_BYTES // 2)
     return RUNTIME_BYTES + 4 * round(2 * count + state + max(update, kept + passing + head))
 
 

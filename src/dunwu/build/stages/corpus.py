@@ -65,4 +65,5 @@ CORPUS = Stage(
     inputs=corpus_inputs,
     forecast=_forecast,
     run=_run,
+    wanted=lambda recipe: not recipe.only_tunes,
 )

@@ -13,18 +13,22 @@ from typing import Any
 import torch
 
 from dunwu.build.base import base_folder
+from dunwu.build.conversations import with_system
 from dunwu.build.costs import baseline_bytes
 from dunwu.build.exam import exam_questions
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
+from dunwu.build.held_out import held_out
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.meters import resident_bytes
+from dunwu.build.probe import TrainingSpeed
 from dunwu.build.training import after_training_s, exact_speed
 from dunwu.chat.local import LocalChat
 from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
 from dunwu.core.recipe import Recipe
-from dunwu.core.records import Message, Score
+from dunwu.core.records import Example, Message, Score
 from dunwu.corpus.store import read_documents
 from dunwu.corpus.world import Question
+from dunwu.evaluate.answers import AnswerBits, answer_bits, difference
 from dunwu.evaluate.baselines import run_baselines
 from dunwu.evaluate.exam import run_exam
 from dunwu.evaluate.forgetting import make_scorecard, scorecard_facts, scorecard_lines, write_scorecard
@@ -34,7 +38,7 @@ from dunwu.evaluate.results import Evaluation, ExamAnswers, gather, write_evalua
 from dunwu.evaluate.samples import Sample, answer_prompts, choose_openings, continue_openings
 from dunwu.infer.generate import Generator
 from dunwu.model.config import DecoderConfig
-from dunwu.model.count import training_bytes
+from dunwu.model.count import parameters, training_bytes
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 
@@ -47,6 +51,12 @@ def _settings(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def _forecast(outlook: Outlook) -> Forecast:
+    if outlook.recipe.only_tunes:
+        config, speed = DecoderConfig(**outlook.facts["base"]["model"]), TrainingSpeed(**outlook.facts["sft"]["speed"])
+        held = 4 * parameters(config)
+        return Forecast(
+            predicted=Figures(seconds=after_training_s(outlook, speed), peak_bytes=resident_bytes() + 2 * held)
+        )
     pretrain = outlook.facts["pretrain"]
     config = DecoderConfig(**pretrain["model"])
     context, rows = pretrain["context_length"], pretrain["micro_batch_rows"]
@@ -65,6 +75,40 @@ def _forecast(outlook: Outlook) -> Forecast:
 
 def _run(work: Work) -> Outcome:
     prepare_cpu()
+    return _run_tuned(work) if work.recipe.only_tunes else _run_grown(work)
+
+
+def _run_tuned(work: Work) -> Outcome:
+    """What tuning alone did: to answers that it did not learn, and to what is said."""
+    held = [with_system(example, work.recipe.sft.system_prompt) for example in held_out(work.recipe).values()]
+    section, context = work.recipe.evaluate, work.facts["sft"]["context_length"]
+    asked = section.prompts or _first_questions(held)[: section.samples]
+    bits: dict[str, AnswerBits] = {}
+    samples: list[Sample] = []
+    for stage, folder in _models(work):
+        work.progress.start(f"Evaluating {stage}")
+        if held:
+            model = load_model(folder, device=pick_device(), dtype=torch.float32)
+            bits[stage] = answer_bits(model, load_tokenizer(folder), held, context_length=context)
+            del model
+            gc.collect()
+        if asked:
+            chat = LocalChat.load(folder)
+            samples += answer_prompts(chat, asked, stage=stage, system=work.recipe.sft.system_prompt)
+    write_evaluation(work.folder / "evaluation.json", gather(text=None, bits={}, exams={}, samples=samples))
+    scores = {f"{stage} answers": _without_nan(found.score(f"{stage} answers")) for stage, found in bits.items()}
+    facts: dict[str, Any] = {"scores": scores}
+    if held:
+        facts["answers"] = difference(bits["base"], bits["sft"])._asdict()
+    return Outcome(facts=facts)
+
+
+def _first_questions(held: Sequence[Example]) -> list[str]:
+    """How conversations that were held out begin."""
+    return [next(message.content for message in one.messages if message.role == "user") for one in held]
+
+
+def _run_grown(work: Work) -> Outcome:
     section = work.recipe.evaluate
     text = choose_text(read_documents(work.needs["corpus"], "heldout"), max_bytes=section.heldout_bytes)
     general = _general_text(work)

@@ -207,4 +207,5 @@ PRETRAIN = Stage(
     settings=_settings,
     forecast=_forecast,
     run=_run,
+    wanted=lambda recipe: not recipe.only_tunes,
 )

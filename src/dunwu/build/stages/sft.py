@@ -1,6 +1,9 @@
-"""Supervised fine-tuning on conversations, from the pre-trained weights: a Hugging Face directory that answers.
+"""Supervised fine-tuning on conversations, from the pre-trained weights or a base's: a Hugging Face directory that answers.
 
-Facts: those of `TrainResult` and of `Conversations`, and `epochs`.
+With a delta the weights have what it learned merged in, and `adapter/` holds it by itself.
+
+Facts: those of `TrainResult` and of `Conversations`, and `epochs`; with a delta `delta`, `tuned_parameters`, `merge_error`;
+without a corpus `held_out_conversations`.
 """
 
 import dataclasses
@@ -9,35 +12,42 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dunwu.build.base import require_chat
+import torch
+
+from dunwu.build.base import base_name, require_chat
 from dunwu.build.budget import batch_rows
 from dunwu.build.conversations import load_conversations
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
-from dunwu.build.home import Figures, Forecast
+from dunwu.build.held_out import held_out
+from dunwu.build.home import ADAPTER, Figures, Forecast
 from dunwu.build.inputs import sft_inputs
 from dunwu.build.learn import (
     add_stop_ids,
     copy_generation_settings,
     copy_tokenizer,
+    delta_rate,
     freeze,
     gpu_peak,
     learn,
     peak_rates,
-    tuning_share,
     without_unused,
 )
 from dunwu.build.meters import resident_bytes
-from dunwu.build.training import expected_sft_tokens, planned_speed, sft_limit
+from dunwu.build.origin import origin, start
+from dunwu.build.training import expected_sft_tokens, sft_limit
 from dunwu.core.devices import pick_device
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe
-from dunwu.core.units import parse_duration
+from dunwu.core.units import format_count, parse_duration
+from dunwu.delta.registry import attach
 from dunwu.model.config import DecoderConfig
-from dunwu.model.count import parameters, train_flops_per_token, training_bytes
-from dunwu.model.hub import load_model
+from dunwu.model.count import parameters, train_flops_per_token
+from dunwu.model.decoder import Decoder
+from dunwu.model.hub import load_model, save_model
 from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
+from dunwu.train.learned import Deltas
 
 NOT_IN_THE_RESULT = {"tensorboard", "checkpoint_every_s", "checkpoints_kept", "micro_batch_rows"}
 
@@ -49,79 +59,116 @@ def _settings(recipe: Recipe) -> Mapping[str, Any]:
         if "phrasings" in source:  # what the files hold counts, not where they lie
             source["phrasings"] = [Path(name).name for name in source["phrasings"]]
     settings: dict[str, Any] = {"sft": section, "seed": recipe.seed}
+    if recipe.only_tunes:
+        settings["context_length"] = recipe.model.context_length
     if recipe.sft.tokens == "auto":
         settings["budget_s"] = parse_duration(recipe.budget)
     return settings
 
 
 def _forecast(outlook: Outlook) -> Forecast:
-    recipe, pretrain = outlook.recipe, outlook.facts["pretrain"]
-    base = outlook.facts["base"] if recipe.base else None
-    if base is not None:
-        require_chat(recipe, base["chat_fault"])  # the base may have been looked at before there was fine-tuning
-    config = DecoderConfig(**pretrain["model"])
-    context, section = pretrain["context_length"], recipe.sft
-    wanted = expected_sft_tokens(recipe, outlook.facts["tokenizer"]["bytes_per_token"])
+    recipe, section = outlook.recipe, outlook.recipe.sft
+    if recipe.base:
+        require_chat(
+            recipe, outlook.facts["base"]["chat_fault"]
+        )  # the base may have been looked at before there was tuning
+    begin = start(outlook)
+    config, context = begin.config, begin.context_length
+    wanted = expected_sft_tokens(recipe, begin.bytes_per_token)
     rows = batch_rows(section, wanted, context)
-    micro_rows = min(rows, pretrain["micro_batch_rows"])
-    speed = planned_speed(recipe, pretrain)
-    most = None if section.tokens != "auto" else sft_limit(outlook, speed, rows * context)
+    micro_rows = min(rows, begin.micro_batch_rows)
+    most = None if section.tokens != "auto" else sft_limit(outlook, begin.speed, rows * context)
     tokens = wanted if most is None else min(wanted, most)
-    lr_muon, lr_adamw = peak_rates(section, config, scale=tuning_share(recipe.pretrain, base))
+    lr_muon, lr_adamw = peak_rates(section, config, scale=begin.rate_share)
+    if section.delta is not None:
+        lr_adamw = delta_rate(section, config, scale=begin.rate_share)
+    resolved: dict[str, Any] = {
+        "batch_rows": rows,
+        "micro_batch_rows": micro_rows,
+        "most_tokens": most,
+        "lr_muon": lr_muon,
+        "lr_adamw": lr_adamw,
+    }
+    if recipe.only_tunes:
+        resolved |= {"context_length": context, "speed": asdict(begin.speed)}
     return Forecast(
-        resolved={
-            "batch_rows": rows,
-            "micro_batch_rows": micro_rows,
-            "most_tokens": most,
-            "lr_muon": lr_muon,
-            "lr_adamw": lr_adamw,
-        },
+        resolved=resolved,
         predicted=Figures(
-            seconds=speed.seconds(tokens, rows * context),
-            peak_bytes=resident_bytes() + training_bytes(config, micro_rows, context, section.optimizer),
+            seconds=begin.speed.seconds(tokens, rows * context),
+            peak_bytes=resident_bytes() + begin.peak_bytes(micro_rows, recipe),
             parameters=parameters(config),
             tokens=tokens,
-            flops=tokens * train_flops_per_token(config, context),
+            flops=tokens * train_flops_per_token(config, context, frozen=begin.tuned is not None),
         ),
-        facts={"tokens": tokens},
+        facts={"tokens": tokens, "speed": asdict(begin.speed), "bytes_per_token": begin.bytes_per_token},
+        note="" if begin.tuned is None else _in_words(recipe, begin.tuned, parameters(config)),
     )
 
 
+def _in_words(recipe: Recipe, tuned: int, count: int) -> str:
+    delta = recipe.sft.delta
+    assert delta is not None
+    kept = "merged into its weights" if recipe.sft.delta_merged else "beside its weights"
+    return f"{delta.name}: {format_count(tuned)} numbers learn on {format_count(count)} frozen ones; they end {kept}"
+
+
 def _run(work: Work) -> Outcome:
-    section = work.recipe.sft
-    tokenizer = load_tokenizer(work.needs["tokenizer"])
-    model = load_model(work.needs["pretrain"], device=pick_device())
+    recipe, section = work.recipe, work.recipe.sft
+    begin = origin(work)
+    tokenizer = load_tokenizer(begin.tokenizer)
+    model = load_model(begin.model, device=pick_device(), dtype=torch.float32 if recipe.only_tunes else None)
     stops = _stop_ids(tokenizer, model.config)
     model.config = dataclasses.replace(model.config, eos_token_id=stops)
     freeze(model, section.freeze, "sft")
-    context = work.facts["pretrain"]["context_length"]
-    found = load_conversations(work.recipe, tokenizer, context, work.progress)
+    held = held_out(recipe)
+    found = load_conversations(recipe, tokenizer, begin.context_length, work.progress, without=held)
     stream = found.stream
-    one_epoch = stream.rows_per_epoch * context
+    one_epoch = stream.rows_per_epoch * begin.context_length
     wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
     tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
-    result = learn(work, model, stream, section, total_tokens=tokens)
-    copy_tokenizer(work.needs["tokenizer"], work.folder)
+    deltas = _deltas(model, recipe)
+    result = learn(work, model, stream, section, total_tokens=tokens, deltas=deltas)
+    of_delta = {} if deltas is None else _settle(model, deltas, work.folder)
+    copy_tokenizer(begin.tokenizer, work.folder)
     if not isinstance(tokenizer, Tokenizer):
-        copy_generation_settings(work.needs["pretrain"], work.folder)
+        copy_generation_settings(begin.model, work.folder)
         add_stop_ids(work.folder, stops)
     return Outcome(
         facts={
             **asdict(result),
             **found.facts,
+            **of_delta,
+            **({"held_out_conversations": len(held), "speed": work.resolved["speed"]} if recipe.only_tunes else {}),
             "epochs": result.tokens / one_epoch,
             "parameters": parameters(model.config),
             "model": asdict(model.config),
-            "context_length": context,
+            "context_length": begin.context_length,
         },
         actual=Figures(
             seconds=result.seconds,
             peak_bytes=gpu_peak(result),
             parameters=parameters(model.config),
             tokens=result.tokens,
-            flops=result.tokens * train_flops_per_token(model.config, context),
+            flops=result.tokens * train_flops_per_token(model.config, begin.context_length, frozen=deltas is not None),
         ),
     )
+
+
+def _deltas(model: Decoder, recipe: Recipe) -> Deltas | None:
+    """The recipe's delta on the model, which is frozen then; None where all its weights learn."""
+    if recipe.sft.delta is None:
+        return None
+    delta = attach(model, recipe.sft.delta, seed=recipe.seed)
+    return Deltas([delta], name=ADAPTER, base_name=base_name(recipe) if recipe.base else recipe.name)
+
+
+def _settle(model: Decoder, deltas: Deltas, folder: Path) -> dict[str, Any]:
+    """Put what was learned into the weights, and write them beside the delta, which lies there already."""
+    (delta,) = deltas.deltas
+    spec, tuned = delta.spec.model_dump(mode="json"), delta.count
+    merged = delta.absorb()
+    save_model(model, folder)
+    return {"delta": spec, "tuned_parameters": tuned, "merge_error": merged.error}
 
 
 def _stop_ids(tokenizer: TokenizerLike, config: DecoderConfig) -> tuple[int, ...]:
@@ -153,5 +200,8 @@ SFT = Stage(
     inputs=sft_inputs,
     forecast=_forecast,
     run=_run,
-    wanted=lambda recipe: bool(recipe.sft.sources),
+    wanted=lambda recipe: bool(recipe.sft.sources) and not recipe.only_tunes,
 )
+
+TUNE = dataclasses.replace(SFT, needs=("base",), wanted=lambda recipe: recipe.only_tunes)
+"""The same on a base as it is."""

@@ -204,4 +204,5 @@ TOKENIZER = Stage(
     settings=_settings,
     forecast=_forecast,
     run=_run,
+    wanted=lambda recipe: not recipe.only_tunes,
 )
