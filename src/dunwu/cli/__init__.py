@@ -186,6 +186,9 @@ def generate(
     choice: Annotated[
         list[str] | None, Parameter(help="What the answer may be; give it once for each choice.", negative="")
     ] = None,
+    beams: Annotated[
+        int | None, Parameter(help="Search for the likeliest answer with so many beams, instead of drawing one.")
+    ] = None,
     temperature: Temperature = 0.7,
     seed: Seed = None,
     max_tokens: MaxTokens = 256,
@@ -199,6 +202,7 @@ def generate(
     if url is not None:
         how = {"system": system, "temperature": temperature, "seed": seed, "max_tokens": max_tokens, "schema": schema}
         for_this_machine = {"--raw": raw, "--regex": regex is not None, "--choice": choice is not None}
+        for_this_machine["--beams"] = beams is not None
         _commands("remote").generate(model, url, prompt, key_env=key_env, refused=for_this_machine, **how)
         return
     _commands("talking").generate(
@@ -209,6 +213,7 @@ def generate(
         schema=schema,
         regex=regex,
         choice=choice,
+        beams=beams,
         temperature=temperature,
         seed=seed,
         max_tokens=max_tokens,
