@@ -16,6 +16,7 @@ from dunwu.core.devices import pick_device, pick_dtype
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
 from dunwu.core.records import Completion, Message
+from dunwu.delta.finding import Found, put_on
 from dunwu.infer.constrain import Constraint
 from dunwu.infer.events import Event, FinishEvent, TokenEvent
 from dunwu.infer.generate import FinishReason, Generator, seeds
@@ -50,15 +51,26 @@ class LocalChat(Chat):
         self.name = name
 
     @classmethod
-    def load(cls, folder: Path | str, *, device: torch.device | None = None) -> "LocalChat":
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        device: torch.device | None = None,
+        delta: Found | None = None,
+        any_base: bool = False,
+    ) -> "LocalChat":
         """Read a model home, or the folder of any model that we read, with weights and tokenizer, in the dtype that suits the device.
 
-        Raises ModelError or TokenizerError.
+        `delta`: put onto it; one that was trained on another base only with `any_base`. Raises ModelError or TokenizerError.
         """
         folder, device = Path(folder), device or pick_device()
         model = load_model(folder, device=device, dtype=pick_dtype(device)).requires_grad_(False).eval()
+        if delta is not None:
+            model = put_on(delta, model, folder, any_base=any_base)
         tokenizer = load_tokenizer(folder)
         facts: dict[str, Any] = read_json(folder / "dunwu.json") if (folder / "dunwu.json").exists() else {}
+        if delta is not None:
+            facts |= {"name": f"{facts.get('name', folder.name)}:{delta.name}", **delta.manner}
         return cls(
             Generator(model, tokenizer),
             instruction_tuned=facts.get("instruction_tuned") if tokenizer.chat_template else False,
@@ -116,18 +128,15 @@ class LocalChat(Chat):
         temperature: float = 0.0,
         seed: int | None = None,
         constraint: Constraint | None = None,
-        beams: int | None = None,
     ) -> Steps[str, None, FinishReason]:
         """What the model writes after `text`, without the chat template, in whole characters; ends where a document ends.
 
-        `constraint`: what the continuation must be. `beams`: search for the likeliest one. Raises DataError when `text` alone fills the context, and RecipeError for a
+        `constraint`: what the continuation must be. Raises DataError when `text` alone fills the context, and RecipeError for a
         constraint that cannot be met.
         """
         prompt = [*self.tokenizer.start_ids, *self.tokenizer.encode(text)] or [self.tokenizer.eos_id]
         self._require_room(prompt)
-        params = SamplingParams(
-            max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint, beams=beams
-        )
+        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint)
         with closing(self.generator.events(prompt, params)) as events:
             for event in events:
                 if isinstance(event, TokenEvent | FinishEvent) and event.text:

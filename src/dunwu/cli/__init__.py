@@ -29,6 +29,13 @@ Url = Annotated[
     str | None, Parameter(help="An OpenAI-compatible endpoint, such as http://HOST:8000/v1; MODEL is its name there.")
 ]
 KeyEnv = Annotated[str, Parameter(help="With --url: the environment's variable that holds the endpoint's key.")]
+DeltaName = Annotated[
+    str | None, Parameter(help="A delta on the model: a name in the registry, or the folder of an adapter.")
+]
+Registry = Annotated[
+    Path | None, Parameter(help="The folder of deltas; default: $DUNWU_DELTAS, else the user's folder of data.")
+]
+AnyBase = Annotated[bool, Parameter(help="Take a delta of another base that fits.", negative="")]
 MaxTokens = Annotated[int, Parameter(validator=validators.Number(gte=1), help="The most tokens of one answer.")]
 
 DEFAULT_KEYS = Path("keys.json")
@@ -156,6 +163,9 @@ def chat(
     model: Model,
     /,
     *,
+    delta: DeltaName = None,
+    registry: Registry = None,
+    any_base: AnyBase = False,
     system: Annotated[str | None, Parameter(help="Instructions that stand before the conversation.")] = None,
     temperature: Temperature = 0.7,
     seed: Seed = None,
@@ -166,9 +176,18 @@ def chat(
     """Talk to a model. /help lists what can be changed on the way."""
     if url is not None:
         how = {"system": system, "temperature": temperature, "seed": seed, "max_tokens": max_tokens}
-        _commands("remote").chat(model, url, key_env=key_env, **how)
+        _commands("remote").chat(f"{model}:{delta}" if delta else model, url, key_env=key_env, **how)
         return
-    _commands("talking").chat(model, system=system, temperature=temperature, seed=seed, max_tokens=max_tokens)
+    _commands("talking").chat(
+        model,
+        delta=delta,
+        registry=registry,
+        any_base=any_base,
+        system=system,
+        temperature=temperature,
+        seed=seed,
+        max_tokens=max_tokens,
+    )
 
 
 @app.command
@@ -177,6 +196,9 @@ def generate(
     prompt: Annotated[str, Parameter(help="What to answer, or to continue; - reads it from standard input.")],
     /,
     *,
+    delta: DeltaName = None,
+    registry: Registry = None,
+    any_base: AnyBase = False,
     system: Annotated[str | None, Parameter(help="Instructions that stand before the prompt.")] = None,
     raw: Annotated[bool, Parameter(help="Continue the text as it is, without the chat template.", negative="")] = False,
     schema: Annotated[
@@ -185,9 +207,6 @@ def generate(
     regex: Annotated[str | None, Parameter(help="A regular expression that the whole answer matches.")] = None,
     choice: Annotated[
         list[str] | None, Parameter(help="What the answer may be; give it once for each choice.", negative="")
-    ] = None,
-    beams: Annotated[
-        int | None, Parameter(help="Search for the likeliest answer with so many beams, instead of drawing one.")
     ] = None,
     temperature: Temperature = 0.7,
     seed: Seed = None,
@@ -202,18 +221,20 @@ def generate(
     if url is not None:
         how = {"system": system, "temperature": temperature, "seed": seed, "max_tokens": max_tokens, "schema": schema}
         for_this_machine = {"--raw": raw, "--regex": regex is not None, "--choice": choice is not None}
-        for_this_machine["--beams"] = beams is not None
-        _commands("remote").generate(model, url, prompt, key_env=key_env, refused=for_this_machine, **how)
+        name = f"{model}:{delta}" if delta else model
+        _commands("remote").generate(name, url, prompt, key_env=key_env, refused=for_this_machine, **how)
         return
     _commands("talking").generate(
         model,
         prompt,
+        delta=delta,
+        registry=registry,
+        any_base=any_base,
         system=system,
         raw=raw,
         schema=schema,
         regex=regex,
         choice=choice,
-        beams=beams,
         temperature=temperature,
         seed=seed,
         max_tokens=max_tokens,
@@ -362,6 +383,95 @@ def inspect(
 ) -> None:
     """Say what a model is: shape, parameters, memory, context, licence, template. Its config.json alone is enough."""
     _commands("models").inspect(model, as_json=as_json, revision=revision)
+
+
+deltas = App(name="delta", help="Finished deltas: kept, looked at, merged, handed on.", help_format="plaintext")
+app.command(deltas)
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")]
+DeltaArgument = Annotated[str, Parameter(help="The delta's name in the registry.")]
+AnyDelta = Annotated[str, Parameter(help="A name in the registry, or the folder of an adapter.")]
+
+
+@deltas.command(name="list")
+def delta_list(
+    *,
+    for_: Annotated[str | None, Parameter(name="--for", help="Only those of this model.")] = None,
+    as_json: AsJson = False,
+    registry: Registry = None,
+) -> None:
+    """Say which deltas there are: method, size, base. Damaged entries are named."""
+    _commands("deltas").show_all(registry, base=for_, as_json=as_json)
+
+
+@deltas.command(name="show")
+def delta_show(name: DeltaArgument, /, *, as_json: AsJson = False, registry: Registry = None) -> None:
+    """Say all that is known of a delta, and check its files."""
+    _commands("deltas").show(name, registry, as_json=as_json)
+
+
+@deltas.command(name="add")
+def delta_add(
+    path: Annotated[str, Parameter(help="The folder of an adapter (peft's too), or a build that trained one.")],
+    /,
+    *,
+    name: Annotated[str, Parameter(help="What to call it.")],
+    base: Annotated[
+        str | None, Parameter(help="The model that it was trained on, if its files do not lead there.")
+    ] = None,
+    licence: Annotated[str | None, Parameter(help="Under which it may be used; default: what the build says.")] = None,
+    note: Annotated[str, Parameter(help="A line on what it is for.")] = "",
+    any_base: AnyBase = False,
+    registry: Registry = None,
+) -> None:
+    """Put a delta into the registry, with its base's hash, data, scores, size and licence."""
+    _commands("deltas").add(path, registry, name=name, base=base, licence=licence, note=note, any_base=any_base)
+
+
+@deltas.command(name="remove")
+def delta_remove(name: DeltaArgument, /, *, registry: Registry = None) -> None:
+    """Take a delta out of the registry, a damaged one too."""
+    _commands("deltas").remove(name, registry)
+
+
+@deltas.command(name="merge")
+def delta_merge(
+    base: Model,
+    delta: AnyDelta,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="The folder to make; default: models/BASE-DELTA.")] = None,
+    weights: Annotated[
+        Literal["float", "int8", "int4"], Parameter(help="Say also what rounding to so few bits would lose.")
+    ] = "float",
+    any_base: AnyBase = False,
+    registry: Registry = None,
+) -> None:
+    """Write a model with the delta in its weights, for programs that know no deltas."""
+    _commands("deltas").merge(base, delta, registry, out=out, weights=weights, any_base=any_base)
+
+
+@deltas.command(name="push")
+def delta_push(
+    name: DeltaArgument,
+    to: Annotated[str, Parameter(help="Another registry: a shared folder, or owner/name on a hub.")],
+    /,
+    *,
+    registry: Registry = None,
+) -> None:
+    """Copy a delta into another registry."""
+    _commands("deltas").push(name, to, registry)
+
+
+@deltas.command(name="pull")
+def delta_pull(
+    name: DeltaArgument,
+    source: Annotated[str, Parameter(help="Another registry: a shared folder, or owner/name on a hub.")],
+    /,
+    *,
+    registry: Registry = None,
+) -> None:
+    """Copy a delta of another registry into this one, once its checksums are right."""
+    _commands("deltas").pull(name, source, registry)
 
 
 keyring = App(name="keys", help="Who may ask a server: a file of names and hashes of keys.", help_format="plaintext")

@@ -14,14 +14,26 @@ from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.records import Message
 from dunwu.core.screen import harmless
+from dunwu.delta.finding import find
+from dunwu.delta.library import default_library
 from dunwu.infer.constrain import Constraint
 from dunwu.model import fetch
 from dunwu.model.fetch import is_hub_name
 
 
-def chat(model: str, *, system: str | None, temperature: float, seed: int | None, max_tokens: int) -> None:
+def chat(
+    model: str,
+    *,
+    delta: str | None = None,
+    registry: Path | None = None,
+    any_base: bool = False,
+    system: str | None,
+    temperature: float,
+    seed: int | None,
+    max_tokens: int,
+) -> None:
     """Talk in the terminal."""
-    partner = load(model)
+    partner = load(model, delta, registry=registry, any_base=any_base)
     prompt = partner.system_prompt if system is None else system
     converse(partner, system=prompt, temperature=temperature, seed=seed, max_tokens=max_tokens, read=input)
 
@@ -30,20 +42,21 @@ def generate(
     model: str,
     prompt: str,
     *,
+    delta: str | None = None,
+    registry: Path | None = None,
+    any_base: bool = False,
     system: str | None,
     raw: bool,
     schema: Path | None = None,
     regex: str | None = None,
     choice: Sequence[str] | None = None,
-    beams: int | None = None,
     temperature: float,
     seed: int | None,
     max_tokens: int,
 ) -> None:
     """Print an answer as it is written, or a continuation; what a model says is made harmless to a terminal."""
     constraint = _constraint(schema, regex, choice)
-    temperature = temperature if beams is None else 0.0  # a search draws nothing
-    partner = load(model)
+    partner = load(model, delta, registry=registry, any_base=any_base)
     text = sys.stdin.read() if prompt == "-" else prompt
     if raw or partner.instruction_tuned is False:
         if not raw:
@@ -51,11 +64,11 @@ def generate(
         if constraint is None:
             print(harmless(text), end="")
         steps = partner.continue_text(
-            text, max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint, beams=beams
+            text, max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint
         )
     else:
         messages = _messages(text, partner.system_prompt if system is None else system)
-        options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed, beams=beams)
+        options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed)
         pieces = (
             partner.pieces(messages, options)
             if constraint is None
@@ -114,10 +127,11 @@ def _print(steps: Steps[str, None, str]) -> str:
             return end.value
 
 
-def load(model: str) -> LocalChat:
-    """The model of a home, of a Hugging Face folder, or of a hub. Raises ModelError saying what is missing."""
+def load(model: str, delta: str | None = None, *, registry: Path | None = None, any_base: bool = False) -> LocalChat:
+    """The model of a home, of a Hugging Face folder, or of a hub, with a delta on it. Raises ModelError saying what is missing."""
     prepare_cpu()
-    return LocalChat.load(model_folder(model))
+    found = None if delta is None else find(delta, default_library(registry))
+    return LocalChat.load(model_folder(model), delta=found, any_base=any_base)
 
 
 def model_folder(name: str | Path) -> Path:

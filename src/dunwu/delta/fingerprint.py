@@ -5,6 +5,7 @@ import hashlib
 from torch import Tensor, nn
 
 from dunwu.core.lineage import stable_hash
+from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
 from dunwu.model.families import config_to_hf
 
@@ -13,13 +14,18 @@ _ROWS = 8
 
 def base_fingerprint(model: Decoder) -> dict[str, str]:
     """Digests of the shape, the norms, and the first rows of the embedding (where that is not of few bits), in bfloat16."""
-    found = {"shape": stable_hash({k: v for k, v in config_to_hf(model.config).items() if not k.endswith("token_id")})}
+    found = {"shape": shape_digest(model.config)}
     norms = [p for name, p in model.named_parameters() if p.ndim == 1 and "norm" in name and name.endswith("weight")]
     found["norms"] = _digest(norms)
     embedding = model.model.embed_tokens
     if type(embedding) is nn.Embedding:
         found["embedding"] = _digest([embedding.weight[:_ROWS]])
     return found
+
+
+def shape_digest(config: DecoderConfig) -> str:
+    """A digest of all that `config.json` says but for the ids of special tokens."""
+    return stable_hash({k: v for k, v in config_to_hf(config).items() if not k.endswith("token_id")})
 
 
 def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:

@@ -5,7 +5,9 @@ knows in the header of the weights; others as `delta.json` and `delta.safetensor
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,44 @@ def read_delta(folder: Path, model: Decoder, *, any_base: bool = False) -> Delta
         return _load_peft(folder, model, any_base)
     if (folder / OWN_CONFIG).is_file():
         return _load_own(folder, model, any_base)
-    raise ModelError(f"{folder} holds no adapter (neither {PEFT_CONFIG} nor {OWN_CONFIG}); give the folder of one")
+    raise _no_delta(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What the files of a delta say of it. `numbers`: how many it is made of; `base`: digests of the base, where they are known."""
+
+    method: str
+    numbers: int
+    files: tuple[str, ...]
+    base: Mapping[str, str]
+    base_name: str
+
+
+def describe(folder: Path) -> Saved:
+    """Read what can be said without a model. Raises ModelError where there is no delta, or its files are damaged."""
+    is_peft = (folder / PEFT_CONFIG).is_file()
+    if not is_peft and not (folder / OWN_CONFIG).is_file():
+        raise _no_delta(folder)
+    names = (PEFT_CONFIG, PEFT_WEIGHTS) if is_peft else (OWN_CONFIG, OWN_WEIGHTS)
+    values, file = _settings(folder / names[0]), _weights(folder, names[1])
+    own = _parsed(file.metadata.get("dunwu")) if is_peft else values
+    spec, base = own.get("spec"), own.get("base")
+    method = str(spec.get("method", "")) if isinstance(spec, dict) else ""
+    if is_peft and not method:
+        method = "dora" if values.get("use_dora") is True else str(values.get("peft_type", "")).lower()
+    said = values.get("base_model_name_or_path" if is_peft else "base_name")
+    return Saved(
+        method=method,
+        numbers=sum(math.prod(entry.shape) for entry in file.entries.values()),
+        files=names,
+        base={str(name): str(value) for name, value in base.items()} if isinstance(base, dict) else {},
+        base_name=said if isinstance(said, str) else "",
+    )
+
+
+def _no_delta(folder: Path) -> ModelError:
+    return ModelError(f"{folder} holds no adapter (neither {PEFT_CONFIG} nor {OWN_CONFIG}); give the folder of one")
 
 
 def _load_peft(folder: Path, model: Decoder, any_base: bool) -> Delta[Any]:

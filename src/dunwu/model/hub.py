@@ -169,6 +169,12 @@ class StoredWeights:
         self._require_finite(source, stored)
         return stored
 
+    def sampled(self, count: int) -> Iterator[tuple[str, Tensor]]:
+        """About `count` values of each tensor, spread over it, by the family's names; the rest is not read."""
+        for name, source in self._sources.items():
+            flat = source.file.view(source.name).flatten()
+            yield name, flat[:: max(1, flat.numel() // count)]
+
     def forget(self, name: str) -> None:
         """Let go of the pages of a tensor that was copied."""
         source = self._sources[name]
