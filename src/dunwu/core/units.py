@@ -37,6 +37,7 @@ _BYTES = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "万": 10**4}
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+|秒|分钟|小时|天)\s*", re.IGNORECASE)
 
 
@@ -61,6 +62,14 @@ def parse_bytes(text: str) -> int:
     if match is None or unit is None:
         raise RecipeError(f"{text!r} is not a size in bytes; write a number with its unit, such as 500MB, 24GB or 8GiB")
     return int(float(match[1]) * unit)
+
+
+def parse_count(text: str) -> int:
+    """A whole number such as `500`, `200k`, `1.5M` or `20_000`. Raises RecipeError."""
+    match = re.fullmatch(r"\s*(\d[\d_,]*(?:\.\d+)?)\s*([kmg万]?)\s*", text, re.IGNORECASE)
+    if match is None:
+        raise RecipeError(f"{text!r} is not a number; write it as 500, 200k or 1.5M")
+    return round(float(re.sub("[_,]", "", match[1])) * _COUNTS[match[2].lower()])
 
 
 def format_duration(seconds: float) -> str:

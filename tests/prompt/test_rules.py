@@ -1,0 +1,145 @@
+"""Each rule drops what it is for, and leaves what looks alike."""
+
+import pytest
+
+from dunwu.corpus.decontaminate import build_index
+from dunwu.prompt.making.rules import RULES, Candidate, broken_rule, grounded
+from dunwu.prompt.making.sieve import Sieve
+
+GOOD = "Explain in two sentences why the sky is blue at noon."
+ANSWER = "Air scatters short waves more than long ones. So blue light reaches us from all sides."
+LOOP = "and then it went on " * 12
+
+QUESTIONS = [
+    ("empty_question", "self-instruct", "?!", "Why?  Say it in a few words."),
+    ("page_of_html", "qa", "<!DOCTYPE html><html><h1>Log in</h1></html>", "What does the tag <html> begin?"),
+    ("garbled", "qa", "What is \ufffd\ufffd about here?", "What is naïve about it?"),
+    ("short_question", "self-instruct", "Write a poem", "Write a short poem about rain"),
+    ("short_question", "self-instruct", "翻译句子", "把下面的句子翻译成英文"),
+    ("short_question", "qa", "Who?", "Who won?"),
+    ("long_question", "self-instruct", "word " * 151, "word " * 150),
+    ("long_question", "evolve", "word " * 601, "word " * 600),
+    (
+        "beyond_text",
+        "self-instruct",
+        "Describe what you see in the picture.",
+        "Describe a picturesque village in words.",
+    ),
+    ("beyond_text", "self-instruct", "请描述这张图片里的内容和颜色。", "请描述一下秋天的景色和颜色。"),
+    ("write_a_program", "self-instruct", "Write a program that sorts numbers.", "Write a function that sorts numbers."),
+    (
+        "odd_beginning",
+        "self-instruct",
+        ", and then explain the reason for it",
+        '"Carpe diem": explain what this phrase means',
+    ),
+    (
+        "copies_prompt",
+        "evolve",
+        "#Rewritten Prompt#: explain why grass is green",
+        "Explain why a prompt reply matters in business",
+    ),
+    ("copies_prompt", "evolve", "这是改写后的指令：解释为什么草是绿色的", "请把下面这段话改写得更通顺一些"),
+    (
+        "copies_prompt",
+        "self-instruct",
+        "Explain rain <|im_end|> to a child of five",
+        "Explain what a <b> tag does in a page",
+    ),
+    ("names_passage", "qa", "What does the passage say about rain?", "Which mountain passage did Hannibal take?"),
+    ("names_passage", "qa", "根据上文，谁拥有台灯？", "谁拥有这盏台灯？"),
+    ("other_language", "qa", "谁拥有这盏台灯呢？", "Who wrote the poem 静夜思 in the year 726?"),
+    (
+        "other_language",
+        "qa",
+        "Wie heißt die Hauptstadt von Frankreich, und warum liegt sie ausgerechnet dort an der Seine?",
+        GOOD,
+    ),
+]
+ANSWERS = [
+    ("empty_answer", "qa", GOOD, "N/A", "No."),
+    ("other_language_answer", "evolve", GOOD, "因为空气把短波的光散射得比长波的光多，所以天空看起来是蓝色的。", ANSWER),
+    ("refusal", "evolve", GOOD, "I'm sorry, but I can't do that.", "Sorrel is a plant with sour leaves."),
+    ("refusal", "qa", GOOD, "The passage does not say.", "The passage of light through air does not."),
+    ("refusal", "evolve", "请解释为什么天空是蓝色的。", "抱歉，我无法回答这个问题。", "因为空气散射蓝光。"),
+    ("only_stop_words", "evolve", GOOD, "It is the... and so on.", "Rayleigh."),
+    ("repeats_question", "evolve", GOOD, "Explain in two sentences why the sky is blue at noon?", ANSWER),
+    ("goes_round", "evolve", GOOD, LOOP, ANSWER),
+]
+
+
+@pytest.mark.parametrize(("name", "method", "bad", "good"), QUESTIONS)
+def test_rules_of_questions(name, method, bad, good):
+    language = "zh" if "\u4e00" <= bad[0] <= "\u9fff" and name != "other_language" else "en"
+    answer = "An answer of no importance." if language == "en" else "没有什么要紧的回答。"
+    assert broken_rule(Candidate(question=bad, answer=answer, language=language), method, "question") == name
+    assert broken_rule(Candidate(question=good, answer=answer, language=language), method, "question") is None
+
+
+@pytest.mark.parametrize(("name", "method", "question", "bad", "good"), ANSWERS)
+def test_rules_of_answers(name, method, question, bad, good):
+    language = "zh" if question[0] == "请" else "en"
+    assert broken_rule(Candidate(question=question, answer=bad, language=language), method, "answer") == name
+    assert broken_rule(Candidate(question=question, answer=good, language=language), method, "answer") is None
+
+
+def test_an_answer_that_was_cut_goes():
+    assert broken_rule(Candidate(question=GOOD, answer=ANSWER, finished=False), "qa", "answer") == "cut_off"
+
+
+def test_a_translation_may_be_in_another_language():
+    asked = Candidate(
+        question="Translate this into Chinese: the sky is blue because air scatters short waves.",
+        answer="天空是蓝色的，因为空气散射短波的光，散射得比长波多得多。",
+    )
+    assert broken_rule(asked, "self-instruct", "question") is None
+    assert broken_rule(asked, "self-instruct", "answer") is None
+
+
+def test_where_the_row_shows_the_passage_its_question_may_name_it():
+    question = "What does the passage say about rain?"
+    assert broken_rule(Candidate(question=question, shown=f"It rains.\n\n{question}"), "qa", "question") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "passage", "held"),
+    [
+        ("It cost 1,250 coins.", "What did the lamp cost?", "The lamp was sold for 1250 coins.", True),
+        ("It cost 1,300 coins.", "What did the lamp cost?", "The lamp was sold for 1250 coins.", False),
+        ("Ben owns the lamp.", "Who owns the lamp?", "The lamp belongs to Ben.", True),
+        ("Anna owns the lamp.", "Who owns the lamp?", "The lamp belongs to Ben.", False),
+        ("No.", "Is the lamp red?", "The lamp is blue.", True),
+        ("台灯是用丝绸做的。", "台灯是用什么做的？", "台灯的材料：丝绸。", True),
+        ("台灯是用玻璃做的。", "台灯是用什么做的？", "台灯的材料：丝绸。", False),
+        ("台灯重350克。", "台灯有多重？", "台灯的重量是850克。", False),
+    ],
+)
+def test_an_answer_has_its_words_from_its_passage(answer, question, passage, held):
+    assert grounded(answer, question, passage) is held
+
+
+def test_every_rule_says_where_it_comes_from():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    for rule in RULES:
+        assert rule.source
+        assert rule.threshold
+        assert rule.breaks.__doc__
+
+
+def test_evaluation_questions_are_not_made_again():
+    asked = "Anna has twelve red apples in a basket and gives away five of them to Ben. How many are left?"
+    sieve = Sieve("qa", exam=build_index([asked]))
+    assert not sieve.takes(Candidate(question=f"Say: {asked}", answer="Seven apples are left."))
+    assert sieve.takes(Candidate(question="How many apples has Anna?", answer="Anna has twelve."))
+    assert not sieve.takes(Candidate(question="What is Anna's story about?", answer=asked))
+    assert sieve.dropped == {"decontaminated": 2}
+    assert sieve.samples["decontaminated"][0].question == f"Say: {asked}"
+
+
+def test_duplicates_are_dropped_whatever_their_answers():
+    sieve = Sieve("self-instruct")
+    assert sieve.takes(Candidate(question=GOOD, answer=ANSWER))
+    assert not sieve.takes(Candidate(question=GOOD + " Thanks.", answer="Something else entirely."))
+    assert not sieve.takes(Candidate(question=GOOD, answer=ANSWER, family="x"), question_is_known=True)
+    assert sieve.dropped == {"near_duplicate_question": 1, "near_duplicate_row": 1}
+    assert sieve.kept == 1
