@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dunwu.core.errors import RecipeError
-from dunwu.core.units import format_bytes, format_count, format_duration, parse_bytes, parse_duration
+from dunwu.core.units import format_bytes, format_count, format_duration, parse_bytes, parse_count, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,17 @@ def test_figures_keep_three_digits_and_carry_over_to_the_next_unit():
     assert format_count(4096) == "4.10k"
     assert format_duration(59.7) == "1 min 00 s"
     assert format_duration(3599.6) == "1 h 00 min"
+
+
+def test_counts_are_read_with_their_multiples():
+    assert [parse_count(text) for text in ("500", "200k", "1.5M", "20_000", "20,000", "3万")] == [
+        500,
+        200_000,
+        1_500_000,
+        20_000,
+        20_000,
+        30_000,
+    ]
+    for wrong in ("", "many", "-5", "1e5", "5 kg", "1.2.3"):
+        with pytest.raises(RecipeError, match="not a number"):
+            parse_count(wrong)

@@ -68,6 +68,10 @@ def invented(chance: random.Random) -> str:
     return f"{chance.choice(_VERBS)} {chance.randint(2, 99)} {chance.choice(_THINGS)} {chance.choice(_ENDS)}."
 
 
+TASKS = [{"instruction": invented(random.Random(number)), "output": "x"} for number in range(30)]
+"""Enough of them, and unlike each other, to evolve."""
+
+
 def self_instructing(messages: Sequence[Message]) -> Line:
     text = messages[-1].content
     chance = random.Random(text)

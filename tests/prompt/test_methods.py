@@ -18,7 +18,7 @@ from dunwu.prompt.making.self_instruct import SelfInstruct
 from dunwu.prompt.making.unnatural import Unnatural
 
 from .oracle import Oracle, as_json, labelled, write_world
-from .partners import SEEDS, partner
+from .partners import SEEDS, TASKS, partner
 
 
 def seeds_file(folder, rows=SEEDS):
@@ -142,8 +142,7 @@ def test_unnatural_instructions_have_inputs_constraints_and_paraphrases(tmp_path
 
 
 def test_evolved_instructions_keep_to_the_elimination_rules(tmp_path):
-    rows = [{"instruction": f"{seed['instruction']} {number}", "output": "x"} for seed in SEEDS for number in range(5)]
-    seeds = read_seeds(seeds_file(tmp_path, rows), at_least=1)
+    seeds = read_seeds(seeds_file(tmp_path, TASKS), at_least=1)
     how, chat = How(language="en"), partner("evolve")
     summary, made_rows = made(Evolve(seeds=seeds, how=how, generations=4), how, chat, tmp_path / "made.jsonl", rows=500)
     assert summary.ended == "every generation is done"
@@ -229,7 +228,6 @@ def test_whether_a_partner_holds_a_schema_is_tried():
         ('{"text": "a book"}\n', "in no known instruction format"),
         ("not json\n", "is no instruction file"),
         ("", "it is empty"),
-        ('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', "holds preferences"),
         (
             '{"instruction": "One task alone, for a test.", "output": "x"}\n',
             "holds 1 tasks that differ; give at least 3",

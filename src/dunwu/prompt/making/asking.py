@@ -118,22 +118,39 @@ class Asker:
         self._over: tuple[str, TokenUsage] | None = None  # what is used up, and what the next request may take
 
     def ask(self, requests: Sequence[Request]) -> list[Reply | None]:
-        """A reply to each, in their order; None where none came.
+        """A reply to each, in their order; None where none came: the partner failed at it, or `over` says what is used up.
 
-        Raises BudgetSpent when nothing more may be asked (before that, once, the rest of a list may stay without replies), and what
-        the partner raises when it does not answer at all.
+        Raises BudgetSpent where a signal or the time ends the work, and what the partner raises when it does not answer at all.
         """
-        self._require_budget()
         seeded = [self._seeded(request) for request in requests]
         # Nobody knows yet how this partner counts: the first answer tells.
         first = 1 if self._rate is None and self._budget != Budget() else len(seeded)
-        replies = self._ask(seeded[:first]) + self._ask(seeded[first:])
-        if seeded and self._over and not any(replies):
-            self._require_budget()
-        return replies
+        return self._ask(seeded[:first]) + self._ask(seeded[first:])
+
+    @property
+    def over(self) -> str:
+        """Of what there was too little for a request; nothing while there was enough."""
+        if self._over is None:
+            return ""
+        what, worst = self._over
+        cost = f" at a cost of {self.spent.cost:.4f}" if self.spent.cost else ""
+        return (
+            f"{what}: {self.spent.tokens:,} tokens are spent{cost}, and the next request may take "
+            f"{worst.prompt_tokens + worst.completion_tokens:,}"
+        )
 
     def _ask(self, requests: Sequence[Request]) -> list[Reply | None]:
-        allowed = requests[: self._allowed(requests)]
+        """Those that the budget surely allows; then, as most take less than they may, those that it allows now; and so on."""
+        replies: list[Reply | None] = []
+        while rest := requests[len(replies) :]:
+            count, why = self._allowed(rest)
+            if count == 0:
+                self._over = why
+                break
+            replies += self._replies(rest[:count])
+        return replies + [None] * (len(requests) - len(replies))
+
+    def _replies(self, allowed: Sequence[Request]) -> list[Reply | None]:
         replies: list[Reply | None] = []
         for request, (key, answer) in zip(allowed, self._answers(allowed), strict=True):
             if isinstance(answer, Exception):
@@ -151,16 +168,7 @@ class Asker:
                     model=answer.model,
                 )
             )
-        return replies + [None] * (len(requests) - len(replies))
-
-    def _require_budget(self) -> None:
-        if self._over is not None:
-            what, worst = self._over
-            cost = f" at a cost of {self.spent.cost:.4f}" if self.spent.cost else ""
-            raise BudgetSpent(
-                f"{what}: {self.spent.tokens:,} tokens are spent{cost}, and the next request may take "
-                f"{worst.prompt_tokens + worst.completion_tokens:,}"
-            )
+        return replies
 
     @property
     def asked(self) -> int:
@@ -173,22 +181,18 @@ class Asker:
         drawn = stable_hash([self._seed, request.step, request.text, self._times[request.text]])
         return replace(request, options=replace(request.options, seed=int(drawn[:7], 16)))
 
-    def _allowed(self, requests: Sequence[Request]) -> int:
-        """How many of these, from the first on, the budget allows; `_over` then says why not the others."""
-        if self._over is not None:
-            return 0
+    def _allowed(self, requests: Sequence[Request]) -> tuple[int, tuple[str, TokenUsage] | None]:
+        """How many of these, from the first on, the budget surely allows; and why not the others: what it is, and the worst case."""
         tokens, cost = self.spent.tokens, self.spent.cost
         for place, request in enumerate(requests):
             worst = self._worst(request)
             tokens += worst.prompt_tokens + worst.completion_tokens
             cost += self._price.of(worst) if self._price else 0.0
             if self._budget.tokens is not None and tokens > self._budget.tokens:
-                self._over = f"the budget of {self._budget.tokens:,} tokens", worst
-            elif self._budget.cost is not None and cost > self._budget.cost:
-                self._over = f"the budget of {self._budget.cost:g}", worst
-            if self._over is not None:
-                return place
-        return len(requests)
+                return place, (f"the budget of {self._budget.tokens:,} tokens", worst)
+            if self._budget.cost is not None and cost > self._budget.cost:
+                return place, (f"the budget of {self._budget.cost:g}", worst)
+        return len(requests), None
 
     def _worst(self, request: Request) -> TokenUsage:
         """The most that a request may take: its prompt by what others took, and all that it may write."""

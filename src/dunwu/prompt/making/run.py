@@ -207,6 +207,8 @@ class _Run:
                 self._rows += kept
                 if len(self._rows) >= self._wanted.rows:
                     return "all that were wanted"
+                if self._asker.over:
+                    return f"{STOPPED}{self._asker.over}"
                 empty = 0 if kept else empty + 1
                 if empty == MOST_EMPTY_ROUNDS:
                     return f"nothing new in the last {empty} rounds"

@@ -8,7 +8,8 @@ from typing import Any, cast
 from dunwu.core.errors import DataError
 from dunwu.core.recipe import SftFileSource
 from dunwu.core.records import Example
-from dunwu.corpus.instructions import INPUTS, INSTRUCTIONS, InstructionReader
+from dunwu.corpus.instruction_formats import INPUTS, INSTRUCTIONS
+from dunwu.corpus.instructions import InstructionReader
 from dunwu.corpus.json_rows import json_rows
 from dunwu.corpus.language import UNKNOWN, identify
 
