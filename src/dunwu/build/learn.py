@@ -21,7 +21,7 @@ from dunwu.model.count import train_flops_per_token
 from dunwu.model.decoder import Decoder
 from dunwu.model.folder import copy_files
 from dunwu.train.learned import Deltas
-from dunwu.train.loop import TrainResult, fit
+from dunwu.train.loop import Objective, TrainResult, fit
 from dunwu.train.objectives import causal_lm
 from dunwu.train.optim import build_delta_optimizer, build_optimizer, default_lrs
 from dunwu.train.signals import StopSignal
@@ -125,6 +125,7 @@ def learn(
     *,
     total_tokens: int,
     deltas: Deltas | None = None,
+    objective: Objective = causal_lm,
 ) -> TrainResult:
     """Train `model`, or `deltas` on it, in the stage's folder with the choices of `work.resolved`; goes on by itself where it
     was interrupted."""
@@ -139,7 +140,7 @@ def learn(
         return fit(
             model,
             stream,
-            causal_lm,
+            objective,
             optimizer,
             section,
             total_tokens=total_tokens,

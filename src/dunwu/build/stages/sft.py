@@ -48,6 +48,8 @@ from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.learned import Deltas
+from dunwu.train.neftune import neftune
+from dunwu.train.objectives import causal_lm
 
 NOT_IN_THE_RESULT = {"tensorboard", "checkpoint_every_s", "checkpoints_kept", "micro_batch_rows"}
 
@@ -127,7 +129,8 @@ def _run(work: Work) -> Outcome:
     wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
     tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
     deltas = _deltas(model, recipe)
-    result = learn(work, model, stream, section, total_tokens=tokens, deltas=deltas)
+    with neftune(model, causal_lm, alpha=section.neftune_alpha) as objective:
+        result = learn(work, model, stream, section, total_tokens=tokens, deltas=deltas, objective=objective)
     of_delta = {} if deltas is None else _settle(model, deltas, work.folder)
     copy_tokenizer(begin.tokenizer, work.folder)
     if not isinstance(tokenizer, Tokenizer):
