@@ -11,6 +11,7 @@ from dunwu.build.base import base_folder
 from dunwu.build.batch_view import batch_view, legend
 from dunwu.build.conversations import load_conversations
 from dunwu.build.graph import Step, lay_out
+from dunwu.build.held_out import held_out
 from dunwu.build.registry import STAGES
 from dunwu.cli.target import resolve
 from dunwu.core.errors import RecipeError
@@ -35,15 +36,17 @@ def show_batch(
         done = {step.stage.name: step for step in lay_out(STAGES, recipe, home) if step.record is not None}
         context = context_length or _context_length(recipe, done)
         cutter = _tokenizer(recipe, done, tokenizer, progress)
-        found = load_conversations(recipe, cutter, context, progress)
+        found = load_conversations(recipe, cutter, context, progress, without=held_out(recipe))
     colour = console.color_system is not None
     console.print(legend(colour=colour))
     console.print(batch_view(found.stream.batch(first_row, rows), cutter, first_row=first_row, colour=colour), end="")
 
 
 def _context_length(recipe: Recipe, done: dict[str, Step]) -> int:
-    if "pretrain" in done and done["pretrain"].record is not None:
-        return done["pretrain"].record.facts["context_length"]
+    for name in ("pretrain", "sft"):
+        record = done[name].record if name in done else None
+        if record is not None:
+            return record.facts["context_length"]
     asked = recipe.model.context_length
     return CONTEXT_LENGTH if asked == "auto" else asked
 
