@@ -1,5 +1,6 @@
 """Whatever the order in which tokens come into the blocks, each text's logits are those of the plain forward pass."""
 
+import random
 from dataclasses import replace
 from itertools import count
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 
 from dunwu.core.errors import ModelError
-from dunwu.infer.blocks import BlockManager
+from dunwu.delta.quantise import quantise
+from dunwu.infer import fewrows
+from dunwu.infer.blocks import BlockManager, Table
 from dunwu.infer.paged import PagedCache
 from dunwu.infer.runner import Runner, lay_out_for_few_rows
 from dunwu.infer.sampling import SamplingParams
@@ -17,7 +20,7 @@ from dunwu.model.cache import KeyValueCache, Span
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model, save_model
-from dunwu.model.native.library import SWITCH
+from dunwu.model.native.library import SWITCH, native
 from tests.model.helpers import TINY
 from tests.model.test_families import CONFIGS, strong
 from tests.model.test_mixtures import LATENT, VARIANTS
@@ -156,6 +159,32 @@ def test_the_layout_for_few_rows_changes_no_value(name, tmp_path):
         model.state_dict().items(), load_model(tmp_path).state_dict().values(), strict=True
     ):
         assert torch.equal(before, after), name
+
+
+@pytest.mark.skipif(native() is None, reason="no C compiler on this machine")
+@pytest.mark.parametrize("weights", ["float", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["float", "int8"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "glm4", "olmo2"])
+def test_a_token_is_read_alike_bit_for_bit_whatever_is_beside_it(name, kind, weights, monkeypatch):
+    config = replace(ALL[name], max_position_embeddings=256, intermediate_size=704, head_dim=72)
+    model = quantise(strong(config).requires_grad_(False), weights)
+    length, runner = 150, Runner(model, PagedCache(config, 200, SIZE, "cpu", torch.float32, kind))
+    own, other = new_sequence(some_ids(length, 1), 1), new_sequence(some_ids(length, 2), 1)
+    scattered = random.Random(3).sample(range(100, 200), 40)
+    own.table, other.table = Table(None, list(range(38))), Table(None, list(range(50, 88)))
+    whole_ND = runner.run([Work(own, 0, length, [])])
+    own.table = Table(None, scattered)
+    monkeypatch.setattr(fewrows, "MOST_ROWS", 60)  # the longest piece takes two passes
+    pieces, done = [], 0
+    for size, beside in ((1, 0), (2, 3), (13, 1), (1, 7), (63, 0), (5, 40), (1, 20), (62, 5), (1, 2), (1, 0)):
+        works = [Work(own, done, size, [])]
+        if beside:
+            works.insert(0, Work(other, done, beside, []))
+        pieces.append(runner.run(works)[beside:])
+        done += size
+    assert done == length
+    assert (torch.cat(pieces) != whole_ND).any(1).nonzero().tolist() == []
+    assert torch.equal(torch.cat([runner.logits(row_D[None]) for row_D in whole_ND[:9]]), runner.logits(whole_ND)[:9])
 
 
 def rounded(x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dunwu.core.errors import ModelError
+from dunwu.delta.quantise import quantised
+from dunwu.model.blocks.quantised import UNIT, QuantisedLinear
 from dunwu.model.native import compiling, library
 from dunwu.model.native.library import FLOAT32, Matrix, native
 from dunwu.model.native.pages import LARGE, keep_together, on_large_pages
@@ -58,6 +60,29 @@ def test_a_product_is_the_plain_one(outputs, inputs, rows, biased, threads):
         torch.set_num_threads(before)
     exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     torch.testing.assert_close(found.double(), exact, atol=1e-5 * math.sqrt(inputs), rtol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["float", "int8", "int4"])
+@pytest.mark.parametrize("inputs", [64, 200, 640, 704, 1536, 2100])
+def test_a_row_is_multiplied_alike_bit_for_bit_whatever_is_beside_it(kind, inputs):
+    kernels = native()
+    assert kernels is not None
+    generator = torch.Generator().manual_seed(inputs)
+    weight, x = torch.randn(101, inputs, generator=generator), torch.randn(300, inputs, generator=generator)
+    if kind == "float":
+        matrix = Matrix(weights=weight.data_ptr(), outputs=101, inputs=inputs, group=inputs, kind=FLOAT32)
+    else:
+        bits = 8 if kind == "int8" or inputs % UNIT else 4
+        few = QuantisedLinear(*quantised(weight, bits), bits=bits, bias=None)
+        matrix, weight = few.matrix(), few.weight
+    alone = torch.cat([kernels.product(matrix, row[None]) for row in x])
+    exact = F.linear(x.double(), weight.double())
+    torch.testing.assert_close(
+        alone.double(), exact, atol=2e-5 * inputs**0.5 * (1 if kind == "float" else 10), rtol=1e-5
+    )
+    for rows in (2, 3, 4, 5, 6, 7, 8, 9, 17, 130, 300):
+        assert torch.equal(kernels.product(matrix, x[-rows:]), alone[-rows:]), rows
 
 
 def test_off_by_the_environment(monkeypatch):

@@ -27,7 +27,7 @@ class Parts:
 
     `norm`, the last one, and `head`: None where torch does it.
 
-    `wide`: the most outputs of a part's first products together.
+    `wide`: the most outputs of q, k and v together, or inputs of a last product.
     """
 
     def __init__(self, model: Decoder, cache: PagedCache) -> None:
@@ -131,7 +131,8 @@ class Parts:
         *first, part.last = matrices
         for place, matrix in enumerate(first):
             part.first[place] = matrix
-        self.wide = max(self.wide, sum(matrix.outputs for matrix in first), part.last.inputs)
+        together = sum(matrix.outputs for matrix in first) if part.kind == library.ATTENTION else 0
+        self.wide = max(self.wide, together, part.last.inputs)
         return part
 
     def _matrices(self, *modules: nn.Module) -> list[Matrix] | None:

@@ -19,7 +19,7 @@ from dunwu.infer.paged import PagedCache
 from dunwu.infer.together import Together
 from dunwu.model.cache import Span
 from dunwu.model.decoder import Decoder
-from dunwu.model.native.library import MOST_ROWS, native
+from dunwu.model.native.library import native
 from dunwu.model.native.pages import keep_together
 
 FEW_ROWS = 4
@@ -71,7 +71,7 @@ class Runner:
             runs = self.cache.runs(one.table.blocks, one.start + len(own))
             spans.append(Span(len(ids), one.start, len(own), runs))
             ids += own
-        if self._kernels is not None and len(ids) <= MOST_ROWS and not adapted:
+        if self._kernels is not None and not adapted:
             return self._kernels.run(ids, spans)
         self.cache.begin(spans)
         ids_1N = torch.tensor([ids], device=self.cache.reach.device)
@@ -82,7 +82,7 @@ class Runner:
     @torch.inference_mode()
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """Logits `[R, V]`."""
-        if self._kernels is not None and len(hidden_RD) <= MOST_ROWS:
+        if self._kernels is not None:
             return self._kernels.logits(hidden_RD)
         with self._products(len(hidden_RD)):
             return self.model.logits(hidden_RD)

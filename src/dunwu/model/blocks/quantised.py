@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dunwu.model.native.library import INT4, INT8, MOST_ROWS, Matrix, native
+from dunwu.model.native.library import INT4, INT8, Matrix, native
 
 Bits = Literal[8, 4]
 UNIT = 32
@@ -70,14 +70,14 @@ class QuantisedMatrix(nn.Module):
         )
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`x` [..., I] times the matrix, [..., O]: in the kernels for few rows of float32 (see above), else by torch.
+        """`x` [..., I] times the matrix, [..., O]: in the kernels for float32 (see above), else by torch.
 
         Where a gradient of `x` is wanted, the backward pass makes the matrix anew.
         """
         if x.requires_grad and torch.is_grad_enabled():
             return cast("Tensor", FrozenProduct.apply(x, self, bias))
         rows = x.numel() // self.in_features
-        if x.is_cpu and x.dtype == torch.float32 and 0 < rows <= MOST_ROWS and (kernels := native()) is not None:
+        if x.is_cpu and x.dtype == torch.float32 and rows and (kernels := native()) is not None:
             return kernels.product(self.matrix(bias), x)
         return F.linear(x, self.weight.to(x.dtype), bias)
 

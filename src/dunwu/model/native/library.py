@@ -20,8 +20,8 @@ from dunwu.model.native.compiling import library
 
 SWITCH = "DUNWU_KERNELS"
 """An environment variable: `off` never uses the kernels."""
-MOST_ROWS = 64
-"""With more rows torch's own products are at least as fast."""
+ROWS_TOGETHER = 16
+"""At most so many rows of a text read its keys together."""
 FLOAT32, INT8, INT4 = 0, 1, 2
 RMS_NORM, LAYER_NORM = 1, 2
 ATTENTION, MLP = 0, 1
@@ -94,11 +94,13 @@ class Step(ctypes.Structure):
         ("x", _pointer),
         ("cos", _pointer * 2),
         ("sin", _pointer * 2),
+        ("place", _pointer),
         ("slot", _pointer),
         ("seen", _pointer),
         ("first_run", _pointer),
-        ("run_count", _pointer),
         ("runs", _pointer),
+        ("together", _pointer),
+        ("together_count", _i64),
         ("scratch", _pointer),
         ("taken", _pointer),
         ("parts", _pointer),

@@ -12,8 +12,9 @@
 
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 #define MOST_N 4
-#define STRIP 12 /* outputs whose weights stay in the nearest cache while all rows pass; a multiple of each N */
-#define CACHED_ROWS 64
+#define STRIP 12  /* outputs whose weights stay in the nearest cache while a few rows pass; a multiple of each N */
+#define STRIPS 48 /* and in the second, while many do */
+#define STRETCH 640
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MOST_R 8 /* 32 vector registers */
 #define FEW_ROWS_N 4
@@ -65,23 +66,25 @@ INLINE float weight_at(const int kind, const Matrix *m, int64_t o, int64_t k) {
 }
 
 /* Outputs `o` to `o + N` of R rows over the inputs `start` to `end`, added to `sums` times the group's scale. */
-INLINE void over_group(const int kind, const int N, const int R, const Matrix *m, int64_t o, const float *x, int64_t ldx,
-                       int64_t start, int64_t end, int64_t g, vf sums[MOST_R][MOST_N]) {
+INLINE void over_group(const int kind, const int N, const int R, const int fresh, const Matrix *m, int64_t o, const float *x,
+                       int64_t ldx, int64_t start, int64_t end, int64_t g, vf *sums) {
     const int scaled = kind != FLOAT32 && m->group < m->inputs;
     vf scales[MOST_N];
     if (scaled) EACH(n, N) scales[n] = all(m->scales[(o + n) * groups_of(m) + g]);
     for (int64_t k = start; k + W <= end; k += W) {
         vf first[MOST_N], second[MOST_N];
         EACH(n, N) weights_at(kind, m, o + n, k, &first[n], &second[n]);
-        if (R > 1) EACH(n, N) fetch(kind, m, o + N + n, k);
+        if (R > 1 && fresh) EACH(n, N) fetch(kind, m, o + N + n, k);
         if (scaled) EACH(n, N) first[n] *= scales[n];
         if (scaled && kind == INT4) EACH(n, N) second[n] *= scales[n];
         EACH(r, R) {
             vf xs = load(x + r * ldx + k);
-            EACH(n, N) sums[r][n] += first[n] * xs;
+            if (N > 1) KEEP(xs);
+            EACH(n, N) sums[r * N + n] += first[n] * xs;
             if (kind == INT4) {
                 vf later = load(x + r * ldx + k + 16);
-                EACH(n, N) sums[r][n] += second[n] * later;
+                if (N > 1) KEEP(later);
+                EACH(n, N) sums[r * N + n] += second[n] * later;
             }
         }
         if (kind == INT4 && (k & 15) + W == 16) k += 16;
@@ -101,80 +104,88 @@ static __attribute__((noinline)) float rest_of(const int kind, const Matrix *m, 
     return s;
 }
 
-INLINE void tile(const int kind, const int N, const int R, const Matrix *m, int64_t o, const float *x, int64_t ldx,
-                 float *out, int64_t ldo) {
-    vf sums[MOST_R][MOST_N];
-    EACH(r, R) EACH(n, N) sums[r][n] = (vf){0};
-    for (int64_t g = 0, start = 0; start < m->inputs; g++, start += m->group) {
-        int64_t end = start + m->group < m->inputs ? start + m->group : m->inputs;
-        over_group(kind, N, R, m, o, x, ldx, start, end, g, sums);
-    }
-    const int late = kind != FLOAT32 && m->group >= m->inputs;
+/* Inputs whose products are summed before the sum joins that of those before: as many as eight rows of them leave room for in
+   the nearest cache. It depends on the matrix alone, and so does the order in which an output is summed. */
+INLINE int64_t stretch_of(const Matrix *m) {
+    if (m->group < m->inputs || m->inputs <= STRETCH) return m->inputs;
+    const int64_t count = (m->inputs + STRETCH - 1) / STRETCH;
+    return ((m->inputs + count - 1) / count + 63) / 64 * 64;
+}
+
+/* Sums `k` to `end` of N outputs of R rows; the first stretch sets them, the others add to them. */
+INLINE void tile(const int kind, const int N, const int R, const Matrix *m, int64_t o, int64_t k, int64_t end, const int fresh,
+                 const float *x, int64_t ldx, float *out, int64_t ldo) {
+    vf sums[MOST_R * MOST_N];
+    float found[MOST_R * MOST_N];
+    EACH(i, R * N) sums[i] = (vf){0};
+    if (m->group >= m->inputs) over_group(kind, N, R, fresh, m, o, x, ldx, k, end, 0, sums);
+    else
+        for (int64_t g = 0, start = 0; start < m->inputs; g++, start += m->group) {
+            const int64_t last = start + m->group < m->inputs ? start + m->group : m->inputs;
+            over_group(kind, N, R, fresh, m, o, x, ldx, start, last, g, sums);
+        }
+    sum_each(R * N, sums, found);
+    const int late = kind != FLOAT32 && m->group >= m->inputs, rest = m->inputs % W || m->group % W;
     EACH(r, R) EACH(n, N) {
-        float s = sum(sums[r][n]);
-        if (m->inputs % W || m->group % W) s += rest_of(kind, m, o + n, x + r * ldx);
-        out[r * ldo + n] = late ? s * m->scales[o + n] : s;
+        float s = found[r * N + n];
+        if (rest && k == 0) s += rest_of(kind, m, o + n, x + r * ldx);
+        if (late) {
+            s *= m->scales[o + n];
+            ROUNDED(s);
+        }
+        float *to = out + r * ldo + n;
+        *to = k ? *to + s : s;
     }
 }
 
-/* One output of one row: four sums, for each waits for the one before. */
-INLINE float dot(const int kind, const Matrix *m, int64_t o, const float *x) {
-    const int64_t step = 4 * W;
-    if (kind == INT4 || (kind == INT8 && m->group < m->inputs)) {
-        float s;
-        tile(kind, 1, 1, m, o, x, 0, &s, 0);
-        return s;
-    }
-    vf sums[4] = {{0}, {0}, {0}, {0}}, none;
-    int64_t k = 0;
-    for (; k + step <= m->inputs; k += step) EACH(i, 4) {
-        vf ws;
-        weights_at(kind, m, o, k + i * W, &ws, &none);
-        sums[i] += ws * load(x + k + i * W);
-    }
-    for (; k + W <= m->inputs; k += W) {
-        vf ws;
-        weights_at(kind, m, o, k, &ws, &none);
-        sums[0] += ws * load(x + k);
-    }
-    float s = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-    for (; k < m->inputs; k++) s += weight_at(kind, m, o, k) * x[k];
-    return kind == INT8 ? s * m->scales[o] : s;
-}
-
-#define WITH_ROWS(R, N)                                                                                               \
+/* Outputs `start` to `end` of R rows, all stretches of an output after one another. */
+#define WITH_ROWS(R, N)                                                                                                \
     case R:                                                                                                            \
-        for (; o + N <= end; o += N) tile(kind, N, R, m, o, x, ldx, out + o - start, ldo);                             \
-        for (; o < end; o++) tile(kind, 1, R, m, o, x, ldx, out + o - start, ldo);                                     \
+        for (; o + N <= end; o += N)                                                                                   \
+            for (int64_t at = k; at < last; at += stretch)                                                             \
+                tile(kind, N, R, m, o, at, at + stretch < last ? at + stretch : last, fresh, x, ldx, out + o - start, ldo); \
+        for (; o < end; o++)                                                                                           \
+            for (int64_t at = k; at < last; at += stretch)                                                             \
+                tile(kind, 1, R, m, o, at, at + stretch < last ? at + stretch : last, 0, x, ldx, out + o - start, ldo); \
         break;
 
-/* Outputs `start` to `end` of 1, 2, 4 or 8 rows. */
-INLINE void block(const int kind, const Matrix *m, int64_t start, int64_t end, const float *x, int64_t ldx, int rows,
-                  float *out, int64_t ldo) {
+/* Outputs `start` to `end` of up to MOST_R rows over the inputs `k` to `last`. `fresh`: the weights come from afar. `any`: rows
+   may be as many as they like, not only 1, 2, 4 or 8. */
+INLINE void block(const int kind, const int fresh, const int any, const Matrix *m, int64_t start, int64_t end, int64_t k,
+                  int64_t last, const float *x, int64_t ldx, int rows, float *out, int64_t ldo) {
+    const int64_t stretch = stretch_of(m);
     int64_t o = start;
-    switch (rows) {
-    case 1:
-        for (; o < end; o++) out[o - start] = dot(kind, m, o, x);
-        break;
+    if (fresh) switch (rows) {
+        WITH_ROWS(1, 1)
         WITH_ROWS(2, FEW_ROWS_N)
         WITH_ROWS(4, FEW_ROWS_N)
+    }
+    if (any) switch (rows) {
+        WITH_ROWS(3, FEW_ROWS_N)
 #if MOST_R == 8
+        WITH_ROWS(5, 4)
+        WITH_ROWS(6, 4)
+        WITH_ROWS(7, 3)
+    }
+    if (rows == 8) switch (rows) {
         WITH_ROWS(8, MANY_ROWS_N)
 #endif
     }
 }
 
-static void block_float32(const Matrix *m, int64_t start, int64_t end, const float *x, int64_t ldx, int rows, float *out, int64_t ldo) {
-    block(FLOAT32, m, start, end, x, ldx, rows, out, ldo);
-}
-
-static void block_int8(const Matrix *m, int64_t start, int64_t end, const float *x, int64_t ldx, int rows, float *out, int64_t ldo) {
-    block(INT8, m, start, end, x, ldx, rows, out, ldo);
-}
-
-static void block_int4(const Matrix *m, int64_t start, int64_t end, const float *x, int64_t ldx, int rows, float *out, int64_t ldo) {
-    block(INT4, m, start, end, x, ldx, rows, out, ldo);
-}
+#define BLOCK(name, kind, fresh, any)                                                                                  \
+    static void name(const Matrix *m, int64_t start, int64_t end, int64_t k, int64_t last, const float *x, int64_t ldx, \
+                     int rows, float *out, int64_t ldo) {                                                              \
+        block(kind, fresh, any, m, start, end, k, last, x, ldx, rows, out, ldo);                                       \
+    }
+BLOCK(block_float32, FLOAT32, 1, 1)
+#if MOST_R == 8
+BLOCK(block_float32_near, FLOAT32, 0, 0)
+#else
+#define block_float32_near block_float32
+#endif
+BLOCK(block_int8, INT8, 1, 0)
+BLOCK(block_int4, INT4, 1, 0)
 
 #define SPAN 64
 
@@ -182,8 +193,8 @@ static void block_int4(const Matrix *m, int64_t start, int64_t end, const float 
 static int wants_rounded(const Matrix *m) { return m->kind == INT8 && m->group >= m->inputs && m->inputs % SPAN == 0; }
 
 /* A span with a number that is not finite gets a scale that is not a number. */
-static void round_rows(Rows *rows, int count, int64_t inputs) {
-    for (int64_t r = 0; r < count; r++)
+static void round_rows(Rows *rows, int64_t from, int64_t to, int64_t inputs) {
+    for (int64_t r = from; r < to; r++)
         for (int64_t k = 0; k < inputs; k += SPAN) {
             const float *x = rows->x + r * rows->ld + k;
             __m512 most = _mm512_setzero_ps(), nothing = most;
@@ -201,54 +212,71 @@ static void round_rows(Rows *rows, int count, int64_t inputs) {
 }
 
 /* As `tile`. A span's sum of products fits 32 bits: 64 * 127 * 32767 < 2^28. Each output is summed alike for any N and R. */
-INLINE void rounded_tile(const int N, const int R, const Matrix *m, int64_t o, const int16_t *x, const float *scales, float *out,
+INLINE void rounded_tile(const int N, const int R, const int fresh, const Matrix *m, int64_t o, const int16_t *x, const float *scales, float *out,
                          int64_t ldo) {
-    __m512 sums[MOST_R][MOST_N];
-    EACH(r, R) EACH(n, N) sums[r][n] = _mm512_setzero_ps();
+    vf sums[MOST_R * MOST_N];
+    float found[MOST_R * MOST_N];
+    EACH(i, R * N) sums[i] = (vf){0};
     for (int64_t k = 0; k < m->inputs; k += SPAN) {
         __m512i left[MOST_N], right[MOST_N];
         EACH(n, N) {
             const int8_t *at = (const int8_t *)m->weights + (o + n) * m->inputs + k;
             left[n] = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)at));
             right[n] = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)(at + SPAN / 2)));
-            if (R > 1) fetch(INT8, m, o + N + n, k);
+            if (R > 1 && fresh) fetch(INT8, m, o + N + n, k);
         }
         EACH(r, R) {
             const int16_t *xs = x + r * m->inputs + k;
-            const __m512i first = _mm512_loadu_si512(xs), second = _mm512_loadu_si512(xs + SPAN / 2);
-            const __m512 scale = _mm512_set1_ps(scales[(r * m->inputs + k) / SPAN]);
+            __m512i first = _mm512_loadu_si512(xs), second = _mm512_loadu_si512(xs + SPAN / 2);
+            __m512 scale = _mm512_set1_ps(scales[(r * m->inputs + k) / SPAN]);
+            if (N > 1) {
+                KEEP(first);
+                KEEP(second);
+                KEEP(scale);
+            }
             EACH(n, N) {
                 __m512i whole = _mm512_dpwssd_epi32(_mm512_setzero_si512(), left[n], first);
                 whole = _mm512_dpwssd_epi32(whole, right[n], second);
-                sums[r][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sums[r][n]);
+                sums[r * N + n] = (vf)_mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, (__m512)sums[r * N + n]);
             }
         }
     }
-    EACH(r, R) EACH(n, N) out[r * ldo + n] = _mm512_reduce_add_ps(sums[r][n]) * m->scales[o + n];
+    sum_each(R * N, sums, found);
+    EACH(r, R) EACH(n, N) out[r * ldo + n] = found[r * N + n] * m->scales[o + n];
 }
 
 #define ROUNDED_ROWS(R, N)                                                                                            \
     case R:                                                                                                            \
-        for (; o + N <= end; o += N) rounded_tile(N, R, m, o, x, scales, out + o - start, ldo);                        \
-        for (; o < end; o++) rounded_tile(1, R, m, o, x, scales, out + o - start, ldo);                                \
+        for (; o + N <= end; o += N) rounded_tile(N, R, fresh, m, o, x, scales, out + o - start, ldo);                 \
+        for (; o < end; o++) rounded_tile(1, R, 0, m, o, x, scales, out + o - start, ldo);                             \
         break;
 
-static void block_rounded(const Matrix *m, int64_t start, int64_t end, const int16_t *x, const float *scales, int rows, float *out,
-                          int64_t ldo) {
+INLINE void rounded(const int fresh, const Matrix *m, int64_t start, int64_t end, const int16_t *x, const float *scales, int rows,
+                    float *out, int64_t ldo) {
     int64_t o = start;
     switch (rows) {
         ROUNDED_ROWS(1, 1)
-        ROUNDED_ROWS(2, FEW_ROWS_N)
-        ROUNDED_ROWS(4, FEW_ROWS_N)
-        ROUNDED_ROWS(8, MANY_ROWS_N)
+        ROUNDED_ROWS(2, 4)
+        ROUNDED_ROWS(3, 4)
+        ROUNDED_ROWS(4, 4)
+        ROUNDED_ROWS(5, 4)
+        ROUNDED_ROWS(6, 4)
+        ROUNDED_ROWS(7, 3)
+        ROUNDED_ROWS(8, 3)
     }
+}
+
+static void block_rounded(const Matrix *m, int64_t start, int64_t end, const int16_t *x, const float *scales, int rows, float *out,
+                          int64_t ldo, int fresh) {
+    if (fresh) rounded(1, m, start, end, x, scales, rows, out, ldo);
+    else rounded(0, m, start, end, x, scales, rows, out, ldo);
 }
 #else
 static int wants_rounded(const Matrix *m) { return (void)m, 0; }
-static void round_rows(Rows *rows, int count, int64_t inputs) { (void)rows, (void)count, (void)inputs; }
+static void round_rows(Rows *rows, int64_t from, int64_t to, int64_t inputs) { (void)rows, (void)from, (void)to, (void)inputs; }
 static void block_rounded(const Matrix *m, int64_t start, int64_t end, const int16_t *x, const float *scales, int rows, float *out,
-                          int64_t ldo) {
-    (void)m, (void)start, (void)end, (void)x, (void)scales, (void)rows, (void)out, (void)ldo;
+                          int64_t ldo, int fresh) {
+    (void)m, (void)start, (void)end, (void)x, (void)scales, (void)rows, (void)out, (void)ldo, (void)fresh;
 }
 #endif
 
@@ -259,42 +287,52 @@ static void make_room(Rows *rows, int64_t count, int64_t inputs) {
     rows->scales = rows->numbers ? (float *)(rows->numbers + spans * SPAN) : 0;
 }
 
-/* Rows for products with these matrices, which have as many inputs each; room as `make_room` gave. */
-static Rows rows_for(const Matrix *matrices, int count, const float *x, int64_t ld, int rows, const Rows *room) {
+/* Rows for products with these matrices, which have as many inputs each; room as `make_room` gave. Rows `from` to `to` are
+   rounded here, where any matrix wants it. */
+static Rows rows_for(const Matrix *matrices, int count, const float *x, int64_t ld, int64_t from, int64_t to, const Rows *room) {
     Rows made = {.x = x, .ld = ld};
     int wanted = 0;
     for (int i = 0; i < count; i++) wanted |= matrices[i].outputs && wants_rounded(matrices + i);
     if (!wanted || !room->numbers) return made;
     made.numbers = room->numbers, made.scales = room->scales;
-    round_rows(&made, rows, ld);
+    round_rows(&made, from, to, ld);
     return made;
 }
 
-/* Outputs `start` to `end` of all rows: out [rows, ldo], bias added. A few outputs at a time, so that weights read for the first
-   rows are still in the nearest cache for the next; and not more rows at a time than the second cache holds. */
-static void product(const Matrix *m, int64_t start, int64_t end, const Rows *x, int rows, float *out, int64_t ldo) {
-    const int rounded = x->numbers && wants_rounded(m);
-    for (int first = 0; first < rows; first += CACHED_ROWS) {
-        const int last = first + CACHED_ROWS < rows ? first + CACHED_ROWS : rows;
-        const int count = last - first;
-        const int64_t strip = count == 1 || count == 2 || count == 4 || count == MOST_R ? end - start : STRIP;
-        for (int64_t o = start; o < end; o += strip) {
-            int64_t stop = o + strip < end ? o + strip : end;
-            for (int done = first, now; done < last; done += now) {
-                now = MOST_R;
-                while (now > last - done) now /= 2;
-                const float *from = x->x + done * x->ld;
-                const int64_t at = done * m->inputs, ldx = x->ld;
+INLINE int64_t row_bytes(const Matrix *m) {
+    return m->kind == FLOAT32 ? 4 * m->inputs : m->kind == INT8 ? m->inputs : m->inputs / 2;
+}
+
+/* Outputs `start` to `end` of all rows: out [rows, ldo], bias added. A row is computed alike whatever rows are beside it: each
+   output is summed in an order that the matrix alone decides.
+
+   Up to MOST_R rows read the weights once, straight on. More: MOST_R rows at a time over one stretch of inputs, so that these
+   are in the nearest cache and the weights of this call in the second. */
+static void product(const Matrix *m, int64_t start, int64_t end, const Rows *x, int64_t first, int64_t rows, float *out, int64_t ldo) {
+    const int rounded = x->numbers && wants_rounded(m), any = rounded || m->kind == FLOAT32;
+    const int64_t stretch = rounded || rows <= MOST_R || m->kind == INT4 ? m->inputs : stretch_of(m);
+    const int64_t strip = rows <= MOST_R ? end - start : rows <= 2 * MOST_R ? STRIP : STRIPS;
+    for (int64_t o = start; o < end; o += strip) {
+        const int64_t stop = o + strip < end ? o + strip : end;
+        for (int64_t k = 0; k < m->inputs; k += stretch) {
+            const int64_t last = k + stretch < m->inputs ? k + stretch : m->inputs;
+            for (int64_t done = 0, now; done < rows; done += now) {
+                now = rows - done < MOST_R ? rows - done : MOST_R;
+                while (!any && now & (now - 1)) now &= now - 1;
+                const int64_t row = first + done;
+                const float *from = x->x + row * x->ld;
                 float *to = out + done * ldo + (o - start);
-                if (rounded) block_rounded(m, o, stop, x->numbers + at, x->scales + at / SPAN, now, to, ldo);
-                else if (m->kind == FLOAT32) block_float32(m, o, stop, from, ldx, now, to, ldo);
-                else if (m->kind == INT8) block_int8(m, o, stop, from, ldx, now, to, ldo);
-                else block_int4(m, o, stop, from, ldx, now, to, ldo);
+                if (rounded)
+                    block_rounded(m, o, stop, x->numbers + row * m->inputs, x->scales + row * m->inputs / SPAN, (int)now, to, ldo, done == 0);
+                else if (m->kind == FLOAT32 && (done == 0 || now < MOST_R)) block_float32(m, o, stop, k, last, from, x->ld, (int)now, to, ldo);
+                else if (m->kind == FLOAT32) block_float32_near(m, o, stop, k, last, from, x->ld, (int)now, to, ldo);
+                else if (m->kind == INT8) block_int8(m, o, stop, k, last, from, x->ld, (int)now, to, ldo);
+                else block_int4(m, o, stop, k, last, from, x->ld, (int)now, to, ldo);
             }
         }
     }
     if (m->bias)
-        for (int r = 0; r < rows; r++)
+        for (int64_t r = 0; r < rows; r++)
             for (int64_t o = start; o < end; o++) out[r * ldo + o - start] += m->bias[o];
 }
 

@@ -30,9 +30,10 @@ INLINE void breathe(void) {
 #endif
 }
 
-/* Wait until all of the team are here. */
-static void barrier(Team *team) {
+/* Wait until all of the team are here, and meanwhile bring `bytes` from `next` on into the second cache. */
+static void barrier_before(Team *team, const void *next, int64_t bytes) {
     if (team->threads == 1) return;
+    const char *line = next, *end = line + bytes;
     int phase = atomic_load_explicit(&team->phase, memory_order_relaxed);
     if (atomic_fetch_add(&team->waiting, 1) == team->threads - 1) {
         atomic_store_explicit(&team->waiting, 0, memory_order_relaxed);
@@ -40,11 +41,16 @@ static void barrier(Team *team) {
         return;
     }
     for (int spins = 0; atomic_load_explicit(&team->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < BARRIER_SPINS) breathe();
+        if (line < end) __builtin_prefetch(line, 0, 2), line += 64, spins = 0;
+        else if (spins < BARRIER_SPINS) breathe();
         else sched_yield();
     }
 }
 
+static void barrier(Team *team) { barrier_before(team, 0, 0); }
+
+/* Items 0, 1, 2 ... for whoever is free: the first of each thread is its own number, the next ones come from `taken`. */
+static int64_t next_item(Team *team, atomic_int *taken) { return team->threads + atomic_fetch_add(taken, 1); }
 
 typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
 static Parallel parallel;

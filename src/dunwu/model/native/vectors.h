@@ -29,6 +29,33 @@ INLINE vf load(const float *at) {
     return v;
 }
 
+/* The value is used more than once: keep it in a register, where GCC would load it for each use. */
+#if defined(__AVX512F__)
+#define KEEP(v) __asm__("" : "+v"(v))
+#elif defined(__AVX2__)
+#define KEEP(v) __asm__("" : "+x"(v))
+#else
+#define KEEP(v) (void)(v)
+#endif
+
+/* A product that is rounded before it is added to anything, wherever this is compiled into. */
+#if defined(__x86_64__)
+#define ROUNDED(s) __asm__("" : "+x"(s))
+#elif defined(__aarch64__)
+#define ROUNDED(s) __asm__("" : "+w"(s))
+#else
+#define ROUNDED(s) (void)(s)
+#endif
+
+/* sum + a * b as vectors give it. */
+INLINE float add_product(float sum, float a, float b) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_fmaf(a, b, sum);
+#else
+    return sum + a * b;
+#endif
+}
+
 INLINE void store(float *at, vf v) { memcpy(at, &v, sizeof v); }
 
 INLINE vf all(float x) { return x - (vf){0}; }
@@ -73,6 +100,42 @@ INLINE float sum(vf v) {
         for (int i = 0; i < half; i++) s[i] += s[i + half];
     return s[0];
 #endif
+}
+
+#if defined(__AVX512F__)
+/* Two vectors after one step of `sum`, side by side. */
+#define HALVED(a, b, low, high) _mm512_add_ps(_mm512_shuffle_f32x4(a, b, low), _mm512_shuffle_f32x4(a, b, high))
+#define PAIRED(a, b, low, high) _mm512_add_ps(_mm512_shuffle_ps(a, b, low), _mm512_shuffle_ps(a, b, high))
+
+/* What `sum` gives of each of 16 vectors. */
+INLINE vf sum_16(const vf *v) {
+    static const int place[16] = {0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15};
+    __m512 halves[8], quarters[4], pairs[2];
+    _Pragma("GCC unroll 16") for (int i = 0; i < 8; i++)
+        halves[i] = HALVED((__m512)v[place[i]], (__m512)v[place[i + 8]], 0x44, 0xEE);
+    _Pragma("GCC unroll 16") for (int i = 0; i < 4; i++) quarters[i] = HALVED(halves[i], halves[i + 4], 0x88, 0xDD);
+    _Pragma("GCC unroll 16") for (int i = 0; i < 2; i++) pairs[i] = PAIRED(quarters[i], quarters[i + 2], 0x44, 0xEE);
+    return (vf)PAIRED(pairs[0], pairs[1], 0x88, 0xDD);
+}
+
+INLINE void sum_8(const vf *v, float *out) {
+    const __m512i order = _mm512_setr_epi32(0, 1, 8, 9, 4, 5, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512 halves[4], quarters[2];
+    _Pragma("GCC unroll 16") for (int i = 0; i < 4; i++) halves[i] = HALVED((__m512)v[i], (__m512)v[i + 4], 0x44, 0xEE);
+    _Pragma("GCC unroll 16") for (int i = 0; i < 2; i++) quarters[i] = HALVED(halves[i], halves[i + 2], 0x88, 0xDD);
+    const __m512 pairs = PAIRED(quarters[0], quarters[1], 0x44, 0xEE), all = PAIRED(pairs, pairs, 0x88, 0xDD);
+    _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, all)));
+}
+#endif
+
+/* `sum` of each of `count` vectors, bit for bit. */
+INLINE void sum_each(const int count, const vf *v, float *out) {
+    int i = 0;
+#if defined(__AVX512F__)
+    _Pragma("GCC unroll 4") for (; i + 16 <= count; i += 16) store(out + i, sum_16(v + i));
+    if (i + 8 <= count) sum_8(v + i, out + i), i += 8;
+#endif
+    _Pragma("GCC unroll 32") for (; i < count; i++) out[i] = sum(v[i]);
 }
 
 INLINE vf pick(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
