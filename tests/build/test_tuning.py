@@ -173,3 +173,19 @@ def test_conversations_are_held_out_by_what_they_say(tmp_path):
     assert held(reversed(numbers)) == held(numbers) == held(range(100))
     assert held(range(39)) == held(numbers, corpus={"sources": [{"kind": "world"}]}) == set()
     assert len(held(range(10_000))) == 200
+
+
+def test_a_method_that_cannot_be_merged_lies_beside_the_weights(place, capsys):
+    assert (
+        run(["tune", "open", *WORDS, *LESS, "--method", "pfeiffer", "out=builds/beside", "sft.delta.bottleneck=8"]) == 0
+    )
+    assert "the model has the base's weights" in capsys.readouterr().out
+    home = Home(place / "builds" / "beside")
+    facts = json.loads((home.model / "dunwu.json").read_text())
+    assert facts["answers"]["high"] < 0  # the adapter was there when the answers were scored
+    assert facts["delta"]["merged"] is False
+    said, base = load_model(home.model, dtype=torch.float32), load_model(place / "open", dtype=torch.float32)
+    ids = torch.arange(20)[None]
+    assert torch.equal(base(ids), said(ids))
+    assert load_delta(home.model / "adapter", said).count == facts["delta"]["tuned"]
+    assert not torch.equal(base(ids), said(ids))

@@ -1,11 +1,19 @@
 """Models of all families with large, different weights, and what they say."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from dunwu.delta.base import Delta
+from dunwu.infer.engine import Engine
+from dunwu.infer.sampling import SamplingParams
+from dunwu.infer.sequence import Request
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
+from tests.infer.tiny import tiny_tokenizer
 from tests.model.helpers import TINY, lively
 from tests.model.test_families import CONFIGS
 from tests.model.test_mixtures import VARIANTS
@@ -47,3 +55,41 @@ def state(model: Decoder) -> dict[str, Tensor]:
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def slopes(model: Decoder, delta: Delta) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Along a random direction of each parameter: its name, the slope by its gradient, and by finite differences."""
+    loss_of(model).backward()
+    noise = torch.Generator().manual_seed(0)
+    for name, parameter in delta.trained().items():
+        direction = torch.randn(parameter.shape, generator=noise, dtype=torch.float64)
+        assert parameter.grad is not None, name
+        measured = []
+        for step in (1e-5, -2e-5):
+            with torch.no_grad():
+                parameter += step * direction
+                measured.append(loss_of(model))
+        with torch.no_grad():
+            parameter += 1e-5 * direction
+        yield name, (parameter.grad * direction).sum(), (measured[0] - measured[1]) / 2e-5
+
+
+def says_the_same(folder: Path, change: Callable[[Decoder], Delta], *, name: str = "llama") -> None:
+    """Several texts at once through the engine, read in pieces, some of it remembered: what the plain pass says greedily."""
+    tokenizer = tiny_tokenizer(folder)
+    model = lively(replace(ALL[name], vocab_size=tokenizer.vocab_size))
+    params = SamplingParams(max_tokens=10, temperature=0.0, stop_ids=())
+    start = tuple(range(5, 31))
+    prompts = [start, (*start, 40, 41), (7, 3)]
+    requests = [Request(id=str(number), prompt_ids=ids, params=params) for number, ids in enumerate(prompts)]
+    plain = [answer.outputs[0].ids for answer in Engine(model, tokenizer).run(requests)]
+    change(model)
+    engine = Engine(model, tokenizer, token_budget=9, max_sequences=3, block_size=8)
+    for _ in range(2):
+        answers = [answer.outputs[0].ids for answer in engine.run(requests)]
+        for prompt, answer in zip(prompts, answers, strict=True):
+            ids = torch.tensor([[*prompt, *answer]])
+            said = logits(model, ids)[0, len(prompt) - 1 : -1]
+            best = said.max(-1).values
+            assert bool((said.gather(1, torch.tensor(answer)[:, None])[:, 0] >= best - 1e-4 * best.abs()).all())
+    assert plain != answers

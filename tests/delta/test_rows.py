@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dunwu.core.deltas import LoraSpec
+from dunwu.core.deltas import BitFitSpec, HoulsbySpec, Ia3Spec, LoraSpec, NormsSpec, ParallelSpec
 from dunwu.core.errors import ModelError
-from dunwu.delta.registry import attach
+from dunwu.delta.registry import DELTAS, attach
 from dunwu.delta.rows import row_changes
 from dunwu.delta.storing import read_delta, save_delta
 
@@ -35,3 +35,31 @@ def test_experts_are_no_rows(tmp_path):
     save_delta(shake(attach(model, LoraSpec(r=2, targets=("experts.*",)), seed=0)), tmp_path)
     with pytest.raises(ModelError, match="dunwu delta merge"):
         row_changes(read_delta(tmp_path, base("mixtral")))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        HoulsbySpec(bottleneck=3),
+        ParallelSpec(bottleneck=3),
+        Ia3Spec(targets=("k_proj", "v_proj"), inputs=()),
+        BitFitSpec(targets=("o_proj",)),
+    ],
+    ids=lambda spec: spec.name,
+)
+def test_rows_of_other_methods(spec):
+    model = base()
+    delta = shake(attach(model, spec, seed=0))
+    attached, tensors = logits(model), delta.tensors()
+    delta.detach()
+    lent = DELTAS[spec.name](model, spec, seed=0)
+    lent.load(tensors)
+    for name, change in row_changes(lent).items():
+        model.get_submodule(name).register_forward_hook(lambda _, inputs, out, change=change: change(inputs[0], out))
+    assert (logits(model) - attached).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("spec", [Ia3Spec(), NormsSpec()], ids=lambda spec: spec.name)
+def test_what_reaches_before_or_into_a_module_is_no_row(spec):
+    with pytest.raises(ModelError, match="changes more than rows"):
+        row_changes(DELTAS[spec.name](base(), spec, seed=0))

@@ -48,7 +48,7 @@ def _weight_files(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]
     """The finished weights, and what a delta learned; or the weights before it where the two are to stay apart."""
     trained = home.folder_of(records.get("sft") or records["pretrain"])
     adapter = {f"{ADAPTER}/{file.name}": file for file in sorted((trained / ADAPTER).glob("*")) if file.is_file()}
-    if not adapter or recipe.sft.delta_merged:
+    if not adapter or _in_weights(recipe, records["sft"].facts):
         return files_of(trained, WEIGHTS) | adapter
     if "pretrain" in records:
         return files_of(home.folder_of(records["pretrain"]), WEIGHTS) | adapter
@@ -125,9 +125,13 @@ def _base(record: StageRecord) -> dict[str, Any]:
     return {**facts, "inputs": record.identity["inputs"]}
 
 
+def _in_weights(recipe: Recipe, facts: Mapping[str, Any]) -> bool:
+    return recipe.sft.delta_merged and facts.get("merged", True)
+
+
 def _of_delta(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What learned, and whether the weights have it in them."""
-    merged = recipe.sft.delta_merged
+    merged = _in_weights(recipe, facts)
     return {"delta": {**facts["delta"], "tuned": facts["tuned_parameters"], "merged": merged, "folder": ADAPTER}}
 
 

@@ -93,7 +93,8 @@ def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], se
 def _adapter_line(recipe: Recipe, home: Home, facts: Mapping[str, Any]) -> list[str]:
     if "delta" not in facts:
         return []
-    merged = "merged into the model" if recipe.sft.delta_merged else "the model has the base's weights"
+    within = recipe.sft.delta_merged and facts.get("merged", True)
+    merged = "merged into the model" if within else "the model has the base's weights"
     count = format_count(facts["tuned_parameters"])
     return [f"adapter  {home.model / ADAPTER}  ({facts['delta']['method']}, {count} numbers; {merged})"]
 

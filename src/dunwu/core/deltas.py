@@ -5,7 +5,7 @@ file there, and a line in `delta/registry.py`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -18,7 +18,12 @@ ALL_LINEAR = "all-linear"
 
 
 class DeltaSpec(Section):
-    """A method and its options. Each has a field `method`, its key in `delta/registry.py`."""
+    """A method and its options. Each has a field `method`, its key in `delta/registry.py`.
+
+    `mergeable`: whether weights can do the same (of BitFit that depends on the model too).
+    """
+
+    mergeable: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -57,7 +62,131 @@ class LoraPlusSpec(LowRankSpec):
     lr_ratio: Annotated[float, Field(ge=1)] = 16.0
 
 
-AnyDelta = Annotated[LoraSpec | RsLoraSpec | LoraPlusSpec, Field(discriminator="method")]
+class BottleneckSpec(DeltaSpec):
+    """What bottleneck adapters share: `scale · up(activation(down(x)))`, of `bottleneck` channels."""
+
+    mergeable: ClassVar[bool] = False
+    bottleneck: Count = 16
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    scale: Rate = 1.0
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("mlp",)  # sublayers: self_attn, mlp, model.layers.0.*
+
+
+class HoulsbySpec(BottleneckSpec):
+    """Adapters after attention and after the MLP of each block (arXiv:1902.00751)."""
+
+    method: Literal["houlsby"] = "houlsby"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("self_attn", "mlp")
+
+
+class PfeifferSpec(BottleneckSpec):
+    """An adapter after the MLP of each block (arXiv:2005.00247)."""
+
+    method: Literal["pfeiffer"] = "pfeiffer"
+
+
+class ParallelSpec(BottleneckSpec):
+    """An adapter beside the MLP of each block, which reads what the MLP reads (arXiv:2110.04366)."""
+
+    method: Literal["parallel_adapter"] = "parallel_adapter"
+    scale: Rate = 4.0
+
+
+class Ia3Spec(DeltaSpec):
+    """(IA)³ (arXiv:2205.05638): keys, values and the channels within MLPs are scaled.
+
+    `inputs`: of the targets those whose input is scaled, not their output.
+    """
+
+    method: Literal["ia3"] = "ia3"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | Auto = (
+        "auto"  # auto: k_proj, v_proj, down_proj; latent: kv_b_proj
+    )
+    inputs: tuple[str, ...] = ("down_proj",)
+
+
+class FrontSpec(DeltaSpec):
+    """What stands in front of every text, `length` columns. `start`: as those of random words, or as noise."""
+
+    mergeable: ClassVar[bool] = False
+    length: Count = 20
+    start: Literal["words", "random"] = "words"
+
+
+class DeepFrontSpec(FrontSpec):
+    """Keys and values in every layer.
+
+    `mlp`: while training they come out of an MLP of so many hidden channels, which is thrown away afterwards; 0 is none.
+    """
+
+    mlp: Annotated[int, Field(ge=0)] = 0
+
+
+class PrefixSpec(DeepFrontSpec):
+    """Prefix tuning (arXiv:2101.00190): keys and values in front of every text, in every layer."""
+
+    method: Literal["prefix"] = "prefix"
+
+
+class PTuningV2Spec(DeepFrontSpec):
+    """P-tuning v2 (arXiv:2110.07602): prompts in every layer, which are keys and values of their own, and many of them."""
+
+    method: Literal["p_tuning_v2"] = "p_tuning_v2"
+    length: Count = 64
+
+
+class PromptSpec(FrontSpec):
+    """Prompt tuning (arXiv:2104.08691): embeddings in front of every text."""
+
+    method: Literal["prompt"] = "prompt"
+
+
+class BitFitSpec(DeltaSpec):
+    """BitFit (arXiv:2106.10199): biases alone learn.
+
+    `add`: linear layers that have no bias get one of zeros; auto: where no linear layer of the model has any (Llama and its kin).
+    """
+
+    method: Literal["bitfit"] = "bitfit"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)  # of biases, or of the layers that get one
+    add: bool | Auto = "auto"
+
+
+class NormsSpec(DeltaSpec):
+    """Norms alone learn (arXiv:2312.11420)."""
+
+    method: Literal["norms"] = "norms"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+
+
+class LastLayersSpec(DeltaSpec):
+    """The last blocks learn as a whole; embedding, head and the final norm stay."""
+
+    method: Literal["last_layers"] = "last_layers"
+    layers: Count = 1
+
+
+class PatternSpec(DeltaSpec):
+    """Parameters whose names fit learn as a whole."""
+
+    method: Literal["pattern"] = "pattern"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]  # model.layers.0.*, lm_head.weight, q_proj.weight
+
+
+class FisherSpec(DeltaSpec):
+    """A mask by Fisher information (arXiv:2111.09839): those numbers learn whose squared gradients are largest."""
+
+    method: Literal["fisher_mask"] = "fisher_mask"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.005  # of the numbers of `targets`
+    batches: Count = 16  # by which they are chosen
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("model.layers.*",)
+
+
+AnyDelta = Annotated[
+    LoraSpec | RsLoraSpec | LoraPlusSpec | HoulsbySpec | PfeifferSpec | ParallelSpec | Ia3Spec
+    | BitFitSpec | NormsSpec | LastLayersSpec | PatternSpec,
+    Field(discriminator="method"),
+]  # fmt: skip
 """Every method's specification."""
 
 

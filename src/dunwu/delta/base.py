@@ -18,9 +18,8 @@ The seam. A method is a subclass of `Delta` in a file of its own, a specificatio
 - `exchanged()`: for kinds that peft has, configuration and tensors as it has them; `storing.PEFT_KINDS` reads them back.
 - `row_wise`: whether each hook stands behind a linear layer, an attention or an MLP, and gives each row (one token) its output
   from that row's input and output alone. Then an engine can let it change some requests of a batch only (`rows.py`).
-- `swapped()`: for methods that train a part of the model's own parameters: the parameters that take the place of the model's
-  while the delta is enabled, by the model's names, made by `self.stand_in`. They lie in the model, so that kernels and
-  gradients see them; the model's own are kept aside. Such a delta saves differences, and its weight scales them.
+- `differences()`: for methods that train a part of the model's own parameters: what is added to these while the delta counts, by
+  the model's names; see `standins.py`. The sums lie in the model, so that kernels and gradients see them.
 
 Several may be attached to one model, also of different methods, trained or not. They apply in the order in which they were
 attached; those on one matrix add up.
@@ -30,7 +29,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +40,7 @@ from dunwu.core.errors import ModelError
 from dunwu.delta.exchange import Exchange
 from dunwu.delta.fingerprint import base_fingerprint
 from dunwu.delta.places import Kept, Place
+from dunwu.delta.standins import Difference, lifted, settle, standing
 from dunwu.model.decoder import Decoder
 
 Spec = TypeVar("Spec", bound=DeltaSpec)
@@ -59,7 +59,8 @@ class Merged:
 class Delta(nn.Module, ABC, Generic[Spec]):
     """One delta on one model. Make it with `registry.attach`, which also freezes the model and puts the hooks in."""
 
-    mergeable: ClassVar[bool] = True
+    mergeable: bool = True
+    multiplies: bool = False  # rather than adds: then it matters what is merged first
     model: Decoder
 
     def __init__(self, model: Decoder, spec: Spec) -> None:
@@ -68,7 +69,6 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         self.spec = spec
         self._handles: list[RemovableHandle] = []
         self._froze: list[nn.Parameter] = []
-        self._own: dict[str, nn.Parameter] = {}
         self.base: Mapping[str, str] = {}
         self._kept: list[tuple[Place, Kept]] | None = None
         self._attached, self._enabled, self._weight, self._order = False, True, 1.0, 0
@@ -83,8 +83,8 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         """Places, and what they hold once this is merged, float32; `self.weight` is counted in."""
         yield from ()
 
-    def swapped(self) -> Mapping[str, nn.Parameter]:
-        """The model's own parameters that this one trains, by the model's names, and what stands in their place."""
+    def differences(self) -> Mapping[str, Difference]:
+        """What is added at present to the model's own parameters, by the model's names; nothing while this does not count."""
         return {}
 
     def lr_factor(self, name: str) -> float:
@@ -108,7 +108,7 @@ class Delta(nn.Module, ABC, Generic[Spec]):
     @property
     def active(self) -> bool:
         """Whether the hooks do anything: enabled, attached, not merged, of a weight that is not 0."""
-        return self._enabled and self._kept is None and self._weight != 0.0 and self._attached
+        return self._counts
 
     @property
     def enabled(self) -> bool:
@@ -128,7 +128,7 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         if self.merged:
             raise ModelError(f"the weight of a merged {self.spec.name} cannot become {value}; unmerge it first")
         self._weight = float(value)
-        self._stand_in()
+        settle(self.model)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """What learns, by name."""
@@ -164,14 +164,14 @@ class Delta(nn.Module, ABC, Generic[Spec]):
 
     def enable(self) -> None:
         self._enabled = True
-        self._stand_in()
+        settle(self.model)
 
     def disable(self) -> None:
         """The model does as before, until `enable`. Raises ModelError when merged: there is nothing to switch off."""
         if self.merged:
             raise ModelError(f"a merged {self.spec.name} cannot be disabled; unmerge it first")
         self._enabled = False
-        self._stand_in()
+        settle(self.model)
 
     @contextlib.contextmanager
     def disabled(self) -> Generator[None]:
@@ -188,9 +188,8 @@ class Delta(nn.Module, ABC, Generic[Spec]):
 
     def attach(self) -> None:
         """Freeze the model and put the hooks in; `registry.attach` calls it."""
-        deltas = [change for change in self.model.changes if isinstance(change, Delta)]
-        theirs = {id(parameter) for delta in deltas for parameter in delta.parameters()}
-        self.base = deltas[0].base if deltas else base_fingerprint(self.model)
+        theirs = {id(parameter) for parameter in standing(self.model)}
+        self.base = base_of(self.model)
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._froze = [parameter for parameter in learning if id(parameter) not in theirs]
         for parameter in self._froze:
@@ -199,7 +198,7 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         self._handles = list(self.hooks())
         self._attached = True
         self.prepare()
-        self._stand_in()
+        settle(self.model)
 
     def lend(self) -> list[tuple[nn.Module, Callable[..., Any]]]:
         """The hooks and the modules that they stand behind, for who runs them by hand; the model keeps none of them."""
@@ -224,7 +223,7 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         for handle in self._handles:
             handle.remove()
         self._handles, self._attached = [], False
-        self._stand_in()
+        settle(self.model)
         others = [change for change in self.model.changes if change is not self]
         self.model.changes = tuple(others)
         heir = next((change for change in others if isinstance(change, Delta)), None)
@@ -234,16 +233,6 @@ class Delta(nn.Module, ABC, Generic[Spec]):
             for parameter in self._froze:
                 parameter.requires_grad_(True)
         self._froze = []
-
-    def _stand_in(self) -> None:
-        """Put what this one trains of the model's own parameters in their place, or the model's own back."""
-        wanted = self.swapped() if self._enabled and self._attached else {}
-        for name in [name for name in self._own if name not in wanted]:
-            _set_parameter(self.model, name, self._own.pop(name))
-        for name, parameter in wanted.items():
-            if name not in self._own:
-                self._own[name] = self.model.get_parameter(name)
-            _set_parameter(self.model, name, parameter)
 
     # Merging
 
@@ -256,13 +245,15 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         self._order = 1 + max((change._order for change in self.model.changes if isinstance(change, Delta)), default=0)
         self._kept, error, worst = [], 0.0, None
         try:
-            for place, value in self.changed():
-                kept, own = place.replace(value)
-                self._kept.append((place, kept))
-                if own > error:
-                    error, worst = own, place.name
+            with lifted(self.model):
+                for place, value in self.changed():
+                    kept, own = place.replace(value)
+                    self._kept.append((place, kept))
+                    if own > error:
+                        error, worst = own, place.name
         except BaseException:
-            self._put_back()
+            with lifted(self.model):
+                self._put_back()
             raise
         return Merged(matrices=len(self._kept), error=error, worst=worst)
 
@@ -275,9 +266,16 @@ class Delta(nn.Module, ABC, Generic[Spec]):
             raise ModelError(f"this {self.spec.name} is not merged; merge it first, or leave it attached as it is")
         others = [change for change in self.model.changes if isinstance(change, Delta) and change.merged]
         later = sorted((other for other in others if other._order > self._order), key=lambda other: other._order)
-        for other in reversed(later):
-            other._put_back()
-        self._put_back()
+        for other in later:
+            if (self.multiplies or other.multiplies) and self._touched() & other._touched():
+                raise ModelError(
+                    f"{other.spec.name} was merged after this {self.spec.name} into the same matrices, one of them by factors; "
+                    f"unmerge {other.spec.name} first"
+                )
+        with lifted(self.model):
+            for other in reversed(later):
+                other._put_back()
+            self._put_back()
         for other in later:
             other.merge()
 
@@ -285,7 +283,6 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         """Merge for good: the model keeps the change, what it was is forgotten, and the delta is off."""
         merged = self.merge()
         self._kept = None
-        self._own.clear()
         self._leave()
         return merged
 
@@ -300,17 +297,43 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         if not self._enabled or not self._attached:
             state = "disabled" if self._attached else "detached"
             raise ModelError(f"a {state} {method} cannot be merged; enable it, or attach it anew")
+        self._require_turn()
+
+    def _require_turn(self) -> None:
+        """Sums and products of one matrix do not commute: what multiplies is merged last, or alone."""
+        before = True
+        for other in self.model.changes:
+            if other is self:
+                before = False
+            elif isinstance(other, Delta) and other._counts and self._clashes(other, before):
+                raise ModelError(
+                    f"{self.spec.name} and {other.spec.name} change the same matrices, one of them by factors, and merging "
+                    f"{self.spec.name} first would change what they do; merge {other.spec.name} first, or disable it"
+                )
+
+    def _clashes(self, other: "Delta[Any]", before: bool) -> bool:
+        factors = self.multiplies or (before and other.multiplies and not self.differences())
+        return factors and bool(self._touched() & other._touched())
+
+    def _touched(self) -> set[str]:
+        names = self.tensors()
+        return {*names, *(name.rpartition(".")[0] for name in names)}
 
     def _put_back(self) -> None:
         for place, kept in reversed(self._kept or []):
             place.restore(kept)
         self._kept = None
 
+    @property
+    def _counts(self) -> bool:
+        return self._enabled and self._kept is None and self._weight != 0.0 and self._attached
+
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in self.named_parameters():
             yield name.replace("/", "."), parameter
 
 
-def _set_parameter(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    owner, _, own = name.rpartition(".")
-    setattr(model.get_submodule(owner), own, parameter)
+def base_of(model: Decoder) -> Mapping[str, str]:
+    """Which base the model is, whatever is attached to it."""
+    known = (change.base for change in model.changes if isinstance(change, Delta))
+    return next(known, None) or base_fingerprint(model)

@@ -5,6 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+PREFIX = "base_model.model."
+"""In front of the names of what peft puts beside a model's modules."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:

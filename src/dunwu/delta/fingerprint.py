@@ -1,6 +1,7 @@
 """Which base a delta was trained on: a digest of what a merge, a cast to few bits or another delta leaves alone."""
 
 import hashlib
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ def shape_digest(config: DecoderConfig) -> str:
     return stable_hash({k: v for k, v in config_to_hf(config).items() if not k.endswith("token_id")})
 
 
-def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """What both know and say otherwise."""
     return [name for name in one if name in other and one[name] != other[name]]
 

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from dunwu.core.errors import ModelError
-from dunwu.delta.exchange import Exchange
+from dunwu.delta.exchange import PREFIX, Exchange
 from dunwu.delta.slots import Cut, Slot, slot_named, slots, slots_to_write
 from dunwu.model.decoder import Decoder
 
-PREFIX = "base_model.model."
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.(?P<kind>lora_A|lora_B|lora_magnitude_vector)(\.weight)?")
 _UNLESS: Mapping[str, tuple[Any, ...]] = {
     "bias": ("none", None),

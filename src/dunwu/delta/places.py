@@ -93,6 +93,21 @@ class Place:
         return cast("nn.Parameter", getattr(self.owner, self.attribute))
 
 
+@dataclass(frozen=True, eq=False)
+class OwnParameter(Place):
+    """Any parameter of a model's, or a bias that is kept as a plain tensor, to be read and replaced."""
+
+    held: Tensor
+
+    @classmethod
+    def of(cls, name: str, held: Tensor) -> "OwnParameter":
+        nothing = nn.Module()
+        return cls(name, nothing, nothing, name.rpartition(".")[2], tuple(held.shape), held)
+
+    def _parameter(self) -> nn.Parameter:
+        return cast("nn.Parameter", self.held)
+
+
 _STACKS = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
 """An expert stack's parameters, and the modules that multiply by them."""
 

@@ -6,13 +6,25 @@ from typing import Any
 from dunwu.core.deltas import DeltaSpec
 from dunwu.core.errors import ModelError
 from dunwu.delta.base import Delta
+from dunwu.delta.bitfit import BitFit
+from dunwu.delta.bottleneck import Adapters
+from dunwu.delta.ia3 import Ia3
 from dunwu.delta.lora import Lora
+from dunwu.delta.selective import ByPattern, LastLayers, Norms
 from dunwu.model.decoder import Decoder
 
 DELTAS: Mapping[str, Callable[..., Delta[Any]]] = {
     "lora": Lora,
     "rslora": Lora,
     "lora_plus": Lora,
+    "houlsby": Adapters,
+    "pfeiffer": Adapters,
+    "parallel_adapter": Adapters,
+    "ia3": Ia3,
+    "bitfit": BitFit,
+    "norms": Norms,
+    "last_layers": LastLayers,
+    "pattern": ByPattern,
 }
 """`(model, spec, *, seed) → Delta`."""
 

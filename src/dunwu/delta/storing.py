@@ -16,10 +16,12 @@ from torch import Tensor
 from dunwu.core.deltas import delta_spec
 from dunwu.core.errors import DataError, DunwuError, ModelError
 from dunwu.core.files import disk_errors, read_json, write_json
-from dunwu.delta.base import Delta
-from dunwu.delta.fingerprint import base_fingerprint, differing
+from dunwu.delta.base import Delta, base_of
+from dunwu.delta.fingerprint import differing
+from dunwu.delta.ia3 import ia3_from_peft
 from dunwu.delta.lora import lora_from_peft
 from dunwu.delta.registry import DELTAS, attached
+from dunwu.delta.selective import norms_from_peft
 from dunwu.model.decoder import Decoder
 from dunwu.model.hub import all_finite, write_tensors
 from dunwu.model.safetensors_file import SafetensorsFile
@@ -32,6 +34,8 @@ Reader = Callable[[Decoder, Mapping[str, Any], Mapping[str, Tensor]], Delta[Any]
 
 PEFT_KINDS: Mapping[str, Reader] = {
     "LORA": lora_from_peft,
+    "IA3": ia3_from_peft,
+    "LN_TUNING": norms_from_peft,
 }
 """Of peft's kinds those that are read: `(model, config, tensors) → a delta that is not attached yet`."""
 
@@ -146,7 +150,7 @@ def _load_own(folder: Path, model: Decoder, any_base: bool) -> Delta[Any]:
 def _require_base(said: Any, model: Decoder, folder: Path, any_base: bool) -> None:
     if any_base or not isinstance(said, dict):
         return
-    changed = differing({str(k): str(v) for k, v in said.items()}, base_fingerprint(model))
+    changed = differing({str(k): str(v) for k, v in said.items()}, base_of(model))
     if changed:
         raise ModelError(
             f"the adapter in {folder} was trained on another base: {', '.join(changed)} differ; load that base, or say that any "

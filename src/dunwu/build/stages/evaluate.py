@@ -18,7 +18,7 @@ from dunwu.build.costs import baseline_bytes
 from dunwu.build.exam import exam_questions
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.held_out import held_out
-from dunwu.build.home import Figures, Forecast
+from dunwu.build.home import ADAPTER, Figures, Forecast
 from dunwu.build.meters import resident_bytes
 from dunwu.build.probe import TrainingSpeed
 from dunwu.build.training import after_training_s, exact_speed
@@ -28,6 +28,8 @@ from dunwu.core.recipe import Recipe
 from dunwu.core.records import Example, Message, Score
 from dunwu.corpus.store import read_documents
 from dunwu.corpus.world import Question
+from dunwu.delta.finding import Found, put_on
+from dunwu.delta.library import new_entry
 from dunwu.evaluate.answers import AnswerBits, answer_bits, difference
 from dunwu.evaluate.baselines import run_baselines
 from dunwu.evaluate.exam import run_exam
@@ -39,6 +41,7 @@ from dunwu.evaluate.samples import Sample, answer_prompts, choose_openings, cont
 from dunwu.infer.generate import Generator
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters, training_bytes
+from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 
@@ -88,12 +91,12 @@ def _run_tuned(work: Work) -> Outcome:
     for stage, folder in _models(work):
         work.progress.start(f"Evaluating {stage}")
         if held:
-            model = load_model(folder, device=pick_device(), dtype=torch.float32)
+            model = _read(stage, folder, work)
             bits[stage] = answer_bits(model, load_tokenizer(folder), held, context_length=context)
             del model
             gc.collect()
         if asked:
-            chat = LocalChat.load(folder)
+            chat = LocalChat.load(folder, delta=_beside(stage, work), any_base=True)
             samples += answer_prompts(chat, asked, stage=stage, system=work.recipe.sft.system_prompt)
     write_evaluation(work.folder / "evaluation.json", gather(text=None, bits={}, exams={}, samples=samples))
     scores = {f"{stage} answers": _without_nan(found.score(f"{stage} answers")) for stage, found in bits.items()}
@@ -119,13 +122,13 @@ def _run_grown(work: Work) -> Outcome:
     samples: list[Sample] = []
     for stage, folder in _models(work):
         work.progress.start(f"Evaluating {stage}")
-        bits[stage] = _bits(folder, text, work)
+        bits[stage] = _bits(stage, folder, text, work)
         if general is not None:
-            general_bits[stage] = _bits(folder, general, work)
+            general_bits[stage] = _bits(stage, folder, general, work)
         if questions and load_tokenizer(folder).chat_template is not None:
-            chat = LocalChat.load(folder)
+            chat = LocalChat.load(folder, delta=_beside(stage, work), any_base=True)
             exams[stage] = ExamAnswers.of(questions, run_exam(chat, questions, progress=work.progress))
-        samples += _samples(stage, folder, text, questions, work.recipe)
+        samples += _samples(stage, folder, text, questions, work)
     work.progress.start("Measuring baselines")
     train = read_documents(work.needs["corpus"], "train")
     baselines = run_baselines(train, text) if section.baselines else []
@@ -165,8 +168,22 @@ def _asked(recipe: Recipe) -> list[Question]:
     return [dataclasses.replace(question, messages=(system, *question.messages)) for question in questions]
 
 
-def _bits(folder: Path, text: ChosenText, work: Work) -> BitsResult:
+def _beside(stage: str, work: Work) -> Found | None:
+    """What the stage learned, where its weights do not have it in them."""
+    if stage != "sft" or work.facts[stage].get("merged", True):
+        return None
+    folder = work.needs[stage] / ADAPTER
+    return Found(name=ADAPTER, folder=folder, entry=new_entry(ADAPTER, folder))
+
+
+def _read(stage: str, folder: Path, work: Work) -> Decoder:
     model = load_model(folder, device=pick_device(), dtype=torch.float32)
+    found = _beside(stage, work)
+    return model if found is None else put_on(found, model, folder, any_base=True)
+
+
+def _bits(stage: str, folder: Path, text: ChosenText, work: Work) -> BitsResult:
+    model = _read(stage, folder, work)
     tokenizer = load_tokenizer(folder)
     result = score_text(
         model,
@@ -181,14 +198,15 @@ def _bits(folder: Path, text: ChosenText, work: Work) -> BitsResult:
     return result
 
 
-def _samples(stage: str, folder: Path, text: ChosenText, questions: Sequence[Question], recipe: Recipe) -> list[Sample]:
+def _samples(stage: str, folder: Path, text: ChosenText, questions: Sequence[Question], work: Work) -> list[Sample]:
     """Continuations by a model that only read; answers by one that was tuned to give them."""
-    section = recipe.evaluate
+    recipe, section = work.recipe, work.recipe.evaluate
     if section.samples == 0:
         return []
     if stage == "sft":
         prompts = section.prompts or _first_of_each_kind(questions)[: section.samples]
-        return answer_prompts(LocalChat.load(folder), prompts, stage=stage, system=recipe.sft.system_prompt)
+        chat = LocalChat.load(folder, delta=_beside(stage, work), any_base=True)
+        return answer_prompts(chat, prompts, stage=stage, system=recipe.sft.system_prompt)
     tokenizer = load_tokenizer(folder)
     device = pick_device()
     generator = Generator(load_model(folder, device=device, dtype=pick_dtype(device)), tokenizer)

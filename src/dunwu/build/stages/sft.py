@@ -1,6 +1,7 @@
 """Supervised fine-tuning on conversations, from the pre-trained weights or a base's: a Hugging Face directory that answers.
 
-With a delta the weights have what it learned merged in, and `adapter/` holds it by itself.
+With a delta the weights have what it learned merged in, and `adapter/` holds it by itself; of methods that cannot be merged the
+weights are those of before.
 
 Facts: those of `TrainResult` and of `Conversations`, and `epochs`; with a delta `delta`, `tuned_parameters`, `merge_error`;
 without a corpus `held_out_conversations`.
@@ -110,7 +111,7 @@ def _forecast(outlook: Outlook) -> Forecast:
 def _in_words(recipe: Recipe, tuned: int, count: int) -> str:
     delta = recipe.sft.delta
     assert delta is not None
-    kept = "merged into its weights" if recipe.sft.delta_merged else "beside its weights"
+    kept = "merged into its weights" if recipe.sft.delta_merged and delta.mergeable else "beside its weights"
     return f"{delta.name}: {format_count(tuned)} numbers learn on {format_count(count)} frozen ones; they end {kept}"
 
 
@@ -166,12 +167,15 @@ def _deltas(model: Decoder, recipe: Recipe) -> Deltas | None:
 
 
 def _settle(model: Decoder, deltas: Deltas, folder: Path) -> dict[str, Any]:
-    """Put what was learned into the weights, and write them beside the delta, which lies there already."""
+    """Put what was learned into the weights, if the method can, and write them beside the delta, which lies there already."""
     (delta,) = deltas.deltas
-    spec, tuned = delta.spec.model_dump(mode="json"), delta.count
-    merged = delta.absorb()
+    facts = {"delta": delta.spec.model_dump(mode="json"), "tuned_parameters": delta.count, "merged": delta.mergeable}
+    if delta.mergeable:
+        facts["merge_error"] = delta.absorb().error
+    else:
+        delta.detach()
     save_model(model, folder)
-    return {"delta": spec, "tuned_parameters": tuned, "merge_error": merged.error}
+    return facts
 
 
 def _stop_ids(tokenizer: TokenizerLike, config: DecoderConfig) -> tuple[int, ...]:

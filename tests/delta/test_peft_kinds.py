@@ -1,0 +1,104 @@
+"""peft as the judge of what is not LoRA: scales, norms, prefixes and prompts give the same logits there and here."""
+
+import json
+
+import pytest
+import torch
+
+from dunwu.core.deltas import Ia3Spec, NormsSpec
+from dunwu.core.errors import ModelError
+from dunwu.delta.registry import attach
+from dunwu.delta.storing import load_delta, save_delta
+from dunwu.model.hub import write_tensors
+from tests.delta.helpers import ALL, base, logits, shake
+
+from .test_peft import close, reads, theirs, twin_of
+
+peft = pytest.importorskip("peft", reason="peft is not installed; pip install 'dunwu[dev]'")
+
+DENSE = [name for name, config in ALL.items() if config.experts is None]
+
+
+def both_ways(name, spec, tmp_path):
+    model = base(name)
+    said = logits(model)
+    delta = shake(attach(model, spec, seed=0), size=0.3)
+    changed = logits(model)
+    assert not torch.allclose(said, changed, atol=1e-2 * float(said.abs().max()))
+    save_delta(delta, tmp_path)
+    assert (tmp_path / "adapter_config.json").is_file()
+    adapted = reads(tmp_path, base(name))
+    close(theirs(adapted, model), changed)
+    again = load_delta(tmp_path, base(name))
+    close(logits(again.model), changed)
+    assert again.count == delta.count
+    return adapted
+
+
+def written_by_peft(name, config, tmp_path, size=0.3):
+    """An adapter that peft made and wrote, and that we read."""
+    model = base(name)
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(twin_of(model), config).eval()
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += size * torch.randn(parameter.shape)
+    adapted.save_pretrained(tmp_path)
+    delta = load_delta(tmp_path, model)
+    close(logits(model), theirs(adapted, model))
+    return delta
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_scales_are_written_as_peft_reads_them(name, tmp_path):
+    both_ways(name, Ia3Spec(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "inputs"),
+    [
+        ("tiny", ["k_proj", "v_proj", "down_proj"], ["down_proj"]),
+        ("phi3", ["qkv_proj", "gate_up_proj", "o_proj"], ["o_proj"]),
+        ("gpt2", ["attn.c_attn", "mlp.c_fc", "mlp.c_proj"], ["mlp.c_proj"]),
+        ("glm4", r".*\.(qkv_proj|q_proj|down_proj)", r".*\.down_proj"),
+        ("deepseek_v3", ["kv_b_proj", "o_proj"], []),
+    ],
+)
+def test_scales_that_peft_writes(name, targets, inputs, tmp_path):
+    config = peft.IA3Config(
+        target_modules=targets, feedforward_modules=inputs, fan_in_fan_out=name == "gpt2", task_type="CAUSAL_LM"
+    )
+    delta = written_by_peft(name, config, tmp_path)
+    save_delta(delta, tmp_path / "ours")
+    close(theirs(reads(tmp_path / "ours", base(name)), delta.model), logits(delta.model))
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_norms_are_written_as_peft_reads_them(name, tmp_path):
+    both_ways(name, NormsSpec(), tmp_path)
+
+
+@pytest.mark.parametrize(("name", "target"), [("tiny", ["input_layernorm", "norm"]), ("gpt2", ["ln_1", "ln_f"])])
+def test_norms_that_peft_writes(name, target, tmp_path):
+    written_by_peft(name, peft.LNTuningConfig(target_modules=target, task_type="CAUSAL_LM"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensors", "message"),
+    [
+        ("IA3", {"base_model.model.model.layers.0.mlp.down_proj.ia4": [1.0]}, "no part of"),
+        ("IA3", {"base_model.model.model.layers.7.mlp.down_proj.ia3_l": [1.0]}, "which this model does not have"),
+        ("IA3", {"base_model.model.model.layers.0.mlp.down_proj.ia3_l": [1.0] * 3}, "belongs to another base"),
+        ("LN_TUNING", {"base_model.model.model.layers.0.mlp.down_proj.weight": [1.0]}, "no norm of this model"),
+        ("LN_TUNING", {"base_model.model.model.norm.ln_tuning_layers.weight": [1.0]}, "belongs to another base"),
+    ],
+)
+def test_files_that_do_not_fit(kind, tensors, message, tmp_path):
+    write_tensors(tmp_path / "adapter_model.safetensors", {name: torch.tensor(one) for name, one in tensors.items()})
+    config = {"peft_type": kind, "feedforward_modules": ["down_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    model = base()
+    with pytest.raises(ModelError, match=message):
+        load_delta(tmp_path, model)
+    assert model.changes == ()
