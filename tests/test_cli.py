@@ -329,5 +329,6 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
         assert run([*arguments, *sized]) == 0, (command, capsys.readouterr().err)
         ran.add(arguments[0])
     assert ran == {
-        "build", "plan", "status", "explain", "chat", "generate", "inspect", "export", "serve", "keys", "quantise"
+        "build", "plan", "status", "explain", "chat", "generate", "inspect", "export", "serve", "keys", "quantise",
+        "show-batch",
     }  # fmt: skip
