@@ -107,8 +107,10 @@ def load_conversations(
     *,
     without: Container[str] = (),
 ) -> Conversations:
-    """Read all sources of `recipe.sft`, but for conversations `without` which (see `held_out`) it learns. Raises DataError where a source has nothing to learn, RecipeError where the system
-    prompt would be lost."""
+    """Read all sources of `recipe.sft`, but for the conversations in `without`, by what they say (see `held_out`).
+
+    Raises DataError where a source has nothing to learn, RecipeError where the system prompt would be lost.
+    """
     section = recipe.sft
     fault = system_fault(tokenizer)
     if fault is not None and section.system_prompt:
