@@ -7,8 +7,8 @@ B batch (rows), T time (context length).
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -32,13 +32,19 @@ Array = npt.NDArray[np.int64]
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Rows to learn from, all [B, T] int64. Positions restart at each document of a row; `document_BT` numbers the
-    documents of a row and is None when every row is one document. `learned_tokens` counts the targets with a loss."""
+    documents of a row and is None when every row is one document. `learned_tokens` counts the targets with a loss, or
+    whatever else the mean loss is taken over (see `align/`).
+
+    `branch_BT`: which continuation of its document a token belongs to; all of them see branch 0, none another.
+    `annotations`: what an algorithm says of these rows for its own objective, by name."""
 
     ids_BT: Tensor
     targets_BT: Tensor
     positions_BT: Tensor
     document_BT: Tensor | None
     learned_tokens: int
+    branch_BT: Tensor | None = None
+    annotations: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def to(self, device: torch.device) -> "Batch":
         """The same rows on `device`; to a GPU the copy overlaps what runs there."""
@@ -51,6 +57,8 @@ class Batch:
             positions_BT=move(self.positions_BT),
             document_BT=None if self.document_BT is None else move(self.document_BT),
             learned_tokens=self.learned_tokens,
+            branch_BT=None if self.branch_BT is None else move(self.branch_BT),
+            annotations={name: move(value) for name, value in self.annotations.items()},
         )
 
 
@@ -80,7 +88,7 @@ class PretrainStream:
         self.context_length = context_length
         self.seed = seed
         self.rows_per_epoch = max(1, len(self._tokens) // context_length)
-        self.fingerprint = _fingerprint(
+        self.fingerprint = fingerprint_of(
             "pretrain", seed, context_length, len(self._tokens), *shards.facts.sha256.values()
         )
 
@@ -94,7 +102,7 @@ class PretrainStream:
 
     def _row(self, row: int) -> Array:
         epoch, index = divmod(row, self.rows_per_epoch)
-        key = _key(self.seed, epoch)
+        key = epoch_key(self.seed, epoch)
         tokens = len(self._tokens)
         start = (key[0] + permuted(index, self.rows_per_epoch, key) * self.context_length) % tokens
         return _ring(self._tokens, start, self.context_length + 1)
@@ -138,7 +146,7 @@ class SftStream:
         self._first_rows = [0, packing.rows]
         content = hashlib.sha256(self._ids.tobytes() + self._learned.tobytes() + self._ends.tobytes()).hexdigest()
         mixed = () if self._mix.once else (self._mix.sizes, self._mix.per_pass)
-        self.fingerprint = _fingerprint("sft", seed, context_length, content, *mixed)
+        self.fingerprint = fingerprint_of("sft", seed, context_length, content, *mixed)
 
     def batch(self, first_row: int, rows: int) -> Batch:
         """Rows `first_row` to `first_row + rows` of the endless stream."""
@@ -152,7 +160,7 @@ class SftStream:
     def _fill(self, row: int, ids_T: Array, targets_T: Array, begins_T: npt.NDArray[np.bool_]) -> None:
         epoch, index = self._place(row)
         members, packing = self._epoch(epoch)
-        index = permuted(index, packing.rows, _key(self.seed, epoch))
+        index = permuted(index, packing.rows, epoch_key(self.seed, epoch))
         at = 0
         for conversation in members[packing.places(index)]:
             end = int(self._ends[conversation])
@@ -179,7 +187,7 @@ class SftStream:
     def _make_epoch(self, epoch: int) -> tuple[Array, Packing]:
         """Which conversation stands at each place of the packing (those of one length change places every epoch), and that."""
         members = self._mix.members(self.seed, epoch)
-        generator = np.random.Generator(np.random.Philox(key=_key(self.seed, epoch)[0]))
+        generator = np.random.Generator(np.random.Philox(key=epoch_key(self.seed, epoch)[0]))
         lengths = self._lengths[members]
         order = np.lexsort((generator.random(len(members)), -lengths))
         if self._packings is None or not np.array_equal(self._packings[0], lengths[order]):
@@ -237,11 +245,11 @@ def _mix(value: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _key(seed: int, epoch: int) -> tuple[int, ...]:
+def epoch_key(seed: int, epoch: int) -> tuple[int, ...]:
     """Four 64-bit numbers that belong to an epoch of a seed."""
     digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=32).digest()
     return tuple(int.from_bytes(digest[i : i + 8], "little") for i in range(0, 32, 8))
 
 
-def _fingerprint(*parts: object) -> str:
+def fingerprint_of(*parts: object) -> str:
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -124,15 +124,16 @@ class Decoder(nn.Module):
         *,
         positions_BT: Tensor | None = None,
         document_BT: Tensor | None = None,
+        branch_BT: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
         """Final, normalised hidden states `[B, T, D]`.
 
-        Causal; with `document_BT` also blind across documents of a row. With a cache the new columns are appended to it, and
-        `document_BT` is not looked at.
+        Causal; with `document_BT` also blind across documents of a row, and with `branch_BT` across the branches of a
+        document, but that all see branch 0. With a cache the new columns are appended to it, and neither is looked at.
         """
         x_BTD = self.embed(ids_BT)
-        reading = Reading(x_BTD, self.config, positions_BT, document_BT, cache)
+        reading = Reading(x_BTD, self.config, positions_BT, document_BT, cache, branch_BT)
         if self.config.positions == "learned":
             if positions_BT is None:
                 self._require_positions(ids_BT.shape[1] + (cache.length if isinstance(cache, KeyValueCache) else 0))

@@ -51,8 +51,7 @@ def linear_cross_entropy(
     The logits exist only `chunk_rows` rows at a time; where gradients are wanted, those of hidden and weight are made from
     the same chunk, while it is in the cache, and the backward pass only hands them out (after Liger, arXiv:2410.10989).
     """
-    chunk_bytes = LOGITS_CHUNK_BYTES if hidden_ND.is_cpu else _GPU_CHUNK_BYTES
-    rows = chunk_rows or max(16, chunk_bytes // (weight_VD.shape[0] * 4))
+    rows = chunk_rows or chunk_rows_for(hidden_ND, weight_VD)
     wanted = torch.is_grad_enabled()
     return cast("Tensor", _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale, softcap, rows, wanted))
 
@@ -75,22 +74,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
             head_VD = weight_VD.to(low)
             grad_hidden_ND = torch.empty_like(hidden_ND) if wanted and ctx.needs_input_grad[0] else None
             grad_weight_VD = (
-                torch.zeros_like(weight_VD, dtype=_high(low)) if wanted and ctx.needs_input_grad[1] else None
+                torch.zeros_like(weight_VD, dtype=high(low)) if wanted and ctx.needs_input_grad[1] else None
             )
-            total = torch.zeros((), dtype=_high(low), device=hidden_ND.device)
+            total = torch.zeros((), dtype=high(low), device=hidden_ND.device)
             for start in range(0, hidden_ND.shape[0], rows):
                 chunk_ND = hidden_ND[start : start + rows].to(low)
                 targets_chunk_N = targets_N[start : start + rows]
-                if hidden_ND.is_cuda and can_compile():
-                    loss, logits_NV = _fused(chunk_ND @ head_VD.T, targets_chunk_N, scale, softcap)
-                else:
-                    logits_NV = (chunk_ND @ head_VD.T).to(_high(low))
-                    loss = _cross_entropy_and_its_gradient(logits_NV, targets_chunk_N, scale, softcap)
+                loss, logits_NV = chunk_and_gradient(chunk_ND, head_VD, targets_chunk_N, scale, softcap)
                 total += loss
                 if grad_hidden_ND is not None:
                     grad_hidden_ND[start : start + rows] = logits_NV.to(low) @ head_VD
                 if grad_weight_VD is not None:
-                    _add_product(grad_weight_VD, logits_NV.to(low).T, chunk_ND)
+                    add_product(grad_weight_VD, logits_NV.to(low).T, chunk_ND)
         grad_weight_VD = None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype)
         ctx.save_for_backward(grad_hidden_ND, grad_weight_VD)
         return total * scale
@@ -101,11 +96,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*scaled, None, None, None, None, None)
 
 
-def _high(dtype: torch.dtype) -> torch.dtype:
+def chunk_and_gradient(
+    chunk_ND: Tensor, head_VD: Tensor, targets_N: Tensor, scale: float, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The summed cross-entropy of a chunk, nats, and `scale` times its gradient at the logits, by what is fastest here."""
+    if chunk_ND.is_cuda and can_compile():
+        return _fused(chunk_ND @ head_VD.T, targets_N, scale, softcap)
+    logits_NV = (chunk_ND @ head_VD.T).to(high(chunk_ND.dtype))
+    return _cross_entropy_and_its_gradient(logits_NV, targets_N, scale, softcap), logits_NV
+
+
+def chunk_rows_for(hidden_ND: Tensor, weight_VD: Tensor) -> int:
+    """How many rows of logits exist at a time."""
+    chunk_bytes = LOGITS_CHUNK_BYTES if hidden_ND.is_cpu else _GPU_CHUNK_BYTES
+    return max(16, chunk_bytes // (weight_VD.shape[0] * 4))
+
+
+def high(dtype: torch.dtype) -> torch.dtype:
+    """What to sum in."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add `a @ b` to `total`, which may be of a higher dtype."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     else:
@@ -116,7 +129,7 @@ def cross_entropy_and_gradient(
     logits_NV: Tensor, targets_N: Tensor, scale: float, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
     """The summed cross-entropy, nats, and `scale` times its gradient in the logits' dtype: what a compiler makes few sweeps of."""
-    capped_NV = logits_NV.to(_high(logits_NV.dtype))
+    capped_NV = logits_NV.to(high(logits_NV.dtype))
     slope_NV = None
     if softcap is not None:
         bent_NV = (capped_NV / softcap).tanh()

@@ -28,9 +28,10 @@ class Reading:
         positions_BT: Tensor | None,
         document_BT: Tensor | None,
         cache: Cache | None,
+        branch_BT: Tensor | None = None,
     ) -> None:
         time, device = x_BTD.shape[1], x_BTD.device
-        self.config, self.cache, self.document_BT = config, cache, document_BT
+        self.config, self.cache, self.document_BT, self.branch_BT = config, cache, document_BT, branch_BT
         self.time, self.dtype, self.device = time, x_BTD.dtype, device
         if positions_BT is None:
             positions_BT = torch.arange(time, device=device)[None] if cache is None else cache.positions(time, device)
@@ -196,6 +197,9 @@ class Reading:
             return cast("RowsCache", self.cache).mask(self.time, self.device, window)
         if window is not None and window >= self.time:
             return self._mask(None)
+        if self.branch_BT is not None:
+            allowed_BTS = branch_mask(self.document_BT, self.branch_BT, self.positions_BT, window)
+            return added_to_scores(allowed_BTS, self.dtype) if self._kept_by_hand else allowed_BTS[:, None]
         if self._kept_by_hand:
             return attention_bias(self.time, self.document_BT, window, self.dtype, self.device)
         if self.document_BT is not None:
@@ -216,6 +220,25 @@ def document_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
     return (same_BTS if window is None else same_BTS.triu_(1 - window))[:, None]
 
 
+def branch_mask(
+    document_BT: Tensor | None, branch_BT: Tensor, positions_BT: Tensor, window: int | None = None
+) -> Tensor:
+    """What each token may look at, `[B, T, S]`, where texts branch: itself and what came before it in its own branch, and in
+    branch 0 of its document, from which the others go out. A window counts positions: branches begin at the same one."""
+    branch_B1S = branch_BT[:, None, :]
+    allowed_BTS = (branch_B1S == 0) | (branch_B1S == branch_BT[:, :, None])
+    if document_BT is not None:
+        allowed_BTS &= document_BT[:, :, None] == document_BT[:, None, :]
+    if window is not None:
+        allowed_BTS &= positions_BT[:, :, None] - positions_BT[:, None, :] < window
+    return allowed_BTS.tril_()
+
+
+def added_to_scores(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a token may look and -inf where not."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+
+
 def attention_bias(
     time: int,
     document_BT: Tensor | None,
@@ -229,4 +252,4 @@ def attention_bias(
     allowed = (
         causal_mask(time, window, device)[None] if document_BT is None else document_mask(document_BT, window)[:, 0]
     )
-    return torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, -torch.inf)
+    return added_to_scores(allowed, dtype)
