@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from dunwu.core.deltas import AnyDelta
+from dunwu.core.preference import AnyPreference, DpoSpec
 from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole
 
 
@@ -177,6 +178,29 @@ class SftSection(TrainSection):
     delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside the base's
 
 
+class PreferenceSource(Section):
+    """Preferences from a file: chosen and rejected, judged pairs, scored or labelled answers, found by looking."""
+
+    path: str
+    bad_rows: Literal["drop", "refuse"] = "drop"
+
+
+class PreferSection(TrainSection):
+    """Learning what is preferred, after fine-tuning: pairs of a better and a worse answer, or answers judged good or bad."""
+
+    sources: tuple[PreferenceSource, ...] = ()
+    objective: AnyPreference = DpoSpec()  # objective.method: dpo, ipo, kto, orpo, simpo, cpo; each with its own options
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_fraction: Fraction = 0.1
+    epochs: float = Field(default=1.0, gt=0)
+    tokens: Count | Auto = "auto"  # auto: epochs, cut to the budget
+    too_long: Literal["cut", "drop"] = "cut"  # an answer beyond the context loses its end, or its pair is left out
+    share_prompts: bool = True  # the answers to one prompt lie in one row, which reads the prompt once
+    delta: AnyDelta | None = None  # learn a delta on the frozen model, by AdamW, instead of all its weights
+    delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside those before it
+
+
 class EvaluateSection(Section):
     heldout_bytes: Count = 400_000  # held-out text scored, spread evenly over the documents
     exam_questions: Count = 100  # per kind
@@ -199,6 +223,7 @@ class Recipe(Section):
     model: ModelSection = ModelSection()
     pretrain: PretrainSection = PretrainSection()
     sft: SftSection = SftSection()
+    prefer: PreferSection = PreferSection()
     evaluate: EvaluateSection = EvaluateSection()
 
     @property

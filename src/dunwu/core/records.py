@@ -56,6 +56,25 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """A prompt with a better and a worse answer, or with one answer that was judged: the other side is then None.
+
+    A side is what follows the prompt, to an answer of the assistant's; all that the assistant says in it counts.
+    """
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...] | None
+    rejected: tuple[Message, ...] | None
+    source: str
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether both sides are there."""
+        return self.chosen is not None and self.rejected is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
     """Ids of one text, `[T]` int32, and a mask of the same length that is true where a token is to be learned."""
 
