@@ -56,7 +56,7 @@ def _text(row: Row, key: str | None) -> str:
     return "" if text.strip().lower() in NOTHING else text
 
 
-def _with_system(row: Row, chosen: Chosen) -> Chosen:
+def with_system(row: Row, chosen: Chosen) -> Chosen:
     """With the row's system prompt before it, where it has one and the conversation has none; without an empty one."""
     messages = chosen.messages
     shift = 0
@@ -68,7 +68,7 @@ def _with_system(row: Row, chosen: Chosen) -> Chosen:
 
 
 def _all_learned(row: Row, *messages: Message) -> Chosen:
-    return _with_system(row, Chosen(messages))
+    return with_system(row, Chosen(messages))
 
 
 # ---- Alpaca: instruction, input, output; LLaMA-Factory adds system and history
@@ -120,7 +120,7 @@ def _turns(row: Row) -> list[Chosen]:
     turns = cast("list[Any]", next(row[key] for key in TURN_LISTS if isinstance(row.get(key), list)))
     messages = messages_of(turns)
     whole = len(messages) == len(turns)
-    return [_with_system(row, Chosen(tuple(messages), _unweighted(turns) if whole else frozenset()))]
+    return [with_system(row, Chosen(tuple(messages), _unweighted(turns) if whole else frozenset()))]
 
 
 def _unweighted(turns: Sequence[Any]) -> frozenset[int]:
@@ -164,7 +164,7 @@ def _said(row: Row, key: str, role: Role) -> list[Message]:
 
 
 def _preferred(choose: Callable[[Row], Chosen]) -> Callable[[Row], list[Chosen]]:
-    return lambda row: [_with_system(row, choose(row))]
+    return lambda row: [with_system(row, choose(row))]
 
 
 # A row is of the first format that it fits: preferences also look like what they contain.

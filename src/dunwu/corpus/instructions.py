@@ -5,7 +5,7 @@ Files: .json (a list) and .jsonl, each also .gz or .zst, UTF-8 or UTF-16. Rows a
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -48,7 +48,7 @@ class InstructionReader:
         """Raises DataError for a file that cannot be read, is no instruction file, or has no usable row at all."""
         self.kept, self.formats, self.dropped, self.not_wanted, self.problems = 0, {}, Counter(), Counter(), []
         self.end_markers = 0
-        for path in _files(Path(self.source.path)):
+        for path in row_files(Path(self.source.path)):
             yield from self._read(path)
 
     def drop(self, bad: BadRow, place: str) -> None:
@@ -81,7 +81,7 @@ class InstructionReader:
     def _examples(self, row: JsonRow, row_format: RowFormat, path: Path) -> Iterator[Example]:
         name = f"{path.name}#{row.number}"
         try:
-            value = _require_object(row.value, row_format)
+            value = require_object(row.value, row_format.name, row_format.fits)
             if self._phrasings is not None:
                 conversations = [Chosen(self._phrasings.conversation(value, name))]
             else:
@@ -90,7 +90,7 @@ class InstructionReader:
             tools = tools_of(value)
             open_end = row_format.open_calls or self.source.open_calls == "keep"
             for conversation in conversations:
-                _check(conversation.messages, open_end=open_end)
+                check_conversation(conversation.messages, open_end=open_end)
         except BadRow as bad:
             self.drop(bad, f"{path}, {row.place}")
             return
@@ -103,15 +103,22 @@ class InstructionReader:
 
     def _without_end_markers(self, conversation: Chosen) -> Chosen:
         """Answers without an end of text that some files spell out: the chat template writes its own."""
-        messages = list(conversation.messages)
-        for place, message in enumerate(messages):
-            said = message.content.rstrip()
-            if message.role == "assistant" and said.endswith(END_MARKERS):
-                while marker := next((marker for marker in END_MARKERS if said.endswith(marker)), ""):
-                    said = said.removesuffix(marker).rstrip()
-                messages[place] = replace(message, content=said)
-                self.end_markers += 1
-        return replace(conversation, messages=tuple(messages))
+        messages, count = without_end_markers(conversation.messages)
+        self.end_markers += count
+        return replace(conversation, messages=messages)
+
+
+def without_end_markers(messages: Sequence[Message]) -> tuple[tuple[Message, ...], int]:
+    """The messages, their answers without the name of a token that ends a text, and how many ended with one."""
+    found, count = list(messages), 0
+    for place, message in enumerate(found):
+        said = message.content.rstrip()
+        if message.role == "assistant" and said.endswith(END_MARKERS):
+            while marker := next((marker for marker in END_MARKERS if said.endswith(marker)), ""):
+                said = said.removesuffix(marker).rstrip()
+            found[place] = replace(message, content=said)
+            count += 1
+    return tuple(found), count
 
 
 def read_instructions(source: SftFileSource, *, seed: int = 0) -> Iterator[Example]:
@@ -119,14 +126,15 @@ def read_instructions(source: SftFileSource, *, seed: int = 0) -> Iterator[Examp
     return iter(InstructionReader(source, seed=seed))
 
 
-def _files(path: Path) -> list[Path]:
+def row_files(path: Path, key: str = "sft.sources[].path") -> list[Path]:
+    """The file, or the .json and .jsonl files of a folder. Raises DataError naming the recipe's `key` where there is none."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and is_json_file(file))
         if not files:
-            raise DataError(f"{path} holds no .json or .jsonl file (also .gz, .zst); name the instruction file")
+            raise DataError(f"{path} holds no .json or .jsonl file (also .gz, .zst); name the file of rows")
         return files
     if not path.is_file():
-        raise DataError(f"{path} does not exist; sft.sources[].path must name an instruction file or a folder of them")
+        raise DataError(f"{path} does not exist; {key} must name a file of rows or a folder of them")
     if not is_json_file(path):
         raise DataError(f"{path} is not .json or .jsonl (also .gz, .zst); convert it, one JSON object a line")
     return [path]
@@ -168,19 +176,21 @@ def _not_object(value: Any) -> str:
     return str(value) if isinstance(value, BadRow) else f"is a {type(value).__name__}"
 
 
-def _require_object(value: Any, row_format: RowFormat) -> Row:
+def require_object(value: Any, name: str, fits: Callable[[Row], bool]) -> Row:
+    """The row, if it is one of the format of that name. Raises BadRow."""
     if isinstance(value, BadRow):
         raise value
     if not isinstance(value, dict):
         raise BadRow("is not an object", f"it is a {type(value).__name__}")
     row = cast(Row, value)
-    if not row_format.fits(row):
-        raise BadRow(f"is not in the file's format, {row_format.name}", f"its keys are {sorted(map(str, row))[:8]}")
+    if not fits(row):
+        raise BadRow(f"is not in the file's format, {name}", f"its keys are {sorted(map(str, row))[:8]}")
     require_text_alone(row)
     return row
 
 
-def _check(messages: Sequence[Message], *, open_end: bool) -> None:
+def check_conversation(messages: Sequence[Message], *, open_end: bool = False) -> None:
+    """Raise BadRow for a conversation that cannot be learned. `open_end`: it may end with a call of tools."""
     if not messages:
         raise BadRow("has roles out of order", "a conversation has no messages")
     _require_each_said(messages)

@@ -36,11 +36,11 @@ def is_pair(row: Row) -> bool:
 
 def chosen_of_pair(row: Row) -> Chosen:
     """The conversation with the chosen answer."""
-    chosen = _side(row, row["chosen"])
+    chosen = side(row, row["chosen"])
     if _asked(row, row["chosen"]) is not None:
         return chosen
     try:
-        rejected: Sequence[Message] = _side(row, row["rejected"]).messages
+        rejected: Sequence[Message] = side(row, row["rejected"]).messages
     except BadRow:
         rejected = ()
     same = 0
@@ -58,13 +58,18 @@ def is_judged(row: Row) -> bool:
 
 
 def chosen_of_judged(row: Row) -> Chosen:
-    """The output that was preferred; the verdict is from 1 (the first) to 2 (the second)."""
+    """The output that was preferred."""
+    return side(row, row[preferred_key(row)])
+
+
+def preferred_key(row: Row) -> str:
+    """Where the output that was preferred stands; the verdict is from 1 (the first) to 2 (the second)."""
     verdict = row["preference"]
     if isinstance(verdict, bool) or not isinstance(verdict, int | float) or not 1 <= verdict <= 2:
         raise BadRow("has no verdict", f"`preference` is {verdict!r}, not a number from 1 to 2")
     if verdict == 1.5:
         raise NotWanted("a verdict that prefers neither answer")
-    return _side(row, row["output_1" if verdict < 1.5 else "output_2"])
+    return "output_1" if verdict < 1.5 else "output_2"
 
 
 def is_scored(row: Row) -> bool:
@@ -78,8 +83,8 @@ def chosen_of_scored(row: Row) -> Chosen:
     answers = cast("list[Row]", row["completions"])
     if not answers:
         raise BadRow("has no answers", "`completions` is empty")
-    best = max(answers, key=_score)
-    return _side(row, best["response"])
+    best = max(answers, key=score_of)
+    return side(row, best["response"])
 
 
 def is_labelled(row: Row) -> bool:
@@ -90,16 +95,27 @@ def is_labelled(row: Row) -> bool:
 
 def chosen_of_labelled(row: Row) -> Chosen:
     """The conversation, where its answer is labelled good. Raises NotWanted otherwise."""
-    if not next(row[key] for key in LABELS if isinstance(row.get(key), bool)):
+    if not is_wanted(row):
         raise NotWanted("an answer labelled as not wanted")
+    return labelled(row)
+
+
+def is_wanted(row: Row) -> bool:
+    """The label of a labelled row."""
+    return bool(next(row[key] for key in LABELS if isinstance(row.get(key), bool)))
+
+
+def labelled(row: Row) -> Chosen:
+    """The conversation of a labelled row, whatever its label."""
     if "completion" in row:
-        return _side(row, row["completion"])
+        return side(row, row["completion"])
     turns = next(row[key] for key in TURN_LISTS if isinstance(row.get(key), list))
     messages = tuple(messages_of(turns))
     return Chosen(messages, frozenset(answers_before(messages, len(messages) - 1)))
 
 
-def _side(row: Row, answer: Any) -> Chosen:
+def side(row: Row, answer: Any) -> Chosen:
+    """The conversation with that answer, which the row holds, in whatever form."""
     asked, answered = _asked(row, answer), _said(answer, "assistant")
     messages = (*(asked or ()), *answered)
     return Chosen(messages, frozenset(answers_before(messages, len(asked or ()))))
@@ -137,7 +153,8 @@ def _said(value: Any, role: str) -> list[Message]:
             raise BadRow("has something that is no text", f"it is a {type(value).__name__}")
 
 
-def _score(answer: Row) -> float:
+def score_of(answer: Row) -> float:
+    """What an answer was given; less than anything where it was given nothing."""
     score = next((answer[key] for key in SCORES if key in answer), None)
     try:
         return float(cast(Any, score))

@@ -1,0 +1,201 @@
+"""Files of preferences → a better and a worse answer to one prompt, or one answer with a verdict; found by looking at the rows.
+
+Forms: chosen and rejected (TRL's with a prompt apart or within, HH-RLHF's transcripts, LLaMA-Factory's, messages), two
+outputs and a verdict (AlpacaEval), scored answers (UltraFeedback: the best against the worst), labelled answers (KTO).
+A row that cannot be used is named (file, line, why) and dropped, or stops the reading where `bad_rows` says `refuse`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, cast
+
+from dunwu.core.errors import DataError
+from dunwu.core.recipe import PreferenceSource
+from dunwu.core.records import Message, Preference
+from dunwu.corpus import preferences
+from dunwu.corpus.instruction_formats import with_system
+from dunwu.corpus.instructions import (
+    PROBLEMS_KEPT,
+    ROWS_LOOKED_AT,
+    check_conversation,
+    require_object,
+    row_files,
+    without_end_markers,
+)
+from dunwu.corpus.json_rows import BadRow, JsonRow, json_rows
+from dunwu.corpus.preferences import Chosen, NotWanted
+from dunwu.corpus.turns import Row, tools_of
+
+EQUAL, EMPTY = "has two equal answers", "has an empty answer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """The conversations that a row holds, to the better and to the worse answer; None where it has only one of them."""
+
+    chosen: Chosen | None
+    rejected: Chosen | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceFormat:
+    """How rows of one kind are told from others, and what they hold."""
+
+    name: str
+    fits: Callable[[Row], bool]
+    sides: Callable[[Row], _Sides]
+
+
+class PreferenceReader:
+    """Iterate to get preferences; afterwards `kept`, `dropped`, `not_wanted` and `problems` say what became of the rows.
+
+    `formats`: the format found, by file. `dropped`: rows by reason. `not_wanted`: rows that prefer nothing. `problems`: the
+    first few bad rows as "file, line 7: why".
+    """
+
+    def __init__(self, source: PreferenceSource) -> None:
+        self.source = source
+        self._forget()
+
+    def __iter__(self) -> Iterator[Preference]:
+        """Raises DataError for a file that cannot be read, holds no preferences, or has no usable row at all."""
+        self._forget()
+        for path in row_files(Path(self.source.path), "prefer.sources[].path"):
+            yield from self._read(path)
+
+    def drop(self, bad: BadRow, place: str) -> None:
+        """Count a row that cannot be used, or raise DataError where the source refuses such rows."""
+        problem = f"{place}: {bad}"
+        if self.source.bad_rows == "refuse":
+            raise DataError(f"{problem}; mend the row, or set bad_rows=drop to go on without it")
+        self.dropped[bad.reason] += 1
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(problem)
+
+    def _forget(self) -> None:
+        self.kept = 0
+        self.formats: dict[str, str] = {}
+        self.dropped: Counter[str] = Counter()
+        self.not_wanted: Counter[str] = Counter()
+        self.problems: list[str] = []
+
+    def _read(self, path: Path) -> Iterator[Preference]:
+        rows = json_rows(path)
+        head = list(islice(rows, ROWS_LOOKED_AT))
+        row_format = _detect([row.value for row in head], path)
+        self.formats[path.name] = row_format.name
+        before = self.kept
+        for row in chain(head, rows):
+            preference = self._preference(row, row_format, path)
+            if preference is not None:
+                self.kept += 1
+                yield preference
+        if self.kept == before:
+            first = self.problems[0] if self.problems else "; ".join(self.not_wanted) or "the file has no rows"
+            raise DataError(f"{path}: none of the rows could be used as {row_format.name}; first: {first}")
+
+    def _preference(self, row: JsonRow, row_format: PreferenceFormat, path: Path) -> Preference | None:
+        try:
+            value = require_object(row.value, row_format.name, row_format.fits)
+            sides = row_format.sides(value)
+            chosen, rejected = (_messages(value, side) for side in (sides.chosen, sides.rejected))
+            prompt, chosen, rejected = _parted(chosen, rejected)
+            tools = tools_of(value)
+        except BadRow as bad:
+            self.drop(bad, f"{path}, {row.place}")
+            return None
+        except NotWanted as why:
+            self.not_wanted[str(why)] += 1
+            return None
+        return Preference(
+            prompt=prompt, chosen=chosen, rejected=rejected, source=f"{path.name}#{row.number}", tools=tools
+        )
+
+
+def read_preferences(source: PreferenceSource) -> Iterator[Preference]:
+    """The preferences of a file, or of all .json/.jsonl files in a folder, in order. See `PreferenceReader`."""
+    return iter(PreferenceReader(source))
+
+
+def _messages(row: Row, side: Chosen | None) -> tuple[Message, ...] | None:
+    if side is None:
+        return None
+    messages, _ = without_end_markers(with_system(row, side).messages)
+    check_conversation(messages)
+    return messages
+
+
+Turns = tuple[Message, ...]
+
+
+def _parted(chosen: Turns | None, rejected: Turns | None) -> tuple[Turns, Turns | None, Turns | None]:
+    """What two conversations share, and how each goes on. Raises BadRow where they are no two answers to one prompt."""
+    if chosen is None or rejected is None:
+        prompt, answer = _last_answer(chosen or rejected or ())
+        return (prompt, answer, None) if chosen is not None else (prompt, None, answer)
+    if chosen == rejected:
+        raise BadRow(EQUAL, f"both say {chosen[-1].content[:60]!r}")
+    same = next(
+        (at for at, (ours, theirs) in enumerate(zip(chosen, rejected, strict=False)) if ours != theirs),
+        min(len(chosen), len(rejected)),
+    )
+    if same in (len(chosen), len(rejected)):
+        raise BadRow(EMPTY, "one side is only the beginning of the other")
+    if {chosen[same].role, rejected[same].role} != {"assistant"}:
+        raise BadRow("has two different prompts", f"message {same + 1} is not the same on both sides")
+    return chosen[:same], chosen[same:], rejected[same:]
+
+
+def _last_answer(messages: Turns) -> tuple[Turns, Turns]:
+    """A conversation before its last answer, and that: all after what was last asked."""
+    asked = max(place for place, message in enumerate(messages) if message.role == "user")
+    return messages[: asked + 1], messages[asked + 1 :]
+
+
+def _pair(row: Row) -> _Sides:
+    return _Sides(preferences.side(row, row["chosen"]), preferences.side(row, row["rejected"]))
+
+
+def _judged(row: Row) -> _Sides:
+    better = preferences.preferred_key(row)
+    worse = "output_2" if better == "output_1" else "output_1"
+    return _Sides(preferences.side(row, row[better]), preferences.side(row, row[worse]))
+
+
+def _scored(row: Row) -> _Sides:
+    answers = cast("list[Row]", row["completions"])
+    scores = [preferences.score_of(answer) for answer in answers]
+    if len(answers) < 2 or float("-inf") in scores:
+        raise BadRow("has no two scored answers", f"{len(answers)} answers, scores {scores[:4]}")
+    if min(scores) == max(scores):
+        raise NotWanted("scores that prefer no answer")
+    best, worst = (answers[scores.index(extreme)]["response"] for extreme in (max(scores), min(scores)))
+    return _Sides(preferences.side(row, best), preferences.side(row, worst))
+
+
+def _labelled(row: Row) -> _Sides:
+    answer = preferences.labelled(row)
+    return _Sides(answer, None) if preferences.is_wanted(row) else _Sides(None, answer)
+
+
+FORMATS = (
+    PreferenceFormat("chosen and rejected", preferences.is_pair, _pair),
+    PreferenceFormat("judged pairs", preferences.is_judged, _judged),
+    PreferenceFormat("scored answers", preferences.is_scored, _scored),
+    PreferenceFormat("labelled answers", preferences.is_labelled, _labelled),
+)
+
+
+def _detect(rows: Sequence[Any], path: Path) -> PreferenceFormat:
+    objects = [cast(Row, row) for row in rows if isinstance(row, dict)]
+    for row_format in FORMATS:
+        if 2 * sum(row_format.fits(row) for row in objects) > len(objects) > 0:
+            return row_format
+    keys = sorted({str(key) for row in objects for key in row})[:12]
+    raise DataError(
+        f"{path} holds no preferences: its keys are {keys}; rows need chosen and rejected, output_1, output_2 and preference, "
+        "completions with scores, or an answer with a label"
+    )
