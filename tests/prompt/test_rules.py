@@ -1,11 +1,18 @@
 """Each rule drops what it is for, and leaves what looks alike."""
 
+import gzip
+import json
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from dunwu.corpus.decontaminate import build_index
 from dunwu.prompt.making.rules import RULES, Candidate, broken_rule, grounded
 from dunwu.prompt.making.sieve import Sieve
+from tests.corpus.document_files import SHARED
 
+CMRC = SHARED / "zh_cmrc2018" / "cmrc2018_trial.json.gz"
 GOOD = "Explain in two sentences why the sky is blue at noon."
 ANSWER = "Air scatters short waves more than long ones. So blue light reaches us from all sides."
 LOOP = "and then it went on " * 12
@@ -15,7 +22,7 @@ QUESTIONS = [
     ("page_of_html", "qa", "<!DOCTYPE html><html><h1>Log in</h1></html>", "What does the tag <html> begin?"),
     ("garbled", "qa", "What is \ufffd\ufffd about here?", "What is naïve about it?"),
     ("short_question", "self-instruct", "Write a poem", "Write a short poem about rain"),
-    ("short_question", "self-instruct", "翻译句子", "把下面的句子翻译成英文"),
+    ("short_question", "self-instruct", "翻译句子", "水有什么特性？"),
     ("short_question", "qa", "Who?", "Who won?"),
     ("long_question", "self-instruct", "word " * 151, "word " * 150),
     ("long_question", "evolve", "word " * 601, "word " * 600),
@@ -60,17 +67,26 @@ ANSWERS = [
     ("empty_answer", "qa", GOOD, "N/A", "No."),
     ("other_language_answer", "evolve", GOOD, "因为空气把短波的光散射得比长波的光多，所以天空看起来是蓝色的。", ANSWER),
     ("refusal", "evolve", GOOD, "I'm sorry, but I can't do that.", "Sorrel is a plant with sour leaves."),
+    ("refusal", "evolve", "Say something.", "Sorry.", "Gladly."),
     ("refusal", "qa", GOOD, "The passage does not say.", "The passage of light through air does not."),
     ("refusal", "evolve", "请解释为什么天空是蓝色的。", "抱歉，我无法回答这个问题。", "因为空气散射蓝光。"),
     ("only_stop_words", "evolve", GOOD, "It is the... and so on.", "Rayleigh."),
+    ("only_stop_words", "evolve", GOOD, "?!", "A"),
     ("repeats_question", "evolve", GOOD, "Explain in two sentences why the sky is blue at noon?", ANSWER),
+    (
+        "repeats_question",
+        "evolve",
+        "What is 7% of $1,000 in two years?",
+        "What is 7% of $1,000 in two years",
+        "7% of $1,000 in two years is $140.",
+    ),
     ("goes_round", "evolve", GOOD, LOOP, ANSWER),
 ]
 
 
 @pytest.mark.parametrize(("name", "method", "bad", "good"), QUESTIONS)
 def test_rules_of_questions(name, method, bad, good):
-    language = "zh" if "\u4e00" <= bad[0] <= "\u9fff" and name != "other_language" else "en"
+    language = "zh" if "\u4e00" <= (good if name == "other_language" else bad)[0] <= "\u9fff" else "en"
     answer = "An answer of no importance." if language == "en" else "没有什么要紧的回答。"
     assert broken_rule(Candidate(question=bad, answer=answer, language=language), method, "question") == name
     assert broken_rule(Candidate(question=good, answer=answer, language=language), method, "question") is None
@@ -85,6 +101,52 @@ def test_rules_of_answers(name, method, question, bad, good):
 
 def test_an_answer_that_was_cut_goes():
     assert broken_rule(Candidate(question=GOOD, answer=ANSWER, finished=False), "qa", "answer") == "cut_off"
+
+
+def test_an_apology_may_be_what_was_asked_for():
+    asked = "Write one line in which you apologise to a friend."
+    assert broken_rule(Candidate(question=asked, answer="I owe you one: sorry, Ann!"), "evolve", "answer") is None
+    assert broken_rule(Candidate(question=GOOD, answer="It is blue, sorry!"), "evolve", "answer") == "refusal"
+
+
+def test_sums_code_and_lists_have_no_language():
+    chinese = Candidate(
+        question="将三个乘法事实添加到列表中。", language="zh", answer="10 x 6 = 60\n11 x 8 = 88\n12 x 5 = 60\nx y z"
+    )
+    assert broken_rule(chinese, "self-instruct", "answer") is None
+    query = replace(
+        chinese, answer="SELECT name, surname FROM customers WHERE customers.age > 30 ORDER BY name, surname;"
+    )
+    assert broken_rule(query, "self-instruct", "answer") is None
+    prose = replace(
+        chinese, answer="The product of ten and six is sixty, and that of eleven and eight is eighty-eight."
+    )
+    assert broken_rule(prose, "self-instruct", "answer") == "other_language_answer"
+
+
+def test_what_people_wrote_of_real_passages_passes_and_what_belongs_elsewhere_does_not():
+    """CMRC 2018: Chinese passages, with questions and answers by people."""
+    if not CMRC.exists():
+        pytest.skip("the data of CMRC 2018 are not beside this repository")
+    with gzip.open(CMRC, "rt", encoding="utf-8") as file:
+        articles = json.load(file)["data"]
+    rows = [
+        (paragraph["context"], pair["question"], pair["answers"][0]["text"])
+        for article in articles
+        for paragraph in article["paragraphs"]
+        for pair in paragraph["qas"]
+        if pair["answers"] and pair["answers"][0]["text"]
+    ]
+    assert len(rows) > 900
+    faults = Counter[str | None]()
+    for passage, question, answer in rows:
+        one = Candidate(question=question, answer=answer, passage=passage, language="zh")
+        faults[broken_rule(one, "qa", "question") or broken_rule(one, "qa", "answer")] += 1
+    assert faults[None] > 0.99 * len(rows), faults
+    others = [(row, rows[(place + 101) % len(rows)][2]) for place, row in enumerate(rows)]
+    strange = [(row, answer) for row, answer in others if answer not in row[0]]
+    held = sum(grounded(answer, question, passage) for (passage, question, _), answer in strange)
+    assert held < 0.03 * len(strange)
 
 
 def test_a_translation_may_be_in_another_language():

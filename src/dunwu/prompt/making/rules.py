@@ -2,7 +2,7 @@
 
 A row goes by the first rule that it breaks. Sources: Self-Instruct, arXiv:2212.10560, 2.2 and its published code; Unnatural
 Instructions, arXiv:2212.09689, 2.1; WizardLM, arXiv:2304.12244, 3.2 ("elimination evolving"). Each docstring says where we differ:
-all of these were written for English, and count words; here a character of a script without spaces counts as half a word.
+all of these were written for English, and count words; here three characters of a script without spaces count as two words.
 """
 
 import re
@@ -84,10 +84,10 @@ def broken_rule(candidate: Candidate, method: Method, part: Part) -> str | None:
 
 
 def length(text: str) -> float:
-    """In words; two characters of Chinese or Japanese count as one."""
+    """In words; three characters of Chinese or Japanese count as two."""
     kinds = count_kinds(text)
     alone = int(kinds[[HAN, KANA]].sum())
-    return len(words(text)) - alone / 2
+    return len(words(text)) - alone / 3
 
 
 # Questions
@@ -104,10 +104,12 @@ _PASSAGE_WORDS = re.compile(
     re.I,
 )
 _COPIED = re.compile(
-    r"#+ ?(?:the )?(?:given|rewritten|created|new|original)[ _](?:prompt|instruction|task)"
-    r"|\b(?:given|rewritten|created) (?:prompt|instruction)s?\b|#+ ?(?:给定|改写后?|原始|新)的?(?:指令|提示|任务)|(?:给定的?|改写后的?)(?:指令|提示)"
+    r"#+ ?(?:the )?(?:given|rewritten|created|new|original)[ _](?:prompt|instruction|task)|#+ ?(?:给定|改写后?|原始|新)的?(?:指令|提示|任务)"
     r"|<\|[^|<>]{1,40}\|>|</?s>|\[/?INST\]",
     re.I,
+)
+_SPOKEN_OF = re.compile(
+    r"\b(?:given|rewritten|created) (?:prompt|instruction)s?\b|(?:给定的?|改写后的?)(?:指令|提示)", re.I
 )
 
 
@@ -168,8 +170,12 @@ def odd_beginning(candidate: Candidate, method: Method) -> bool:
 
 @_rule("question", "WizardLM", "words of the prompt, such as 'rewritten prompt', or control tokens")
 def copies_prompt(candidate: Candidate, method: Method) -> bool:
-    """The model repeats what it was told. Own addition: chat templates' control tokens."""
-    return bool(_COPIED.search(candidate.question) or re.search(r"<\|[^|<>]{1,40}\|>|\[/?INST\]", candidate.answer))
+    """The model repeats what it was told. Own addition: chat templates' control tokens. That something is called the given prompt counts
+    where an instruction evolves, and its parent did not say so."""
+    if _COPIED.search(candidate.question) or re.search(r"<\|[^|<>]{1,40}\|>|\[/?INST\]", candidate.answer):
+        return True
+    spoken_of = method == "evolve" and _SPOKEN_OF.search(candidate.question)
+    return bool(spoken_of) and not _SPOKEN_OF.search(candidate.parent)
 
 
 @_rule("question", "own", "'the passage', 'the text', 'above'", methods="qa")
@@ -182,6 +188,9 @@ def names_passage(candidate: Candidate, method: Method) -> bool:
 def other_language(candidate: Candidate, method: Method) -> bool:
     """By script; where scripts are the same, by the corpus' identifier, for texts of 60 letters or more. What is to be translated
     may be in any."""
+    kinds = count_kinds(candidate.question)
+    if candidate.language == "zh" and not kinds[HAN] and kinds[LATIN] >= 12:
+        return True
     return not _TRANSLATES.search(candidate.question) and _in_other_language(candidate.question, candidate.language)
 
 
@@ -192,18 +201,22 @@ def _in_other_language(text: str, wanted: str) -> bool:
     if not letters:
         return False
     if wanted == "zh":
-        return han * 4 < latin or kana > 0.1 * letters or hangul > 0.1 * letters
+        in_latin = han * 4 < latin and (han == 0 or latin >= _TELLING_LETTERS) and _says_english(text)
+        return in_latin or kana > 0.1 * letters or hangul > 0.1 * letters
     if wanted == "en":
-        return (
-            han + kana + hangul > 0.3 * letters
-            or int(kinds[LETTER]) > 0.5 * letters
-            or _is_another(text, latin, wanted)
-        )
+        if han + kana + hangul > 0.3 * letters or int(kinds[LETTER]) > 0.5 * letters:
+            return True
+        return not _says_english(text) and _is_another(text, latin, wanted)
     return _is_another(text, letters, wanted)
 
 
+def _says_english(text: str) -> bool:
+    """Whether three words in it are among the commonest: code, sums and lists of names have few of them."""
+    return sum(word in _COMMONEST for word in words(text)) >= 3
+
+
 def _is_another(text: str, letters: int, wanted: str) -> bool:
-    if letters < 60 or wanted == UNKNOWN or "```" in text:  # of little text, and of code, one cannot tell
+    if letters < _TELLING_LETTERS or wanted == UNKNOWN or "```" in text:  # of little text, and of code, one cannot tell
         return False
     return identify(text) not in (wanted, UNKNOWN)
 
@@ -216,6 +229,8 @@ _REFUSAL = re.compile(
     r"|我(?:无法|不能|没有办法)|无法(?:回答|提供|确定)|文中没有|(?:原文|资料)(?:没有|未)提)",
     re.I,
 )
+_TELLING_LETTERS = 60
+_COMMONEST = frozenset(("the", "and", "of", "is", "are", "to", "that", "it", "was", "with", "this", "in", "you"))
 _TRANSLATES = re.compile(
     r"translat|\b(?:in|into|to|from) (?:english|chinese|german|french|spanish|japanese|korean|russian|latin)\b"
     r"|翻译|译成|译为|英文|中文|英语|汉语|日语|法语|德语|俄语|韩语",
@@ -308,26 +323,30 @@ def cut_off(candidate: Candidate, method: Method) -> bool:
 
 @_rule("answer", "WizardLM", "'sorry' and fewer than 80 words, or a refusal's first words")
 def refusal(candidate: Candidate, method: Method) -> bool:
-    """The model cannot do it. The source looks for "sorry" anywhere in a short answer; own addition: how refusals begin."""
+    """The model cannot do it. The source looks for "sorry" anywhere in a short answer; own addition: how refusals begin, and that an
+    apology may be what was asked for."""
     answer = candidate.answer
-    says_sorry = method in ("evolve", "unnatural", "self-instruct") and re.search(
-        r"\bsorry\b|对不起|抱歉", answer, re.I
-    )
-    return bool(_REFUSAL.match(answer)) or bool(says_sorry and length(answer) < 80)
+    if _REFUSAL.match(answer):
+        return True
+    asked_for = re.search(r"apolog|sorry|condolence|道歉|抱歉|对不起|致歉", candidate.question, re.I)
+    says_sorry = method != "qa" and not asked_for and re.search(r"\bsorry\b|对不起|抱歉", answer, re.I)
+    return bool(says_sorry) and length(answer) < 80
 
 
 @_rule("answer", "WizardLM", "punctuation and stop words only", methods="self-instruct unnatural evolve")
 def only_stop_words(candidate: Candidate, method: Method) -> bool:
-    """Nothing said. Not asked of answers to a passage's questions, which may be "No." """
-    return all(word in _STOP_WORDS for word in words(candidate.answer)) and not re.fullmatch(
-        r"\W*(?:yes|no|是的?|不是|否)\W*", candidate.answer, re.I
-    )
+    """Nothing said. A single word may be a label ("A"), and "No" an answer to a passage's question."""
+    found = words(candidate.answer)
+    return len(found) != 1 and found not in (["是", "的"], ["不", "是"]) and all(word in _STOP_WORDS for word in found)
 
 
-@_rule("answer", "Self-Instruct", "ROUGE-L of 0.9 or more with the question")
+@_rule("answer", "Self-Instruct", "ROUGE-L of 0.9 or more with the question, and no word that is not in it")
 def repeats_question(candidate: Candidate, method: Method) -> bool:
-    """The question once more. The source asks for equality with the input."""
-    return rouge_l(words(candidate.question), words(candidate.answer)) >= 0.9
+    """The question once more. The source asks for equality with the input. Of more than 40 words most are an input, of which answers may
+    repeat nearly all."""
+    asked, said = words(candidate.question), words(candidate.answer)
+    limit = 0.9 if len(asked) <= 40 else 0.98
+    return not set(said) - set(asked) and rouge_l(asked, said) >= limit
 
 
 @_rule(
