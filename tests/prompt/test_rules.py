@@ -21,6 +21,7 @@ QUESTIONS = [
     ("empty_question", "self-instruct", "?!", "Why?  Say it in a few words."),
     ("page_of_html", "qa", "<!DOCTYPE html><html><h1>Log in</h1></html>", "What does the tag <html> begin?"),
     ("garbled", "qa", "What is \ufffd\ufffd about here?", "What is naïve about it?"),
+    ("garbled", "qa", "What is \ud83d about here?", "What is 😀 about here?"),
     ("short_question", "self-instruct", "Write a poem", "Write a short poem about rain"),
     ("short_question", "self-instruct", "翻译句子", "水有什么特性？"),
     ("short_question", "qa", "Who?", "Who won?"),
@@ -196,6 +197,17 @@ def test_evaluation_questions_are_not_made_again():
     assert not sieve.takes(Candidate(question="What is Anna's story about?", answer=asked))
     assert sieve.dropped == {"decontaminated": 2}
     assert sieve.samples["decontaminated"][0].question == f"Say: {asked}"
+
+
+def test_questions_on_other_articles_are_other_questions():
+    sieve = Sieve("qa")
+    asked = "合同第三条所说的申请人应当在多少天以内向主管部门提交全部材料？"
+    assert sieve.takes(Candidate(question=asked, answer="三十天以内。", language="zh"))
+    assert sieve.takes(Candidate(question=asked.replace("三", "四"), answer="六十天以内，节假日不算。", language="zh"))
+    assert not sieve.takes(
+        Candidate(question=asked.replace("全部", "所有"), answer="一个月以内都可以。", language="zh")
+    )
+    assert sieve.dropped == {"near_duplicate_question": 1}
 
 
 def test_duplicates_are_dropped_whatever_their_answers():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dunwu.corpus.json_rows import is_unicode
 from dunwu.corpus.language import UNKNOWN, identify
 from dunwu.corpus.measure import BROKEN, HAN, HANGUL, KANA, LATIN, LETTER, count_kinds
 from dunwu.prompt.making.parsing import is_page
@@ -126,10 +127,11 @@ def page_of_html(candidate: Candidate, method: Method) -> bool:
     return is_page(candidate.question) or (is_page(candidate.answer) and not wanted)
 
 
-@_rule("question", "own, after the corpus' rule", "U+FFFD or private-use characters")
+@_rule("question", "own, after the corpus' rule", "U+FFFD, private-use characters, or halves of a surrogate pair")
 def garbled(candidate: Candidate, method: Method) -> bool:
     """Bytes that were no text."""
-    return bool(count_kinds(candidate.question + candidate.answer)[BROKEN])
+    text = candidate.question + candidate.answer
+    return bool(count_kinds(text)[BROKEN]) or not is_unicode(text)
 
 
 @_rule("question", "Self-Instruct", "3 words or fewer (qa: 1)")

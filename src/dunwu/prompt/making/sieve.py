@@ -38,7 +38,9 @@ class Sieve:
         self.dropped: Counter[str] = Counter()
         self.samples: dict[str, list[Sample]] = {}
         self.kept = 0
-        self._questions = Questions(SIMILAR_QUESTION[method] if similar is None else similar)
+        self._questions = Questions(
+            SIMILAR_QUESTION[method] if similar is None else similar, numbers_tell=method == "qa"
+        )
         self._rows = Sketches(SIMILAR_ROW)
         self._hashes: set[bytes] = set()
         self._exam = exam

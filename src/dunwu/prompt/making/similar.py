@@ -13,6 +13,7 @@ from dunwu.corpus.measure import lexemes
 _ALONE = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff"  # written without spaces
 _WORD = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
 _ALONE_WORD = re.compile(f"[{_ALONE}]")
+_HAN_NUMBERS = frozenset("〇零一二三四五六七八九十百千万亿两甲乙丙丁")
 _ROWS = PERMUTATIONS // BANDS
 
 
@@ -46,15 +47,16 @@ def rouge_l(left: Sequence[str], right: Sequence[str]) -> float:
 
 
 class Questions:
-    """Texts that are kept, and whether a new one is like one of them: ROUGE-L of at least `threshold`.
+    """Texts that are kept, and whether a new one is like one of them: ROUGE-L of at least `threshold`. `numbers_tell`: texts with other
+    numbers in them are not alike, such as questions on articles 3 and 4 of a contract.
 
     Only texts that can reach the threshold are compared. ROUGE-L of t between n and m words takes t (n + m) / 2 words in common, and
     m is at least n t / (2 - t); so of the candidate's n words, all but that many minus one cannot be missing: the rarest of them are
     looked up (the prefix filter of Chaudhuri et al., "A primitive operator for similarity joins", 2006). Nothing is overlooked.
     """
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
+    def __init__(self, threshold: float, *, numbers_tell: bool = False) -> None:
+        self.threshold, self.numbers_tell = threshold, numbers_tell
         self._texts: list[tuple[list[str], Hashable]] = []
         self._holding: defaultdict[str, list[int]] = defaultdict(list)
 
@@ -78,9 +80,15 @@ class Questions:
             other, others_family = self._texts[number]
             if family is not None and family == others_family:
                 continue
+            if self.numbers_tell and _numbers(found) != _numbers(other):
+                continue
             if _may_reach(found, other, t) and rouge_l(found, other) >= t:
                 return True
         return False
+
+
+def _numbers(found: Sequence[str]) -> list[str]:
+    return [word for word in found if word.isdecimal() or word in _HAN_NUMBERS]
 
 
 def _may_reach(left: Sequence[str], right: Sequence[str], threshold: float) -> bool:
