@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from dunwu.core.deltas import Ia3Spec, NormsSpec
+from dunwu.core.deltas import Ia3Spec, NormsSpec, PrefixSpec, PromptSpec
 from dunwu.core.errors import ModelError
 from dunwu.delta.registry import attach
 from dunwu.delta.storing import load_delta, save_delta
 from dunwu.model.hub import write_tensors
-from tests.delta.helpers import ALL, base, logits, shake
+from tests.delta.helpers import ALL, base, ids_of, logits, shake
 
 from .test_peft import close, reads, theirs, twin_of
 
@@ -102,3 +102,64 @@ def test_files_that_do_not_fit(kind, tensors, message, tmp_path):
     with pytest.raises(ModelError, match=message):
         load_delta(tmp_path, model)
     assert model.changes == ()
+
+
+FRONTS = ["tiny", "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "glm4", "olmo2", "smollm3", "mixtral", "gpt_oss"]  # fmt: skip
+
+
+@torch.no_grad()
+def theirs_behind(network, model, columns):
+    """What is said of the text, where peft also says something of the columns in front."""
+    return network(ids_of(model)).logits[:, columns:]
+
+
+@pytest.mark.parametrize("name", FRONTS)
+@pytest.mark.parametrize(
+    "spec", [PrefixSpec(length=3), PrefixSpec(length=3, mlp=4), PromptSpec(length=3)], ids=["prefix", "mlp", "prompt"]
+)
+def test_fronts_are_written_as_peft_reads_them(name, spec, tmp_path):
+    model = base(name)
+    shake(attach(model, spec, seed=0), size=0.3)
+    save_delta(model.changes[0], tmp_path)
+    changed = logits(model)
+    adapted = reads(tmp_path, base(name))
+    close(theirs_behind(adapted, model, 3 if spec.name == "prompt" else 0), changed)
+    again = load_delta(tmp_path, base(name))
+    close(logits(again.model), changed)
+
+
+@pytest.mark.parametrize("name", ["tiny", "qwen3", "gpt2"])
+@pytest.mark.parametrize(
+    ("kind", "columns", "options"),
+    [
+        ("PrefixTuningConfig", 0, {}),
+        ("PrefixTuningConfig", 0, {"prefix_projection": True, "encoder_hidden_size": 7}),
+        ("PromptTuningConfig", 3, {}),
+        ("PromptEncoderConfig", 3, {"encoder_hidden_size": 7}),
+    ],
+    ids=["prefix", "mlp", "prompt", "p-tuning"],
+)
+def test_fronts_that_peft_writes(name, kind, columns, options, tmp_path):
+    model = base(name)
+    torch.manual_seed(0)
+    config = getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM", **options)
+    adapted = peft.get_peft_model(twin_of(model), config).eval()
+    adapted.save_pretrained(tmp_path)
+    load_delta(tmp_path, model)
+    close(logits(model), theirs_behind(adapted, model, columns))
+
+
+def test_the_same_text_written_by_peft(tmp_path):
+    """Greedily, through its cache and through our engine's."""
+    model = base("qwen3")
+    for number, spec in enumerate((PrefixSpec(length=3, start="random"), PromptSpec(length=4))):
+        delta = shake(attach(model, spec, seed=0), size=0.5)
+        save_delta(delta, tmp_path / str(number))
+        adapted = reads(tmp_path / str(number), base("qwen3"))
+        ids = ids_of(model, rows=1)
+        wanted = adapted.generate(input_ids=ids, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
+        written = ids
+        for _ in range(12):
+            written = torch.cat((written, logits(model, written)[:, -1:].argmax(-1)), dim=1)
+        assert wanted[0, -12:].tolist() == written[0, -12:].tolist()
+        delta.detach()

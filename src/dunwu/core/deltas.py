@@ -183,7 +183,8 @@ class FisherSpec(DeltaSpec):
 
 
 AnyDelta = Annotated[
-    LoraSpec | RsLoraSpec | LoraPlusSpec | HoulsbySpec | PfeifferSpec | ParallelSpec | Ia3Spec
+    LoraSpec | RsLoraSpec | LoraPlusSpec
+    | HoulsbySpec | PfeifferSpec | ParallelSpec | Ia3Spec | PrefixSpec | PTuningV2Spec | PromptSpec
     | BitFitSpec | NormsSpec | LastLayersSpec | PatternSpec,
     Field(discriminator="method"),
 ]  # fmt: skip

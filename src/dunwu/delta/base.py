@@ -111,6 +111,11 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         return self._counts
 
     @property
+    def columns_in_front(self) -> int:
+        """How many columns it puts in front of every text, at present."""
+        return 0
+
+    @property
     def enabled(self) -> bool:
         return self._enabled
 

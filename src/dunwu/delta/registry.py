@@ -10,6 +10,8 @@ from dunwu.delta.bitfit import BitFit
 from dunwu.delta.bottleneck import Adapters
 from dunwu.delta.ia3 import Ia3
 from dunwu.delta.lora import Lora
+from dunwu.delta.prefix import Prefix
+from dunwu.delta.prompt import Prompt
 from dunwu.delta.selective import ByPattern, LastLayers, Norms
 from dunwu.model.decoder import Decoder
 
@@ -21,6 +23,9 @@ DELTAS: Mapping[str, Callable[..., Delta[Any]]] = {
     "pfeiffer": Adapters,
     "parallel_adapter": Adapters,
     "ia3": Ia3,
+    "prefix": Prefix,
+    "p_tuning_v2": Prefix,
+    "prompt": Prompt,
     "bitfit": BitFit,
     "norms": Norms,
     "last_layers": LastLayers,

@@ -114,6 +114,10 @@ class StandIns:
         return False
 
     @property
+    def columns_in_front(self) -> int:
+        return 0
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         return [one.parameter for one in self._standing.values()]
 

@@ -20,6 +20,8 @@ from dunwu.delta.base import Delta, base_of
 from dunwu.delta.fingerprint import differing
 from dunwu.delta.ia3 import ia3_from_peft
 from dunwu.delta.lora import lora_from_peft
+from dunwu.delta.prefix import prefix_from_peft
+from dunwu.delta.prompt import prompt_from_peft
 from dunwu.delta.registry import DELTAS, attached
 from dunwu.delta.selective import norms_from_peft
 from dunwu.model.decoder import Decoder
@@ -35,6 +37,9 @@ Reader = Callable[[Decoder, Mapping[str, Any], Mapping[str, Tensor]], Delta[Any]
 PEFT_KINDS: Mapping[str, Reader] = {
     "LORA": lora_from_peft,
     "IA3": ia3_from_peft,
+    "PREFIX_TUNING": prefix_from_peft,
+    "PROMPT_TUNING": prompt_from_peft,
+    "P_TUNING": prompt_from_peft,
     "LN_TUNING": norms_from_peft,
 }
 """Of peft's kinds those that are read: `(model, config, tensors) → a delta that is not attached yet`."""

@@ -78,15 +78,18 @@ class Engine:
         self.model, self.tokenizer, self._grammars = model, tokenizer, grammars
         self.max_sequences = max_sequences
         head = model.head_weight
-        wanted = context_length or model.config.max_position_embeddings
+        front = model.columns_in_front
+        wanted = context_length or model.config.max_position_embeddings - front
         stores = [model, speculation.model] if isinstance(speculation, Draft) else [model]
         blocks = _count_blocks(stores, cache_bytes, block_size, wanted * max_sequences, cache)
         self.context_length = min(wanted, blocks * block_size)
         scaling = model.config.rope_scaling
         # Beyond the trained context, keys depend on how far the text was read with them: they serve no other text.
-        grows = scaling is not None and scaling.kind == "dynamic" and wanted > model.config.max_position_embeddings
+        trained = model.config.max_position_embeddings - front
+        grows = scaling is not None and scaling.kind == "dynamic" and wanted > trained
         border = scaling.original_max_position_embeddings if scaling and scaling.kind == "longrope" else None
-        self._still = model.config.max_position_embeddings if grows else None
+        border = None if border is None else max(0, border - front)
+        self._still = trained if grows else None
         self._blocks = BlockManager(blocks, block_size, caching=prefix_cache and not grows)
         self._scheduler = Scheduler(
             self._blocks,
@@ -216,6 +219,10 @@ class Engine:
 
         Requests of several adapters, and of none, are answered in one pass. Raises ModelError for what does not fit the model.
         """
+        if self.model.columns_in_front:
+            raise ModelError(
+                f"adapter {name!r} cannot share a model that has a prefix or a prompt in front of all texts; take that off first"
+            )
         self._runner.adapters.add(name, weights)
 
     def remove_adapter(self, name: str) -> None:

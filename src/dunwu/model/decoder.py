@@ -79,6 +79,11 @@ class Change(Protocol):
         """Whether modules do, at present, other than their weights say: kernels that read weights alone then leave the pass."""
         ...
 
+    @property
+    def columns_in_front(self) -> int:
+        """How many columns it lets every text see in front of itself."""
+        ...
+
 
 class Decoder(nn.Module):
     """The whole network. `forward` gives hidden states; `logits` or an objective makes words of them.
@@ -93,6 +98,11 @@ class Decoder(nn.Module):
         self.model = Backbone(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def columns_in_front(self) -> int:
+        """How many columns stand in front of every text, put there from outside: its first position."""
+        return sum(change.columns_in_front for change in self.changes)
 
     @property
     def head_weight(self) -> Tensor:
@@ -136,7 +146,7 @@ class Decoder(nn.Module):
         reading = Reading(x_BTD, self.config, positions_BT, document_BT, cache, branch_BT)
         if self.config.positions == "learned":
             if positions_BT is None:
-                self._require_positions(ids_BT.shape[1] + (cache.length if isinstance(cache, KeyValueCache) else 0))
+                self.require_positions(ids_BT.shape[1] + (cache.length if isinstance(cache, KeyValueCache) else 0))
             x_BTD = x_BTD + self.model.embed_positions(reading.positions_BT)
         for number, block in enumerate(self.model.layers):
             x_BTD = block(x_BTD, reading, number)
@@ -144,7 +154,8 @@ class Decoder(nn.Module):
             cache.advance(ids_BT.shape[1])
         return self.model.norm(x_BTD)
 
-    def _require_positions(self, tokens: int) -> None:
+    def require_positions(self, tokens: int) -> None:
+        """Raise ModelError where learned positions end before."""
         if tokens > self.config.max_position_embeddings:
             raise ModelError(
                 f"{tokens} tokens are more than the {self.config.max_position_embeddings} that this model has positions for; "

@@ -112,7 +112,8 @@ class LatentAttention(nn.Module):
     def _attend_absorbed(
         self, q_BTHC: Tensor, q_BHTR: Tensor, latent_BSL: Tensor, k_BSR: Tensor, mask_B1TS: Tensor | None
     ) -> Tensor:
-        """Attention in the latent space; `mask_B1TS` is true where a query may look, None where it may look everywhere."""
+        """Attention in the latent space; `mask_B1TS` is true where a query may look, or what is added to scores; None: it may look
+        everywhere."""
         batch, heads, time, _ = q_BHTR.shape
         weight_HXL = self.kv_b_proj.weight.unflatten(0, (heads, -1))
         key_HCL, value_HUL = weight_HXL.split((self.latent.nope_dim, self.latent.value_dim), dim=1)
@@ -121,7 +122,8 @@ class LatentAttention(nn.Module):
         scores = q_BHTL.flatten(1, 2) @ latent_BSL.mT + q_BHTR.flatten(1, 2) @ k_BSR.mT
         scores_BHTS = scores.view(batch, heads, time, -1) * self.scale
         if mask_B1TS is not None:
-            scores_BHTS = scores_BHTS.masked_fill(~mask_B1TS, -torch.inf)
+            is_bias = mask_B1TS.is_floating_point()
+            scores_BHTS = scores_BHTS + mask_B1TS if is_bias else scores_BHTS.masked_fill(~mask_B1TS, -torch.inf)
         weights_BHTS = torch.softmax(scores_BHTS, dim=-1, dtype=torch.float32).to(latent_BSL.dtype)
         out_BHTL = (weights_BHTS.flatten(1, 2) @ latent_BSL).view(batch, heads, time, -1)
         return (out_BHTL @ value_HUL.mT).transpose(1, 2)

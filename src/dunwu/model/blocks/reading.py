@@ -37,6 +37,9 @@ class Reading:
             positions_BT = torch.arange(time, device=device)[None] if cache is None else cache.positions(time, device)
         self.positions_BT = positions_BT
         self.spans = None if cache is None else cache.spans
+        self.changed: dict[
+            int, Reading
+        ] = {}  # what changes from outside make of this one, kept for the rest of the pass
         self._kept_by_hand = cache is None and by_hand(x_BTD) and time <= kernels.MAX_KEPT_TIME
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
         self._masks: dict[int | None, Tensor | None] = {}
