@@ -14,7 +14,10 @@ from dunwu.core.progress import RecordedProgress
 from dunwu.core.recipe import Recipe
 from dunwu.tokenizer.bpe import train_tokenizer
 from dunwu.tokenizer.load import load_tokenizer
+from dunwu.train.signals import Interrupted, StopSignal
 from tests.tokenizer import foreign
+from tests.train import tiny
+from tests.train.test_neftune import Noisy
 
 ROW = {"instruction": "Add 1 and 2.", "output": "3"}
 WORDS = "Say it all. " * 30
@@ -136,3 +139,29 @@ def test_phrasings_that_are_files_name_the_stage_by_what_they_hold(tmp_path: Pat
     assert set(before) == {"sft.sources.0", "sft.sources.0.phrasings.0"}
     own.write_text("{answer: '{{ output }}', phrasings: ['Please do: {{ instruction }}']}")
     assert sft_inputs(made) != before
+
+
+def test_mixed_sources_with_noise_resume_exactly(tmp_path: Path) -> None:
+    """Passes that differ, cut conversations, calls of tools and NEFTune: stopped in the third pass and resumed, bit for bit."""
+    call = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}
+    tools = [
+        {"role": "user", "content": "go"},
+        call,
+        {"role": "tool", "content": "7"},
+        {"role": "assistant", "content": "7."},
+    ]
+    rows = [{"instruction": f"add {number}", "output": "so it is. " * (number % 24 + 1)} for number in range(1, 30)]
+    few, many = file(tmp_path, {"messages": tools}, name="few.jsonl"), file(tmp_path, *rows, name="many.jsonl")
+    made = recipe({**few, "weight": 3}, {**many, "cap": 8})
+    found, _ = load(tmp_path, made, context=256)
+    assert found.facts["cut"]["answer"]
+    updates = found.stream.rows_per_epoch * 3 // 4
+    steps = updates * found.stream.context_length // tiny.CONTEXT  # in rows of `tiny`
+    settings: dict[str, Any] = {"progress": RecordedProgress(), "steps": steps, "batch_rows": 4}
+    tiny.run(tmp_path / "whole", objective=Noisy(), rows=found.stream, **settings)
+    stop = StopSignal()
+    with pytest.raises(Interrupted):
+        tiny.run(tmp_path / "parts", objective=Noisy(stop, updates - 2), stop=stop, rows=found.stream, **settings)
+    fresh, _ = load(tmp_path, made, context=256)
+    assert tiny.run(tmp_path / "parts", objective=Noisy(), rows=fresh.stream, **settings).resumed_from == updates - 2
+    assert tiny.weights(tmp_path / "parts") == tiny.weights(tmp_path / "whole")

@@ -10,6 +10,8 @@ from dunwu.core.records import Example, Message, ToolCall
 from dunwu.corpus.conversations import encode_example
 from dunwu.corpus.instructions import InstructionReader
 from dunwu.tokenizer.bpe import train_tokenizer
+from dunwu.tokenizer.load import load_tokenizer
+from tests.tokenizer import foreign, templates
 
 FUNCTION = {
     "name": "weather",
@@ -195,3 +197,22 @@ def test_calls_are_inside_the_loss_and_results_outside(tmp_path):
     read_only = tokenizer.decode(tokens.ids[~tokens.learned], skip_special=False)
     assert '<tool_response>\n{"c": 21}\n</tool_response>' in read_only
     assert json.dumps(TOOL, ensure_ascii=False) in read_only
+
+
+PLAIN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [PLAIN, templates.QWEN25])
+def test_calls_are_learned_in_an_open_models_template_whether_it_knows_tools_or_not(tmp_path, template):
+    tokenizer = load_tokenizer(foreign.qwen(tmp_path, chat_template=template))
+    example = Example(messages=CONVERSATION, source="", tools=(TOOL,), only_read=frozenset({3}))
+    tokens = encode_example(tokenizer, example)
+    assert tokenizer.decode(tokens.ids[tokens.learned], skip_special=False) == (
+        'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "上海"}}\n</tool_call><|im_end|>'
+    )
+    read_only = tokenizer.decode(tokens.ids[~tokens.learned], skip_special=False)
+    assert "<tool_response>" in read_only
+    assert "21 degrees.<|im_end|>" in read_only
