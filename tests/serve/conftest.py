@@ -1,7 +1,7 @@
 import openai
 import pytest
 
-from dunwu.serve.models import ModelSource
+from dunwu.serve.source import ModelSource
 
 from .live import Live, make_folder, running
 

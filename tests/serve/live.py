@@ -19,10 +19,12 @@ import uvicorn
 
 from dunwu.model.hub import save_model
 from dunwu.serve.app import create_app
+from dunwu.serve.deltas import Lookup
 from dunwu.serve.logs import Log
-from dunwu.serve.models import EngineOptions, ModelSource, ServedModel, Shelf, load_served_model
+from dunwu.serve.models import EngineOptions, ServedModel, Shelf, load_served_model
 from dunwu.serve.run import bind, uvicorn_config
 from dunwu.serve.settings import ServeSettings
+from dunwu.serve.source import ModelSource
 from tests.infer.tiny import tiny_model, tiny_tokenizer
 
 CONTEXT = 2048
@@ -60,11 +62,12 @@ def running(
     settings: ServeSettings | None = None,
     options: EngineOptions = OPTIONS,
     load: Callable[[ModelSource], ServedModel] | None = None,
+    deltas: Lookup | None = None,
     wait: bool = True,
 ) -> Iterator[Live]:
     """Serve until the block ends."""
     settings = settings or ServeSettings(port=0, drain_timeout_s=5)
-    shelf = Shelf(sources, load or partial(load_served_model, options=options))
+    shelf = Shelf(sources, load or partial(load_served_model, options=options), deltas)
     listener = bind(settings)
     server = uvicorn.Server(uvicorn_config(create_app(shelf, settings, log=Log(io.StringIO())), settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

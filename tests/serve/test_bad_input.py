@@ -5,8 +5,8 @@ import json
 import pytest
 
 from dunwu.serve.keys import add_key
-from dunwu.serve.models import ModelSource
 from dunwu.serve.settings import ServeSettings
+from dunwu.serve.source import ModelSource
 
 from .live import running, send, start, wait_until
 

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from dunwu.serve import conversation
-from dunwu.serve.models import ModelSource
+from dunwu.serve.source import ModelSource
 from dunwu.tokenizer.load import load_tokenizer
 from tests.chat.test_open import model_home
 from tests.tokenizer import foreign, templates

@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from dunwu.serve.models import ModelSource
+from dunwu.serve.source import ModelSource
 
 from .live import make_folder, running
 

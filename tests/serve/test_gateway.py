@@ -20,9 +20,10 @@ from dunwu.serve.gateway import RoutedShelf
 from dunwu.serve.gateway_config import GatewayConfig, load_gateway
 from dunwu.serve.keys import add_key
 from dunwu.serve.logs import Log
-from dunwu.serve.models import ModelSource, load_served_model
+from dunwu.serve.models import load_served_model
 from dunwu.serve.run import bind, uvicorn_config
 from dunwu.serve.settings import ServeSettings
+from dunwu.serve.source import ModelSource
 from tests.chat.fake_openai import fake_openai
 
 from .live import OPTIONS, Live, send, wait_until

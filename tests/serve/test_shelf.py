@@ -13,9 +13,10 @@ from dunwu.cli import serving
 from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.files import write_json
 from dunwu.serve.errors import ApiError
-from dunwu.serve.models import ModelSource, Shelf, load_served_model
+from dunwu.serve.models import Shelf, load_served_model
 from dunwu.serve.run import bind
 from dunwu.serve.settings import ServeSettings
+from dunwu.serve.source import ModelSource
 from tests.chat.test_open import model_home
 from tests.tokenizer import foreign
 

@@ -250,6 +250,18 @@ def serve(
             help="A build's home, a model's folder or owner/name on a hub; NAME=… renames it. Or one gateway.yaml."
         ),
     ],
+    delta: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A delta over the models: a name in the registry, or NAME=FOLDER of an adapter; clients ask for MODEL:NAME.",
+            negative="",
+        ),
+    ] = (),
+    deltas: Annotated[
+        Literal["none", "all"],
+        Parameter(help="all: every delta of the registry that was trained on one of the models, new ones too."),
+    ] = "none",
+    registry: Registry = None,
     host: Annotated[
         str, Parameter(help="The address to listen at; others than this machine's own need keys.")
     ] = "127.0.0.1",
@@ -317,6 +329,9 @@ def serve(
         request_timeout=request_timeout,
         drain_timeout=drain_timeout,
         log_prompts=log_prompts,
+        delta=delta,
+        deltas=deltas,
+        registry=registry,
     )
 
 

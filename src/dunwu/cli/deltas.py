@@ -32,7 +32,7 @@ def show_all(registry: Path | None, *, base: str | None, as_json: bool) -> None:
     entries, damaged = library.entries()
     if base is not None:
         here = base_of_folder(model_folder(base))
-        entries = [entry for entry in entries if _fits(entry, here)]
+        entries = [entry for entry in entries if entry.goes_with(here)]
     if as_json:
         found = [_facts(entry) for entry in entries]
         print(json.dumps({"deltas": found, "damaged": [vars(one) for one in damaged]}, indent=2, ensure_ascii=False))
@@ -43,12 +43,6 @@ def show_all(registry: Path | None, *, base: str | None, as_json: bool) -> None:
         print(harmless(line))
     for one in damaged:
         print(harmless(f"damaged: {one.name}: {one.reason}"))
-
-
-def _fits(entry: DeltaEntry, here: dict[str, str]) -> bool:
-    """Whether all that is known of an entry's base is so here, and something is."""
-    known = [name for name in entry.base if name in here]
-    return bool(known) and all(entry.base[name] == here[name] for name in known)
 
 
 def _row(entry: DeltaEntry) -> tuple[str, ...]:

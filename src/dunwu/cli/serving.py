@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from dunwu.core.errors import ModelError, RecipeError
 from dunwu.core.files import read_json
 from dunwu.core.load import RECIPE_SUFFIXES
 from dunwu.core.units import parse_bytes, parse_duration
+from dunwu.delta.library import Library, default_library
 from dunwu.delta.quantise import Weights
 from dunwu.infer.paged import CacheKind
 from dunwu.model.fetch import is_hub_name
+from dunwu.serve.deltas import EveryDelta, chosen
 from dunwu.serve.gateway import RoutedShelf
-from dunwu.serve.gateway_config import load_gateway
-from dunwu.serve.models import EngineOptions, ModelSource, ServedModel, Shelf, load_served_model
+from dunwu.serve.gateway_config import GatewayConfig, load_gateway
+from dunwu.serve.models import EngineOptions, ServedModel, Shelf, load_served_model
 from dunwu.serve.run import serve as run_server
 from dunwu.serve.settings import ServeSettings
+from dunwu.serve.source import ModelSource
 
 KEY_VARIABLE = "DUNWU_API_KEY"
 STAGES = ("pretrain", "sft")
@@ -50,6 +54,9 @@ def serve(
     request_timeout: str,
     drain_timeout: str,
     log_prompts: bool,
+    delta: Sequence[str] = (),
+    deltas: str = "none",
+    registry: Path | None = None,
 ) -> None:
     """Serve models until a signal comes."""
     settings = ServeSettings(
@@ -76,34 +83,71 @@ def serve(
         max_sequences=max_sequences,
         max_waiting=max_waiting,
     )
-    serve_models(models, settings, options)
+    over = Over(words=tuple(delta), every=deltas == "all", library=default_library(registry))
+    serve_models(models, settings, options, over)
 
 
-def serve_models(models: Sequence[str], settings: ServeSettings, options: EngineOptions) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Over:
+    """The deltas that are wanted over the models: those named, and with `every` all of the registry that go with one of them."""
+
+    words: tuple[str, ...] = ()
+    every: bool = False
+    library: Library = field(default_factory=default_library)
+
+
+def serve_models(
+    models: Sequence[str], settings: ServeSettings, options: EngineOptions, over: Over | None = None
+) -> None:
     """Serve models until a signal comes. Raises RecipeError or ModelError."""
     if not models:
         raise RecipeError(
             "there is no model to serve; give a build's home (such as builds/NAME), a folder, owner/name, or a gateway's file"
         )
-    shelf = _shelf(models, partial(load_served_model, options=options))
+    shelf = _shelf(models, partial(load_served_model, options=options), over or Over())
     keep_few_kernels()
     prepare_cpu()
     run_server(shelf, settings)
 
 
-def _shelf(models: Sequence[str], load: Callable[[ModelSource], ServedModel]) -> Shelf:
+def _shelf(models: Sequence[str], load: Callable[[ModelSource], ServedModel], over: Over) -> Shelf:
     files = [Path(word).expanduser() for word in models if Path(word).suffix.lower() in RECIPE_SUFFIXES]
     if not files:
-        return Shelf([source for word in models for source in sources(word)], load)
+        bases = [source for word in models for source in sources(word)]
+        named = chosen(over.words, bases, over.library)
+        return Shelf([*bases, *named], load, EveryDelta(over.library, bases) if over.every else None)
     if len(models) > 1:
         raise RecipeError(f"{files[0]} is a gateway's file, which names all that is served; give it alone")
+    if over.words or over.every:
+        raise RecipeError(f"--delta and --deltas go with models; in {files[0]} give a partner its `delta: NAME`")
     config = load_gateway(files[0])
-    local = [
-        dataclasses.replace(_partner_source(partner.model, files[0].parent), id=name, lazy=False)
-        for name, partner in config.partners.items()
-        if partner.url is None
-    ]
-    return RoutedShelf(config, local, load, folder=files[0].parent)
+    return RoutedShelf(config, _partner_sources(config, files[0].parent, over.library), load, folder=files[0].parent)
+
+
+def _partner_sources(config: GatewayConfig, folder: Path, library: Library) -> list[ModelSource]:
+    """The models of this machine, and the deltas over them; partners with one folder and deltas share a model."""
+    local = {name: partner for name, partner in config.partners.items() if partner.url is None}
+    plain = {
+        name: dataclasses.replace(_partner_source(partner.model, folder), id=name, lazy=False)
+        for name, partner in local.items()
+    }
+    found = [source for name, source in plain.items() if local[name].delta is None]
+    for name, partner in local.items():
+        if partner.delta is None:
+            continue
+        base = next((one for one in found if one.delta is None and one.folder == plain[name].folder), None)
+        if base is None:
+            base = dataclasses.replace(plain[name], id=f"{name} (base)")
+            found.append(base)
+        (delta,) = chosen([_beside(partner.delta, folder)], [base], library)
+        found.append(dataclasses.replace(delta, id=name))
+    return found
+
+
+def _beside(word: str, folder: Path) -> str:
+    """A path in a gateway's file starts at the file's folder."""
+    beside = folder / Path(word).expanduser()
+    return str(beside) if beside.exists() and Path(word).name != word else word
 
 
 def _partner_source(model: str, folder: Path) -> ModelSource:

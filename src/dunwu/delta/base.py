@@ -15,9 +15,10 @@ The seam. A method is a subclass of `Delta` in a file of its own, a specificatio
     `model.model.norm` (prompts: embeddings in front, cut off again at the end).
 - `changed()`: for methods that can be merged, the matrices that the model would need to do the same by itself: pairs of a place
   and its new value in float32, made one after another. Methods that cannot (`mergeable` False) say so when asked.
-- `exchanged()`: for kinds that peft has, configuration and tensors as it has them; `peft_kinds.py` reads them back.
-- `row_wise`: whether each hook stands behind a linear layer, an attention or an MLP, and gives each row (one token) its output
-  from that row's input and output alone. Then an engine can let it change some requests of a batch only (`rows.py`).
+- `exchanged()`: for kinds that peft has, configuration and tensors as it has them; `storing.PEFT_KINDS` reads them back.
+- `row_wise`: whether each hook stands at a linear layer (before or behind it), or behind an attention or an MLP, and gives each
+  row (one token) its input or output from that row alone. Then an engine can let it change some requests of a batch only
+  (`rows.py`).
 - `differences()`: for methods that train a part of the model's own parameters: what is added to these while the delta counts, by
   the model's names; see `standins.py`. The sums lie in the model, so that kernels and gradients see them.
 
@@ -27,7 +28,7 @@ attached; those on one matrix add up.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -54,6 +55,15 @@ class Merged:
     matrices: int
     error: float
     worst: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lent:
+    """A hook that is run by hand. `before`: it changes what the module takes."""
+
+    module: nn.Module
+    hook: Callable[..., Any]
+    before: bool
 
 
 class Delta(nn.Module, ABC, Generic[Spec]):
@@ -100,9 +110,8 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         """Whether what the hooks do to a token follows from that token's row alone."""
         return False
 
-    def start_from(self, batches: Iterable[Callable[[], object]]) -> None:
-        """Called before training begins, and again when it goes on: for starts that look at what the model reads. Each of
-        `batches`, few and always the same, runs the model once."""
+    def prepare(self) -> None:
+        """Called once, when the hooks are in: for starts that look at the model."""
 
     # What follows
 
@@ -203,17 +212,20 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         self.model.changes = (*self.model.changes, self)
         self._handles = list(self.hooks())
         self._attached = True
+        self.prepare()
         settle(self.model)
 
-    def lend(self) -> list[tuple[nn.Module, Callable[..., Any]]]:
-        """The hooks and the modules that they stand behind, for who runs them by hand; the model keeps none of them."""
-        owners = {id(module._forward_hooks): module for module in self.model.modules()}
-        lent: list[tuple[nn.Module, Callable[..., Any]]] = []
+    def lend(self) -> list[Lent]:
+        """The hooks and the modules that they stand at, for who runs them by hand; the model keeps none of them."""
+        before = {id(module._forward_pre_hooks): module for module in self.model.modules()}
+        behind = {id(module._forward_hooks): module for module in self.model.modules()}
+        lent: list[Lent] = []
         for handle in list(self.hooks()):
             hooks = handle.hooks_dict_ref()
             assert hooks is not None
-            assert id(hooks) in owners, "a row-wise delta has hooks behind modules alone"
-            lent.append((owners[id(hooks)], hooks[handle.id]))
+            module = before.get(id(hooks)) or behind.get(id(hooks))
+            assert module is not None, "a row-wise delta has hooks at modules alone"
+            lent.append(Lent(module=module, hook=hooks[handle.id], before=id(hooks) in before))
             handle.remove()
         self._attached = True
         return lent
@@ -224,19 +236,10 @@ class Delta(nn.Module, ABC, Generic[Spec]):
             self.unmerge()
         self._leave()
 
-    def unhook(self) -> None:
-        """Take the hooks out for a while: what they stand on is about to change."""
+    def _leave(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles = []
-
-    def rehook(self) -> None:
-        """Put hooks in anew, where it is attached."""
-        self._handles = list(self.hooks()) if self._attached else []
-
-    def _leave(self) -> None:
-        self.unhook()
-        self._attached = False
+        self._handles, self._attached = [], False
         settle(self.model)
         others = [change for change in self.model.changes if change is not self]
         self.model.changes = tuple(others)

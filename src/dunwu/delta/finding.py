@@ -23,11 +23,12 @@ FACTS_FILE = "dunwu.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A delta on disk. `entry`: what the registry, or the files themselves, say of it."""
+    """A delta on disk. `entry`: what the registry, or the files themselves, say of it; `is_kept`: the registry."""
 
     name: str
     folder: Path
     entry: DeltaEntry
+    is_kept: bool = False
 
     @property
     def manner(self) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def find(word: str, library: Library) -> Found:
     path = Path(word).expanduser()
     named = path.name == word and not word.startswith(".")
     if named and ((library.folder / word).is_dir() or not path.is_dir()):
-        return Found(name=word, folder=library.files(word), entry=library.entry(word))
+        return Found(name=word, folder=library.files(word), entry=library.entry(word), is_kept=True)
     folder = delta_folder(path)
     name = _name_of(folder)
     return Found(name=name, folder=folder, entry=new_entry("delta", folder, **own_facts(folder)))
@@ -75,6 +76,8 @@ def read_found(found: Found, model: Decoder, base: Path, *, any_base: bool = Fal
 
     Raises ModelError where it was trained on another base; `any_base` lets one pass that fits.
     """
+    if found.is_kept:
+        Library(found.folder.parent).files(found.folder.name)
     if not any_base:
         require_base(found.entry.base, base, found.name, found.entry.base_name)
     return read_delta(found.folder, model, any_base=any_base)

@@ -70,7 +70,7 @@ class Ia3(Delta[Ia3Spec]):
 
     @property
     def row_wise(self) -> bool:
-        return not any(one.of_input or one.place.experts is not None for one in self.scales.values())
+        return all(one.place.experts is None for one in self.scales.values())
 
     def hooks(self) -> Iterator[RemovableHandle]:
         for scales in self.scales.values():

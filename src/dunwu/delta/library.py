@@ -79,6 +79,11 @@ class DeltaEntry(Section):
         """A short name of the base, the same for all deltas over it; "" where nothing is known of it."""
         return base_key(self.base) if self.base else ""
 
+    def goes_with(self, here: Mapping[str, str]) -> bool:
+        """Whether all that is known of its base is so in a model's digests, and something is."""
+        known = [name for name in self.base if name in here]
+        return bool(known) and all(self.base[name] == here[name] for name in known)
+
     @property
     def version(self) -> str:
         """Another one for other weights under the same name."""

@@ -4,12 +4,12 @@ Shapes: `n` rows, `I` inputs, `O` outputs.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dunwu.core.errors import ModelError
-from dunwu.delta.base import Delta
+from dunwu.delta.base import Delta, Lent
 
 RowChange = Callable[[Tensor, Tensor], Tensor]
 """What a module read, `[1, n, I]`, and what it made of that, `[1, n, O]` → what it shall have made."""
@@ -30,17 +30,28 @@ def row_changes(delta: Delta[Any]) -> dict[str, RowChange]:
         raise ModelError(f"this {method} changes more than rows, and cannot share a batch with others; {remedy}")
     names = {id(module): name for name, module in delta.model.named_modules()}
     changes: dict[str, RowChange] = {}
-    for module, hook in delta.lend():
-        name = names[id(module)]
-        changes[name] = _after(changes.get(name), module, hook)
+    for lent in delta.lend():
+        name = names[id(lent.module)]
+        assert not (lent.before and name in changes), "what changes the input comes first"
+        changes[name] = _anew(lent) if lent.before else _behind(lent, changes.get(name))
     return changes
 
 
-def _after(first: RowChange | None, module: nn.Module, hook: Callable[..., Any]) -> RowChange:
+def _anew(lent: Lent) -> RowChange:
+    """What the module makes of changed input, its product made once more for these rows."""
+
+    def change(x: Tensor, output: Tensor) -> Tensor:
+        changed = lent.hook(lent.module, (x,))
+        return output if changed is None else cast("Tensor", lent.module.forward(*changed))
+
+    return change
+
+
+def _behind(lent: Lent, first: RowChange | None) -> RowChange:
     def change(x: Tensor, output: Tensor) -> Tensor:
         if first is not None:
             output = first(x, output)
-        changed = hook(module, (x,), output)
-        return output if changed is None else changed
+        changed = lent.hook(lent.module, (x,), output)
+        return output if changed is None else cast("Tensor", changed)
 
     return change

@@ -25,7 +25,7 @@ from dunwu.serve.limits import Gate, Limits
 from dunwu.serve.logs import Log
 from dunwu.serve.memory import Memory
 from dunwu.serve.metrics import CONTENT_TYPE, Metrics
-from dunwu.serve.models import ModelSource, Shelf
+from dunwu.serve.models import Shelf
 from dunwu.serve.objects import (
     ChatCompletion,
     Completion,
@@ -42,6 +42,7 @@ from dunwu.serve.page import mount_page
 from dunwu.serve.response_schemas import ResponseRequest
 from dunwu.serve.schemas import ChatRequest, CompletionRequest, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 from dunwu.serve.settings import ServeSettings
+from dunwu.serve.source import ModelSource
 from dunwu.serve.streams import with_errors
 from dunwu.serve.visit import visit_of
 
@@ -204,14 +205,15 @@ def _add_models(app: FastAPI, shelf: Shelf) -> None:
 
 
 def _model_object(shelf: Shelf, source: ModelSource) -> ModelObject:
-    loaded = next((one for one in shelf.loaded if one.id == source.id), None)
+    loaded = shelf.found(source.id)
     return {
         "id": source.id,
         "object": "model",
         "created": source.created,
         "owned_by": "dunwu",
         "stage": source.stage,
-        "loaded": loaded is not None,
+        "parent": source.base or None,
+        "loaded": loaded is not None and loaded.id == source.id,
         "instruction_tuned": source.instruction_tuned,
         "system_prompt": source.system_prompt,
         "chat": loaded.chats if loaded else None,

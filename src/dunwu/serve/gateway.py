@@ -20,7 +20,8 @@ from dunwu.core.records import Message
 from dunwu.core.units import parse_duration
 from dunwu.serve.errors import ApiError
 from dunwu.serve.gateway_config import ANYONE, BudgetSection, GatewayConfig, PartnerSection, SureSection
-from dunwu.serve.models import ModelSource, ServedModel, Shelf
+from dunwu.serve.models import ServedModel, Shelf
+from dunwu.serve.source import ModelSource
 
 _COUNTED = {
     "asked": "Answers that a partner was asked for.",

@@ -33,9 +33,11 @@ class PriceSection(GatewaySection):
 
 class PartnerSection(GatewaySection):
     """A model of this machine (`model`: a build's home, a folder, owner/name), or with `url` one of an OpenAI-compatible
-    endpoint. The key of the endpoint is what the environment's variable `key_env` holds; a file holds none."""
+    endpoint. `delta`, on a model of this machine: a name in the registry, or a folder; partners that share a model share its
+    memory. The key of the endpoint is what the environment's variable `key_env` holds; a file holds none."""
 
     model: str
+    delta: str | None = None
     url: str | None = None
     key_env: str | None = None
     price: PriceSection | None = None
@@ -58,6 +60,10 @@ class PartnerSection(GatewaySection):
         remote = {"key_env", "timeout", "attempts", "most_at_a_time", "extra"} & self.model_fields_set
         if self.url is None and remote:
             raise ValueError(f"{min(remote)} is for a partner with a url; give the url, or leave it out")
+        if self.url is not None and self.delta is not None:
+            raise ValueError(
+                "delta is for a model of this machine; leave it out, or name the delta in `model` as the server does"
+            )
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url={self.url!r} must begin with http:// or https://; it mostly ends in /v1")
         return self

@@ -1,4 +1,5 @@
-"""Counts for Prometheus. Labels take few values: routes by their patterns, methods and statuses; never a path, a key or a model."""
+"""Counts for Prometheus. Labels take few values: routes by their patterns, methods, statuses, and names of models that the server
+itself offers; never a path, a key or what a client called a model."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -39,6 +40,11 @@ _COUNTERS = {
     "preemptions": "Times that a text gave its blocks up to others and was read again.",
     "steps": "Passes through the model.",
 }
+_BY_MODEL = {
+    "requests": "Requests that a model, or a delta over it, read.",
+    "prompt_tokens": "Tokens of prompts that it read.",
+    "completion_tokens": "Tokens that it wrote.",
+}
 disable_created_metrics()  # a gauge of its birthday beside each counter: twice as much to send
 
 
@@ -74,6 +80,10 @@ class Metrics:
             "dunwu_cached_prompt_tokens", "Tokens of prompts that the cache already held.", registry=registry
         )
         self._completion = Counter("dunwu_completion_tokens", "Tokens of answers.", registry=registry)
+        self._of_model = {
+            what: Counter(f"dunwu_model_{what}", meaning, ["model"], registry=registry)
+            for what, meaning in _BY_MODEL.items()
+        }
         self._open = Gauge("dunwu_requests_in_flight", "Requests that are not yet answered.", registry=registry)
         self._gone = Counter(
             "dunwu_disconnects", "Requests whose caller left before the answer was whole.", registry=registry
@@ -100,6 +110,9 @@ class Metrics:
         self._prompt.inc(visit.prompt_tokens)
         self._cached.inc(visit.cached_tokens)
         self._completion.inc(visit.completion_tokens)
+        if visit.model is not None:
+            for what, counter in self._of_model.items():
+                counter.labels(visit.model).inc(1 if what == "requests" else getattr(visit, what))
         if visit.first_token is not None:
             self._first.observe(visit.first_token - visit.began)
         if visit.seconds_per_token is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import dataclasses
 import functools
 from collections import Counter
@@ -17,6 +18,7 @@ import torch
 from dunwu.chat.protocol import AsyncChat
 from dunwu.core.devices import pick_device, pick_dtype
 from dunwu.core.errors import BusyError, DataError, DunwuError, MissingExtraError, ModelError, RecipeError
+from dunwu.delta.finding import Found
 from dunwu.delta.quantise import Weights, quantise
 from dunwu.infer.async_engine import AsyncEngine, EventStream
 from dunwu.infer.constrain import Constraint, Grammars
@@ -27,26 +29,15 @@ from dunwu.infer.speculate import Draft, PromptLookup, Speculation
 from dunwu.model.count import parameters
 from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model
+from dunwu.serve.deltas import Lookup, read_adapter
 from dunwu.serve.errors import RETRY_AFTER_S, ApiError, not_ready
+from dunwu.serve.source import ModelSource
 from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.tokenizer.open import OpenTokenizer
 
 State = Literal["loading", "ready", "draining"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
-    """A model's folder and the name that it is served under. `stage`: which of a build it came from; "" is a finished model.
-    `instruction_tuned` None: nobody said. `lazy`: read when it is first asked for. `created`: seconds since 1970."""
-
-    id: str
-    folder: Path
-    stage: str = ""
-    instruction_tuned: bool | None = None
-    system_prompt: str = ""
-    lazy: bool = False
-    created: int = 0
+MOST_NAMED = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +74,9 @@ class ServedModel:
         self.context_length = engine.context_length
         self.parameters = parameters(engine.model.config)
         self.hidden_size = engine.model.config.hidden_size
+        self.model = engine.model
         self.engine = AsyncEngine(engine, max_waiting=max_waiting)
+        self.adapter: str | None = None
         self._grammars = grammars
         self._compiling = asyncio.Semaphore(1)
 
@@ -92,17 +85,23 @@ class ServedModel:
         """Whether there is a template to write a conversation in."""
         return self.tokenizer.chat_template is not None
 
+    def with_adapter(self, source: ModelSource, adapter: str) -> "ServedModel":
+        """The same engine under another name, its requests read by an adapter of it."""
+        other = copy.copy(self)
+        other.id, other.source, other.adapter = source.id, source, adapter
+        return other
+
     async def submit(self, request: Request) -> EventStream:
         """Queue a request. Raises ApiError for what can't be answered: 400, 429 when too much waits, 503 while closing."""
         with _as_api_errors():
             if request.params.constraint is not None:
                 await self.compile(request.params.constraint)
-            return await self.engine.submit(request)
+            return await self.engine.submit(dataclasses.replace(request, adapter=self.adapter))
 
     async def embed(self, prompts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """A vector of length 1 for each prompt, [P, D]. Raises ApiError."""
         with _as_api_errors():
-            return (await self.engine.embed(prompts)).numpy()
+            return (await self.engine.embed(prompts, self.adapter)).numpy()
 
     async def compile(self, constraint: Constraint) -> None:
         """Read a grammar beside the event loop and the engine, one at a time; the engine then finds it read."""
@@ -161,16 +160,23 @@ def _speculation(options: EngineOptions) -> Speculation | None:
 
 
 class Shelf:
-    """All models that are offered. `load` reads one; it runs in a thread."""
+    """All models that are offered. `load` reads one; it runs in a thread. `deltas`: what there is over them at the moment."""
 
-    def __init__(self, sources: Sequence[ModelSource], load: Callable[[ModelSource], ServedModel]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        load: Callable[[ModelSource], ServedModel],
+        deltas: Lookup | None = None,
+    ) -> None:
         self.sources = {source.id: source for source in sources}
         if len(self.sources) < len(sources):
             ids = [source.id for source in sources]
             twice = next(one for one in ids if ids.count(one) > 1)
             raise RecipeError(f"two models are called {twice!r}; give one another name, as in other={twice}")
-        self._load = load
+        self._load, self._deltas = load, deltas
         self._loaded: dict[str, ServedModel] = {}
+        self._faces: dict[str, ServedModel] = {}  # of deltas, by name
+        self._gone: list[ServedModel] = []  # faces of deltas that are no more, while they are still answering
         self._loading: dict[str, asyncio.Lock] = {}
         self.state: State = "loading"
 
@@ -182,7 +188,8 @@ class Shelf:
     @property
     def full(self) -> bool:
         """Whether no model takes anything more; one that is not read yet would."""
-        return len(self.loaded) == len(self.sources) and all(model.engine.full for model in self.loaded)
+        models = sum(source.delta is None for source in self.sources.values())
+        return len(self.loaded) == models and all(model.engine.full for model in self.loaded)
 
     def stats(self) -> EngineStats | None:
         """What all engines count, summed; None before the first is there."""
@@ -191,13 +198,14 @@ class Shelf:
     @property
     def offered(self) -> Mapping[str, ModelSource]:
         """What clients may ask for, by name."""
-        return self.sources
+        return self.sources if self._deltas is None else {**self._deltas(), **self.sources}
 
     def offer(self, model_id: str) -> ModelSource:
         """Raises ApiError 404 for a name that is not offered."""
-        if model_id not in self.offered:
+        source = self.offered.get(model_id)
+        if source is None:
             raise self.unknown(model_id)
-        return self.offered[model_id]
+        return source
 
     def source(self, model_id: str) -> ModelSource:
         """Where a model that is asked for lies. Raises ApiError 404 for a name that is not offered."""
@@ -205,9 +213,16 @@ class Shelf:
 
     def unknown(self, model_id: str) -> ApiError:
         """For a name that is not offered."""
+        base, _, delta = model_id.rpartition(":")
+        offered = self.offered
+        beside = [source.delta.name for source in offered.values() if source.delta and source.base == base]
+        if base in offered and (beside or self._deltas is not None):
+            text = f"the model {base[:200]!r} has no delta {delta[:200]!r}; it has: {named(beside)}"
+        else:
+            text = f"the model {model_id[:200]!r} does not exist; there are: {named(list(offered))}"
         return ApiError(
             404,
-            f"the model {model_id[:200]!r} does not exist; there are: {', '.join(self.offered)}",
+            text,
             param="model",
             code="model_not_found",
         )
@@ -215,6 +230,12 @@ class Shelf:
     def route(self, model_id: str, key: str) -> AsyncChat | None:
         """Who answers conversations under this name for the holder of a key; None where it is a model of this shelf."""
         return None
+
+    def found(self, model_id: str) -> ServedModel | None:
+        """The model of that name where it is in memory; of a delta that is not read yet its base."""
+        source = self.offered.get(model_id)
+        known = self._loaded.get(model_id) or self._faces.get(model_id)
+        return known or (self._loaded.get(source.base) if source is not None else None)
 
     def require_open(self) -> None:
         """Raises ApiError 503 while loading or closing."""
@@ -225,6 +246,8 @@ class Shelf:
         """The model, read now if it was not yet. Raises ApiError."""
         source = self.source(model_id)
         self.require_open()
+        if self._gone or not self._faces.keys() <= self.offered.keys():
+            await self._forget_gone()
         return await self._get(source)
 
     async def free_model(self, model_id: str) -> ServedModel:
@@ -261,9 +284,45 @@ class Shelf:
 
     async def _read(self, source: ModelSource) -> ServedModel:
         async with self._loading.setdefault(source.id, asyncio.Lock()):
+            if source.delta is not None:
+                return await self._read_delta(source, source.delta)
             if source.id not in self._loaded:
                 self._loaded[source.id] = await asyncio.to_thread(self._load, source)
             return self._loaded[source.id]
+
+    async def _read_delta(self, source: ModelSource, delta: Found) -> ServedModel:
+        adapter = f"{source.id}@{delta.entry.version}"
+        face = self._faces.get(source.id)
+        if face is None or face.adapter != adapter:
+            if face is not None:
+                self._gone.append(self._faces.pop(source.id))
+            face = next((one for one in self._gone if one.adapter == adapter), None)
+            if face is not None:  # it is back before it was gone
+                self._gone.remove(face)
+            else:
+                base = await self._read(self.sources[source.base])
+                make = await asyncio.to_thread(read_adapter, source, base.model)
+                await base.engine.call(lambda engine: engine.add_adapter(adapter, make()))
+                face = base.with_adapter(source, adapter)
+            self._faces[source.id] = face
+        return face
+
+    async def _forget_gone(self) -> None:
+        """Let go of the weights of deltas that are offered no more; those still answering wait for the next time."""
+        offered = self.offered
+        self._gone += [self._faces.pop(name) for name in list(self._faces) if name not in offered]
+        waiting, self._gone = self._gone, []
+        for face in waiting:
+            try:
+                await face.engine.call(lambda engine, face=face: engine.remove_adapter(str(face.adapter)))
+            except ModelError:
+                self._gone.append(face)
+
+
+def named(names: Sequence[str]) -> str:
+    """Names for people: the first of many."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return (", ".join(names[:MOST_NAMED]) or "none") + more
 
 
 def _sum(one: EngineStats, other: EngineStats) -> EngineStats:

@@ -166,13 +166,14 @@ class Completion(TypedDict):
 
 class ModelObject(TypedDict):
     """A model. What follows `owned_by` is ours: `stage` is the build's stage that it came from ("" for a finished model),
-    `max_model_len` the tokens it reads, known once it is loaded."""
+    `parent` the model that it is a delta over, `max_model_len` the tokens it reads, known once it is loaded."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     stage: str
+    parent: str | None
     loaded: bool
     instruction_tuned: bool | None
     system_prompt: str

@@ -17,7 +17,7 @@ from dunwu.core.errors import RecipeError
 from dunwu.serve.app import create_app
 from dunwu.serve.connection import bounded_connection
 from dunwu.serve.logs import Log
-from dunwu.serve.models import Shelf
+from dunwu.serve.models import Shelf, named
 from dunwu.serve.settings import ServeSettings
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -143,7 +143,7 @@ def greeting(names: Sequence[str], url: str, *, chats: bool, keyed: bool) -> str
         path, asked = "chat/completions", '"messages": [{"role": "user", "content": "Hello"}]'
     key = ' -H "Authorization: Bearer $OPENAI_API_KEY"' if keyed else ""
     return (
-        f"models:  {', '.join(names)}\n"
+        f"models:  {named(names)}\n"
         f"page:    {url}/\n"
         f"address: {url}/v1\n"
         f"try it:  curl {url}/v1/{path} -H 'Content-Type: application/json'{key} \\\n"

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from dunwu.serve.models import ModelSource
+from dunwu.serve.source import ModelSource
 from tests.serve.live import make_folder, running
 
 
