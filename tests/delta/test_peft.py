@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dunwu.core.deltas import LoraSpec, RsLoraSpec
+from dunwu.core.deltas import DoraSpec, LoraSpec, PissaSpec, RsLoraSpec, VeraSpec
 from dunwu.core.errors import ModelError
 from dunwu.delta.places import places
 from dunwu.delta.registry import attach
@@ -181,3 +181,55 @@ def test_damaged_files(tmp_path):
     (tmp_path / "adapter_model.bin").write_bytes(b"x")
     with pytest.raises(ModelError, match="pickle, which dunwu never loads"):
         load_delta(tmp_path, base())
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "phi3", "deepseek_v2"])
+def test_dora_both_ways(name, tmp_path):
+    model = base(name)
+    delta = shake(attach(model, DoraSpec(r=2, alpha=3, targets=("self_attn.*",)), seed=0))
+    save_delta(delta, tmp_path)
+    adapted = reads(tmp_path, base(name))
+    close(theirs(adapted, model), logits(model))
+    adapted.save_pretrained(tmp_path / "theirs")
+    close(logits(load_delta(tmp_path / "theirs", base(name)).model), logits(model))
+    one_of = shake(attach(base(name), DoraSpec(r=2, targets=("o_proj",) if name != "phi3" else ("k_proj",)), seed=0))
+    save_delta(one_of, tmp_path / "one")
+    close(theirs(reads(tmp_path / "one", base(name)), model), logits(one_of.model))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "deepseek_v3"])
+def test_vera_both_ways(name, tmp_path):
+    model = base(name)
+    delta = shake(attach(model, VeraSpec(r=6, targets=("self_attn.*",)), seed=0), size=1.0)
+    save_delta(delta, tmp_path)
+    close(theirs(reads(tmp_path, base(name)), model), logits(model))
+    network = peft.get_peft_model(
+        twin_of(base(name)), peft.VeraConfig(r=5, target_modules=["o_proj", "kv_b_proj", "q_proj"], init_weights=False)
+    )
+    network.eval().save_pretrained(tmp_path / "theirs")
+    close(logits(load_delta(tmp_path / "theirs", base(name)).model), theirs(network, model))
+
+
+def test_vera_of_fused_matrices_is_kept_in_our_own_form(tmp_path):
+    model = base("phi3")
+    delta = shake(attach(model, VeraSpec(r=6, targets=("q_proj",)), seed=0), size=1.0)
+    save_delta(delta, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"delta.json", "delta.safetensors"}
+    assert torch.equal(logits(load_delta(tmp_path, base("phi3")).model), logits(model))
+    config = {"peft_type": "VERA", "r": 2}
+    at = "base_model.model.model.layers.0.self_attn.qkv_proj.vera_lambda_"
+    fused = {"base_model.vera_A": torch.ones(2, 32), "base_model.vera_B": torch.ones(64, 2)}
+    fused |= {f"{at}b": torch.ones(64), f"{at}d": torch.ones(2)}
+    folder = tmp_path / "fused"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    write_tensors(folder / "adapter_model.safetensors", fused)
+    with pytest.raises(ModelError, match="holds 3 matrices of ours: vera has no form for that"):
+        load_delta(folder, base("phi3"))
+
+
+def test_pissa_is_read_as_lora(tmp_path):
+    model = base("phi3")
+    delta = shake(attach(model, PissaSpec(r=2, targets=("self_attn.*",)), seed=0))
+    save_delta(delta, tmp_path)
+    close(theirs(reads(tmp_path, base("phi3")), model), logits(model))

@@ -62,6 +62,35 @@ class LoraPlusSpec(LowRankSpec):
     lr_ratio: Annotated[float, Field(ge=1)] = 16.0
 
 
+class DoraSpec(LowRankSpec):
+    """DoRA (arXiv:2402.09353): LoRA turns the rows of a matrix, and their lengths learn by themselves."""
+
+    method: Literal["dora"] = "dora"
+
+
+class PissaSpec(LowRankSpec):
+    """PiSSA (arXiv:2404.02948): LoRA that begins with the principal part of each matrix."""
+
+    method: Literal["pissa"] = "pissa"
+
+
+class EvaSpec(LowRankSpec):
+    """EVA (arXiv:2410.07170): LoRA that begins by what the model reads, its rank shared out by what that explains."""
+
+    method: Literal["eva"] = "eva"
+    rho: Annotated[float, Field(ge=1)] = 2.0  # a matrix may have up to so many times the rank
+
+
+class VeraSpec(DeltaSpec):
+    """VeRA (arXiv:2310.11454): a frozen random pair for all matrices, of which two vectors a matrix learn."""
+
+    method: Literal["vera"] = "vera"
+    r: Count = 256
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (ALL_LINEAR,)
+    dropout: Decay = 0.0
+    d_initial: float = 0.1
+
+
 class BottleneckSpec(DeltaSpec):
     """What bottleneck adapters share: `scale · up(activation(down(x)))`, of `bottleneck` channels."""
 
@@ -183,7 +212,7 @@ class FisherSpec(DeltaSpec):
 
 
 AnyDelta = Annotated[
-    LoraSpec | RsLoraSpec | LoraPlusSpec
+    LoraSpec | RsLoraSpec | LoraPlusSpec | DoraSpec | PissaSpec | EvaSpec | VeraSpec
     | HoulsbySpec | PfeifferSpec | ParallelSpec | Ia3Spec | PrefixSpec | PTuningV2Spec | PromptSpec
     | BitFitSpec | NormsSpec | LastLayersSpec | PatternSpec,
     Field(discriminator="method"),

@@ -15,7 +15,7 @@ The seam. A method is a subclass of `Delta` in a file of its own, a specificatio
     `model.model.norm` (prompts: embeddings in front, cut off again at the end).
 - `changed()`: for methods that can be merged, the matrices that the model would need to do the same by itself: pairs of a place
   and its new value in float32, made one after another. Methods that cannot (`mergeable` False) say so when asked.
-- `exchanged()`: for kinds that peft has, configuration and tensors as it has them; `storing.PEFT_KINDS` reads them back.
+- `exchanged()`: for kinds that peft has, configuration and tensors as it has them; `peft_kinds.py` reads them back.
 - `row_wise`: whether each hook stands at a linear layer (before or behind it), or behind an attention or an MLP, and gives each
   row (one token) its input or output from that row alone. Then an engine can let it change some requests of a batch only
   (`rows.py`).
@@ -28,7 +28,7 @@ attached; those on one matrix add up.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -110,8 +110,9 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         """Whether what the hooks do to a token follows from that token's row alone."""
         return False
 
-    def prepare(self) -> None:
-        """Called once, when the hooks are in: for starts that look at the model."""
+    def start_from(self, batches: Iterable[Callable[[], object]]) -> None:
+        """Called before training begins, and again when it goes on: for starts that look at what the model reads. Each of
+        `batches`, few and always the same, runs the model once."""
 
     # What follows
 
@@ -212,7 +213,6 @@ class Delta(nn.Module, ABC, Generic[Spec]):
         self.model.changes = (*self.model.changes, self)
         self._handles = list(self.hooks())
         self._attached = True
-        self.prepare()
         settle(self.model)
 
     def lend(self) -> list[Lent]:
@@ -236,10 +236,19 @@ class Delta(nn.Module, ABC, Generic[Spec]):
             self.unmerge()
         self._leave()
 
-    def _leave(self) -> None:
+    def unhook(self) -> None:
+        """Take the hooks out for a while: what they stand on is about to change."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._attached = [], False
+        self._handles = []
+
+    def rehook(self) -> None:
+        """Put hooks in anew, where it is attached."""
+        self._handles = list(self.hooks()) if self._attached else []
+
+    def _leave(self) -> None:
+        self.unhook()
+        self._attached = False
         settle(self.model)
         others = [change for change in self.model.changes if change is not self]
         self.model.changes = tuple(others)

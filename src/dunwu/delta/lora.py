@@ -6,19 +6,19 @@ Shapes: `O` outputs, `I` inputs, `r` rank, `E` experts, `M` rows sorted by exper
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from dunwu.core.deltas import LoraSpec, LowRankSpec
+from dunwu.core.deltas import LowRankSpec
 from dunwu.core.errors import ModelError
 from dunwu.delta.base import Delta
 from dunwu.delta.exchange import Exchange
-from dunwu.delta.peft_lora import Pair, read, written
+from dunwu.delta.peft_lora import Pair, written
 from dunwu.delta.places import Place, chosen_places
 from dunwu.model.blocks.experts import expert_product
 from dunwu.model.decoder import Decoder
@@ -39,19 +39,23 @@ class LowRank(nn.Module):
         self.a = nn.Parameter(a.to(place.device))
         self.b = nn.Parameter(torch.zeros(*stack, place.outputs, rank, device=place.device))
 
-    def difference(self) -> Tensor:
-        """`scale · B A`, of the matrix's shape, float32."""
-        return self.scale * (self.b.detach() @ self.a.detach())
+    def merged_into(self, matrix: Tensor, weight: float) -> Tensor:
+        """The matrix with `weight` times the change, float32."""
+        return matrix + (weight * self.scale) * (self.b.detach() @ self.a.detach())
 
     def add_to(self, output: Tensor, inputs: tuple[Any, ...], weight: float) -> Tensor:
         """The matrix's product with the pair's added, `weight` times."""
+        return self.add(output, inputs, self.a, self.b, weight)
+
+    def add(self, output: Tensor, inputs: tuple[Any, ...], a: Tensor, b: Tensor, weight: float) -> Tensor:
+        """The same for other factors of these shapes."""
         x = self._ready(inputs[0])
         if self.dropout and self.place.product.training:
             x = F.dropout(x, self.dropout)
         if self.place.experts is None:
-            return add_low_rank(output, x, self.a, self.b, self.scale * weight)
+            return add_low_rank(output, x, a, b, self.scale * weight)
         ends_E = cast("Tensor", inputs[3])
-        out_MO = expert_product(expert_product(x, self.a, ends_E), self.b, ends_E)
+        out_MO = expert_product(expert_product(x, a, ends_E), b, ends_E)
         return output + (self.scale * weight) * out_MO.to(output.dtype)
 
     def exchanged(self) -> Pair:
@@ -69,6 +73,11 @@ def add_low_rank(output: Tensor, x: Tensor, a_rI: Tensor, b_Or: Tensor, scale: f
     if flat.dtype == small.dtype:
         return torch.addmm(flat, small, b_Or.mT.to(small.dtype), alpha=scale).view(output.shape)
     return (flat + scale * (small @ b_Or.mT).to(flat.dtype)).view(output.shape)
+
+
+Spec = TypeVar("Spec", bound=LowRankSpec)
+Filled = TypeVar("Filled", bound="Lora")
+_PARTS = ("a", "b", "magnitude")
 
 
 class Lora(Delta[LowRankSpec]):
@@ -93,9 +102,16 @@ class Lora(Delta[LowRankSpec]):
             rank = (ranks or {}).get(place.name, spec.r)
             require_rank(rank, place)
             alpha = (alphas or {}).get(place.name, alpha_of(spec))
-            pair = LowRank(place, rank, scale_of(alpha, rank, spec), spec.dropout, generator)
-            self.pairs[place.name] = pair
-            self.add_module(place.name.replace(".", "/"), pair)
+            self.put(self.pair(place, rank, scale_of(alpha, rank, spec), generator))
+
+    def pair(self, place: Place, rank: int, scale: float, generator: torch.Generator) -> LowRank:
+        """What stands beside one matrix; others of LoRA's kin have their own."""
+        return LowRank(place, rank, scale, self.spec.dropout, generator)
+
+    def put(self, pair: LowRank) -> None:
+        """Have this pair beside its matrix."""
+        self.pairs[pair.place.name] = pair
+        self.add_module(pair.place.name.replace(".", "/"), pair)
 
     def hooks(self) -> Iterator[RemovableHandle]:
         for pair in self.pairs.values():
@@ -109,7 +125,7 @@ class Lora(Delta[LowRankSpec]):
 
     def changed(self) -> Iterator[tuple[Place, Tensor]]:
         for pair in self.pairs.values():
-            yield pair.place, pair.place.read() + self.weight * pair.difference()
+            yield pair.place, pair.merged_into(pair.place.read(), self.weight)
 
     @property
     def row_wise(self) -> bool:
@@ -130,23 +146,26 @@ class Lora(Delta[LowRankSpec]):
         return self.spec.lr_ratio if name.endswith(".b") else 1.0
 
 
-def lora_from_peft(model: Decoder, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Lora:
-    """A delta from peft's files, not attached yet. Raises ModelError for what it cannot be."""
-    pairs = read(model, config, tensors)
-    stabilised = bool(config.get("use_rslora"))
-    spec = LoraSpec(
+def read_spec(kind: type[Spec], config: Mapping[str, Any], pairs: Mapping[str, Pair]) -> Spec:
+    """The specification of an adapter in peft's format."""
+    return kind(
         r=int(config.get("r", 8)),
         alpha=float(config.get("lora_alpha", 8)),
         targets=tuple(pairs),
         dropout=float(config.get("lora_dropout") or 0.0),
-        rank_stabilised=stabilised,
+        rank_stabilised=bool(config.get("use_rslora")),
     )
+
+
+def of_pairs(kind: Callable[..., Filled], model: Decoder, spec: LowRankSpec, pairs: Mapping[str, Pair]) -> Filled:
+    """A delta with these values, not attached yet."""
     ranks = {name: pair.rank for name, pair in pairs.items()}
-    alphas = {n: pair.scale * (math.sqrt(pair.rank) if stabilised else pair.rank) for n, pair in pairs.items()}
-    delta = Lora(model, spec, seed=0, ranks=ranks, alphas=alphas)
-    delta.load(
-        {f"{name}.{part}": tensor for name, pair in pairs.items() for part, tensor in (("a", pair.a), ("b", pair.b))}
-    )
+    alphas = {
+        name: pair.scale * (math.sqrt(pair.rank) if spec.rank_stabilised else pair.rank) for name, pair in pairs.items()
+    }
+    delta = kind(model, spec, seed=0, ranks=ranks, alphas=alphas)
+    parts = ((f"{name}.{part}", getattr(pair, part)) for name, pair in pairs.items() for part in _PARTS)
+    delta.load({name: value for name, value in parts if value is not None})
     return delta
 
 

@@ -86,7 +86,7 @@ def written(
         "r": rank,
         "lora_alpha": _whole(alpha),
         "lora_dropout": 0.0 if any(slot.is_parameter for slot in used) else dropout,
-        "target_modules": _short(modules, model),
+        "target_modules": short_names(modules, model),
         "target_parameters": [slot.name for slot in used if slot.is_parameter] or None,
         "rank_pattern": {re.escape(name): value for name, value in ranks.items()},
         "alpha_pattern": {re.escape(name): _whole(value) for name, value in alphas.items()},
@@ -138,7 +138,7 @@ def _key_of(slot: Slot, used: Sequence[Slot]) -> str:
     return PREFIX + module + ".base_layer" * (len(inside) - 1 - inside.index(slot.name))
 
 
-def _short(modules: Sequence[Slot], model: Decoder) -> list[str]:
+def short_names(modules: Sequence[Slot], model: Decoder) -> list[str]:
     """Last parts of the names where these stand for the same modules, as other engines like them; else whole names."""
     last = {slot.name.rpartition(".")[2] for slot in modules}
     every = [slot for slot in slots(model).values() if not slot.is_parameter and slot.cuts[0].expert is None]

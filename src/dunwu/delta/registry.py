@@ -8,17 +8,25 @@ from dunwu.core.errors import ModelError
 from dunwu.delta.base import Delta
 from dunwu.delta.bitfit import BitFit
 from dunwu.delta.bottleneck import Adapters
+from dunwu.delta.dora import Dora
+from dunwu.delta.eva import Eva
 from dunwu.delta.ia3 import Ia3
 from dunwu.delta.lora import Lora
+from dunwu.delta.pissa import Pissa
 from dunwu.delta.prefix import Prefix
 from dunwu.delta.prompt import Prompt
 from dunwu.delta.selective import ByPattern, LastLayers, Norms
+from dunwu.delta.vera import Vera
 from dunwu.model.decoder import Decoder
 
 DELTAS: Mapping[str, Callable[..., Delta[Any]]] = {
     "lora": Lora,
     "rslora": Lora,
     "lora_plus": Lora,
+    "dora": Dora,
+    "pissa": Pissa,
+    "eva": Eva,
+    "vera": Vera,
     "houlsby": Adapters,
     "pfeiffer": Adapters,
     "parallel_adapter": Adapters,

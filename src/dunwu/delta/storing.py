@@ -6,7 +6,7 @@ knows in the header of the weights; others as `delta.json` and `delta.safetensor
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,8 @@ from dunwu.core.errors import DataError, DunwuError, ModelError
 from dunwu.core.files import disk_errors, read_json, write_json
 from dunwu.delta.base import Delta, base_of
 from dunwu.delta.fingerprint import differing
-from dunwu.delta.ia3 import ia3_from_peft
-from dunwu.delta.lora import lora_from_peft
-from dunwu.delta.prefix import prefix_from_peft
-from dunwu.delta.prompt import prompt_from_peft
+from dunwu.delta.peft_kinds import PEFT_KINDS
 from dunwu.delta.registry import DELTAS, attached
-from dunwu.delta.selective import norms_from_peft
 from dunwu.model.decoder import Decoder
 from dunwu.model.hub import all_finite, write_tensors
 from dunwu.model.safetensors_file import SafetensorsFile
@@ -31,18 +27,6 @@ from dunwu.model.safetensors_file import SafetensorsFile
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OWN_CONFIG, OWN_WEIGHTS = "delta.json", "delta.safetensors"
 FORMAT = 1
-
-Reader = Callable[[Decoder, Mapping[str, Any], Mapping[str, Tensor]], Delta[Any]]
-
-PEFT_KINDS: Mapping[str, Reader] = {
-    "LORA": lora_from_peft,
-    "IA3": ia3_from_peft,
-    "PREFIX_TUNING": prefix_from_peft,
-    "PROMPT_TUNING": prompt_from_peft,
-    "P_TUNING": prompt_from_peft,
-    "LN_TUNING": norms_from_peft,
-}
-"""Of peft's kinds those that are read: `(model, config, tensors) → a delta that is not attached yet`."""
 
 
 def save_delta(delta: Delta[Any], folder: Path, *, base_name: str = "") -> None:

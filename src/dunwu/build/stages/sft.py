@@ -10,6 +10,7 @@ without a corpus `held_out_conversations`.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from dunwu.core.devices import pick_device
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_count, parse_duration
+from dunwu.corpus.stream import Stream
 from dunwu.delta.registry import attach
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters, train_flops_per_token
@@ -52,6 +54,7 @@ from dunwu.train.learned import Deltas
 from dunwu.train.neftune import neftune
 from dunwu.train.objectives import causal_lm
 
+START_BATCHES = 8  # that a delta may look at before it begins
 NOT_IN_THE_RESULT = {"tensorboard", "checkpoint_every_s", "checkpoints_kept", "micro_batch_rows"}
 
 
@@ -129,7 +132,7 @@ def _run(work: Work) -> Outcome:
     one_epoch = stream.rows_per_epoch * begin.context_length
     wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
     tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
-    deltas = _deltas(model, recipe)
+    deltas = _deltas(model, recipe, stream, work.resolved["micro_batch_rows"])
     with neftune(model, causal_lm, alpha=section.neftune_alpha) as objective:
         result = learn(work, model, stream, section, total_tokens=tokens, deltas=deltas, objective=objective)
     of_delta = {} if deltas is None else _settle(model, deltas, work.folder)
@@ -158,11 +161,18 @@ def _run(work: Work) -> Outcome:
     )
 
 
-def _deltas(model: Decoder, recipe: Recipe) -> Deltas | None:
+def _deltas(model: Decoder, recipe: Recipe, stream: Stream, rows: int) -> Deltas | None:
     """The recipe's delta on the model, which is frozen then; None where all its weights learn."""
     if recipe.sft.delta is None:
         return None
     delta = attach(model, recipe.sft.delta, seed=recipe.seed)
+    device = pick_device()
+
+    def read(number: int) -> object:
+        batch = stream.batch(number * rows, rows).to(device)
+        return model(batch.ids_BT, positions_BT=batch.positions_BT, document_BT=batch.document_BT)
+
+    delta.start_from(partial(read, number) for number in range(START_BATCHES))
     return Deltas([delta], name=ADAPTER, base_name=base_name(recipe) if recipe.base else recipe.name)
 
 
