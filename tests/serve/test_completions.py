@@ -4,7 +4,9 @@ import openai
 import pytest
 import torch
 
-from dunwu.infer.sampling import token_logprobs
+from dunwu.infer.engine import Engine
+from dunwu.infer.sampling import SamplingParams, token_logprobs
+from dunwu.infer.sequence import Request
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 
@@ -81,6 +83,27 @@ def test_a_stream_says_what_the_whole_says(client):
     assert last.usage.total_tokens == whole.usage.total_tokens
 
 
+def test_beams_find_what_the_engine_finds(client, folder):
+    model, tokenizer = load_model(folder).requires_grad_(False), load_tokenizer(folder)
+    ids = (*tokenizer.start_ids, *tokenizer.encode("a cat"))
+    params = SamplingParams(max_tokens=8, beams=3, n=3, ignore_eos=True)
+    (answer,) = Engine(model, tokenizer).run([Request(id="search", prompt_ids=ids, params=params)])
+    expected = [output.text for output in answer.outputs]
+    more = {
+        "prompt": list(ids),
+        "max_tokens": 8,
+        "temperature": None,
+        "extra_body": {"use_beam_search": True, "ignore_eos": True},
+    }
+    assert [choice.text for choice in ask(client, **more, n=3).choices] == expected
+    assert [choice.text for choice in ask(client, **more, n=1, best_of=3).choices] == expected[:1]
+    streamed = ["", "", ""]
+    for chunk in ask(client, **more, n=3, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].text
+    assert streamed == expected
+    assert len(set(expected)) == 3
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
@@ -88,6 +111,7 @@ def test_a_stream_says_what_the_whole_says(client):
         ({"prompt": [99999]}, "has the id 99999"),
         ({"prompt": ["a"] * 100, "n": 100}, "100 prompts are more than"),
         ({"best_of": 3}, "best_of=3 must equal n=1"),
+        ({"extra_body": {"use_beam_search": True}, "n": 2, "temperature": 1.0}, "beams=2 finds the likeliest texts"),
         ({"max_tokens": 0}, "max_tokens=0 writes nothing"),
         ({"suffix": "x"}, "suffix='x' is not supported"),
         ({"logprobs": 21}, "logprobs=21: must be at most 20"),

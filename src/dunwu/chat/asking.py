@@ -45,6 +45,7 @@ def question(tokenizer: TokenizerLike, messages: Sequence[Message], options: Cha
         seed=options.seed,
         logprobs=options.logprobs,
         constraint=constraint,
+        beams=options.beams,
     )
     tools = options.tools if calls else ()
     return Question(

@@ -128,15 +128,18 @@ class LocalChat(Chat):
         temperature: float = 0.0,
         seed: int | None = None,
         constraint: Constraint | None = None,
+        beams: int | None = None,
     ) -> Steps[str, None, FinishReason]:
         """What the model writes after `text`, without the chat template, in whole characters; ends where a document ends.
 
-        `constraint`: what the continuation must be. Raises DataError when `text` alone fills the context, and RecipeError for a
+        `constraint`: what the continuation must be. `beams`: search for the likeliest one. Raises DataError when `text` alone fills the context, and RecipeError for a
         constraint that cannot be met.
         """
         prompt = [*self.tokenizer.start_ids, *self.tokenizer.encode(text)] or [self.tokenizer.eos_id]
         self._require_room(prompt)
-        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint)
+        params = SamplingParams(
+            max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint, beams=beams
+        )
         with closing(self.generator.events(prompt, params)) as events:
             for event in events:
                 if isinstance(event, TokenEvent | FinishEvent) and event.text:

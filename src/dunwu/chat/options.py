@@ -24,6 +24,7 @@ class ChatOptions:
     `max_tokens` None: as many as the partner can. `stop`: strings that end the answer and are no part of it. `seed` None: another
     answer each time. `tools`: in OpenAI's form; `tool_choice`: "none", "auto", "required", or `{"type": "function",
     "function": {"name": …}}`. `schema`: the JSON schema that the answer must hold valid; `{"type": "object"}` is any object.
+    `beams`: search for the likeliest answer with so many texts at a time, on this machine only.
     `logprobs`: None, or how many alternatives to report beside each token's own. `payer`: see `ledger.py`. Raises RecipeError for values out of range.
     """
 
@@ -39,6 +40,7 @@ class ChatOptions:
     parallel_tool_calls: bool = True
     schema: Mapping[str, Any] | None = None
     logprobs: int | None = None
+    beams: int | None = None
     payer: Payer | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +80,7 @@ class OptionChanges(TypedDict, total=False):
     parallel_tool_calls: bool
     schema: Mapping[str, Any] | None
     logprobs: int | None
+    beams: int | None
     payer: Payer | None
 
 

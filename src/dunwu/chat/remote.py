@@ -187,7 +187,12 @@ class RemoteChat(AsyncChat):
 
 
 def request_of(model: str, messages: Sequence[Message], options: ChatOptions) -> dict[str, Any]:
-    """The body of a chat completion. What is at its default is left out: not every endpoint knows every field."""
+    """The body of a chat completion. What is at its default is left out: not every endpoint knows every field.
+
+    Raises RecipeError for a search with beams, which endpoints do not offer in one form.
+    """
+    if options.beams is not None:
+        raise RecipeError(f"beams={options.beams} is for models on this machine; leave it out for an endpoint")
     body: dict[str, Any] = {
         "model": model,
         "messages": [_row(message) for message in messages],

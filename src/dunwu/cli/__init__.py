@@ -209,6 +209,9 @@ def generate(
     choice: Annotated[
         list[str] | None, Parameter(help="What the answer may be; give it once for each choice.", negative="")
     ] = None,
+    beams: Annotated[
+        int | None, Parameter(help="Search for the likeliest answer with so many beams, instead of drawing one.")
+    ] = None,
     temperature: Temperature = 0.7,
     seed: Seed = None,
     max_tokens: MaxTokens = 256,
@@ -222,6 +225,7 @@ def generate(
     if url is not None:
         how = {"system": system, "temperature": temperature, "seed": seed, "max_tokens": max_tokens, "schema": schema}
         for_this_machine = {"--raw": raw, "--regex": regex is not None, "--choice": choice is not None}
+        for_this_machine["--beams"] = beams is not None
         name = f"{model}:{delta}" if delta else model
         _commands("remote").generate(name, url, prompt, key_env=key_env, refused=for_this_machine, **how)
         return
@@ -236,6 +240,7 @@ def generate(
         schema=schema,
         regex=regex,
         choice=choice,
+        beams=beams,
         temperature=temperature,
         seed=seed,
         max_tokens=max_tokens,

@@ -50,12 +50,14 @@ def generate(
     schema: Path | None = None,
     regex: str | None = None,
     choice: Sequence[str] | None = None,
+    beams: int | None = None,
     temperature: float,
     seed: int | None,
     max_tokens: int,
 ) -> None:
     """Print an answer as it is written, or a continuation; what a model says is made harmless to a terminal."""
     constraint = _constraint(schema, regex, choice)
+    temperature = temperature if beams is None else 0.0  # a search draws nothing
     partner = load(model, delta, registry=registry, any_base=any_base)
     text = sys.stdin.read() if prompt == "-" else prompt
     if raw or partner.instruction_tuned is False:
@@ -64,11 +66,11 @@ def generate(
         if constraint is None:
             print(harmless(text), end="")
         steps = partner.continue_text(
-            text, max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint
+            text, max_tokens=max_tokens, temperature=temperature, seed=seed, constraint=constraint, beams=beams
         )
     else:
         messages = _messages(text, partner.system_prompt if system is None else system)
-        options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed, beams=beams)
         pieces = (
             partner.pieces(messages, options)
             if constraint is None

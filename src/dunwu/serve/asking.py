@@ -22,13 +22,17 @@ def sampling_params(
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
     constraint: Constraint | None = None,
+    beams: int | None = None,
 ) -> SamplingParams:
     """Raises ApiError 400 for values that do not go together."""
     bias, rows = {int(key): value for key, value in (asked.logit_bias or {}).items()}, model.tokenizer.vocab_size
     if beyond := next((number for number in bias if number >= rows), None):
         text = f"logit_bias has the id {beyond}, and the tokenizer's are 0 to {rows - 1}"
         raise ApiError(400, text, param="logit_bias", code="invalid_value")
-    temperature = DEFAULT_TEMPERATURE if asked.temperature is None else asked.temperature
+    if asked.use_beam_search:
+        beams = max(beams or 1, asked.n or 1)
+    default = DEFAULT_TEMPERATURE if beams is None else 0.0
+    temperature = default if asked.temperature is None else asked.temperature
     stop_ids = None
     if asked.stop_token_ids:
         stop_ids = (*(() if asked.ignore_eos else model.tokenizer.stop_ids), *asked.stop_token_ids)
@@ -53,6 +57,9 @@ def sampling_params(
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             constraint=constraint,
+            beams=beams,
+            length_penalty=1.0 if asked.length_penalty is None else asked.length_penalty,
+            early_stopping=bool(asked.early_stopping),
         )
     except RecipeError as error:
         raise ApiError(400, str(error), code="invalid_value") from error

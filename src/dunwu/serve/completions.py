@@ -74,6 +74,7 @@ def _params(request: CompletionRequest, model: ServedModel, judges: bool) -> Sam
         logprobs=request.logprobs,
         prompt_logprobs=request.logprobs if judges else None,
         constraint=constraint_of(request),
+        beams=request.best_of if request.use_beam_search else None,
     )
     return dataclasses.replace(params, stop_ids=(), stop=()) if judges and wanted <= 1 else params
 

@@ -236,6 +236,9 @@ class Sampling(Harmless):
     stop_token_ids: Annotated[Ids, Field(max_length=1024)] | None = None
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
+    use_beam_search: bool | None = None  # vLLM's: with n beams, and the n likeliest answers that they find
+    length_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
+    early_stopping: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
@@ -329,7 +332,7 @@ class CompletionRequest(Sampling):
 
     @model_validator(mode="after")
     def _require_sense(self) -> "CompletionRequest":
-        if self.best_of is not None and self.best_of != (self.n or 1):
+        if self.best_of is not None and self.best_of != (self.n or 1) and not self.use_beam_search:
             raise ValueError(f"best_of={self.best_of} must equal n={self.n or 1}: all that is written is returned")
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens=0 writes nothing; give echo=true to have the prompt judged, or at least 1")
