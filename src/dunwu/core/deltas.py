@@ -207,14 +207,13 @@ class FisherSpec(DeltaSpec):
 
     method: Literal["fisher_mask"] = "fisher_mask"
     share: Annotated[float, Field(gt=0, le=1)] = 0.005  # of the numbers of `targets`
-    batches: Count = 16  # by which they are chosen
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("model.layers.*",)
 
 
 AnyDelta = Annotated[
     LoraSpec | RsLoraSpec | LoraPlusSpec | DoraSpec | PissaSpec | EvaSpec | VeraSpec
     | HoulsbySpec | PfeifferSpec | ParallelSpec | Ia3Spec | PrefixSpec | PTuningV2Spec | PromptSpec
-    | BitFitSpec | NormsSpec | LastLayersSpec | PatternSpec,
+    | BitFitSpec | NormsSpec | LastLayersSpec | PatternSpec | FisherSpec,
     Field(discriminator="method"),
 ]  # fmt: skip
 """Every method's specification."""

@@ -112,7 +112,7 @@ class Delta(nn.Module, ABC, Generic[Spec]):
 
     def start_from(self, batches: Iterable[Callable[[], object]]) -> None:
         """Called before training begins, and again when it goes on: for starts that look at what the model reads. Each of
-        `batches`, few and always the same, runs the model once."""
+        `batches`, few and always the same, runs the model once and gives its loss."""
 
     # What follows
 

@@ -10,6 +10,7 @@ from dunwu.delta.bitfit import BitFit
 from dunwu.delta.bottleneck import Adapters
 from dunwu.delta.dora import Dora
 from dunwu.delta.eva import Eva
+from dunwu.delta.fisher import FisherMask
 from dunwu.delta.ia3 import Ia3
 from dunwu.delta.lora import Lora
 from dunwu.delta.pissa import Pissa
@@ -38,6 +39,7 @@ DELTAS: Mapping[str, Callable[..., Delta[Any]]] = {
     "norms": Norms,
     "last_layers": LastLayers,
     "pattern": ByPattern,
+    "fisher_mask": FisherMask,
 }
 """`(model, spec, *, seed) → Delta`."""
 

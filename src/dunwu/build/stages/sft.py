@@ -41,7 +41,7 @@ from dunwu.core.devices import pick_device
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_count, parse_duration
-from dunwu.corpus.stream import Stream
+from dunwu.corpus.stream import IGNORED, Stream
 from dunwu.delta.registry import attach
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters, train_flops_per_token
@@ -170,7 +170,7 @@ def _deltas(model: Decoder, recipe: Recipe, stream: Stream, rows: int) -> Deltas
 
     def read(number: int) -> object:
         batch = stream.batch(number * rows, rows).to(device)
-        return model(batch.ids_BT, positions_BT=batch.positions_BT, document_BT=batch.document_BT)
+        return causal_lm(model, batch, total_learned=max(1, int((batch.targets_BT != IGNORED).sum())))[0]
 
     delta.start_from(partial(read, number) for number in range(START_BATCHES))
     return Deltas([delta], name=ADAPTER, base_name=base_name(recipe) if recipe.base else recipe.name)
