@@ -54,6 +54,15 @@ class Selective(Delta[Spec]):
             self._difference(name).add_to(value)
             yield OwnParameter.of(name, parameter), value
 
+    def differences_whole(self) -> dict[str, Tensor]:
+        """What it adds to the model's own parameters at weight 1, each of its parameter's shape, float32."""
+        found: dict[str, Tensor] = {}
+        for name, difference in ((name, self._difference(name)) for name in self.values):
+            whole = torch.zeros(self.model.get_parameter(name).shape, device=difference.values.device)
+            Difference(difference.values, 1.0, difference.places).add_to(whole)
+            found[name] = whole
+        return found
+
     def _difference(self, name: str) -> Difference:
         return Difference(self.values[name], self.weight)
 
