@@ -12,7 +12,17 @@ import pytest
 
 from dunwu.cli import run, serving
 from dunwu.cli.serving import Over
-from dunwu.core.deltas import BitFitSpec, HoulsbySpec, Ia3Spec, LoraSpec, NormsSpec, ParallelSpec, RsLoraSpec
+from dunwu.core.deltas import (
+    BitFitSpec,
+    DoraSpec,
+    HoulsbySpec,
+    Ia3Spec,
+    LoraSpec,
+    NormsSpec,
+    ParallelSpec,
+    RsLoraSpec,
+    VeraSpec,
+)
 from dunwu.core.errors import ModelError, RecipeError
 from dunwu.delta.library import Library, new_entry
 from dunwu.delta.registry import attach
@@ -42,6 +52,8 @@ SPECS = {
     "nine": HoulsbySpec(bottleneck=4),
     "ten": ParallelSpec(bottleneck=4),
     "eleven": BitFitSpec(),
+    "twelve": DoraSpec(r=2),
+    "thirteen": VeraSpec(r=8),
 }
 SIZES = {"eight": 30.0, "eleven": 3.0}
 PROMPT = "a cat sat. a cat sat. a cat sat. a cat sat. a cat"
