@@ -15,6 +15,7 @@ from dunwu.core.errors import RecipeError
 from dunwu.core.files import sha256_file
 from dunwu.core.load import check_recipe, load_recipe
 from dunwu.core.recipe import Recipe
+from dunwu.delta.quantise import quantise_base
 from dunwu.delta.storing import load_delta
 from dunwu.model.hub import load_model
 from dunwu.train.signals import Interrupted
@@ -124,6 +125,16 @@ def test_base_and_delta_apart(place, capsys):
     assert torch.allclose(model(ids), load_model(stage_folder(home.folder))(ids), atol=1e-5)
 
 
+def test_a_delta_learns_on_a_base_of_four_bits(place):
+    assert run(["tune", "open", *WORDS, *LESS, "--method", "qlora", "name=few"]) == 0
+    home = Home(place / "builds" / "few")
+    assert home.current()["sft"].facts["merge_error"] == 0.0
+    model = quantise_base(load_model(place / "open", dtype=torch.float32), "nf4")
+    load_delta(home.model / "adapter", model, any_base=True)
+    ids = torch.arange(20)[None]
+    assert torch.allclose(model(ids), load_model(home.model)(ids), atol=1e-4)
+
+
 def test_all_weights_may_learn_as_well(place):
     assert run(["tune", "open", *WORDS, "evaluate.samples=0", "--method", "full", "name=full"]) == 0
     home = Home(place / "builds" / "full")
@@ -141,6 +152,7 @@ def test_all_weights_may_learn_as_well(place):
         (["sft.freeze=[model.norm.weight]"], "with sft.delta all of the model is frozen already"),
         (["tokenizer.extend_by=40"], "new tokens are learned from a corpus"),
         (["pretrain.tokens=1000"], "without a corpus there is no pre-training"),
+        (["--method", "full", "sft.base_weights=nf4"], "weights of few bits learn nothing"),
         (["memory=1MB"], "memory=1MB is less than the program itself takes"),
     ],
 )

@@ -32,6 +32,7 @@ SETTINGS_LATER_THAN_THEIR_STAGE = {
     "rewarm": None,
     "delta": None,
     "delta_merged": True,
+    "base_weights": "float",
 }  # left out at these values: older homes stay done
 
 

@@ -81,7 +81,10 @@ def tune(
     /,
     *data: str,
     method: Annotated[
-        str, Parameter(help="What learns beside the frozen model, such as lora; full lets all weights learn.")
+        str,
+        Parameter(
+            help="What learns beside the frozen model, such as lora, qlora (on a base of 4 bits); full lets all weights learn."
+        ),
     ] = "lora",
     out: Annotated[
         Path | None, Parameter(help="The folder of the build; builds/NAME-tuned where none is given.")

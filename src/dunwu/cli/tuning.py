@@ -6,7 +6,8 @@ from pathlib import Path
 from dunwu.core.errors import RecipeError
 from dunwu.core.overrides import looks_like_override
 
-FULL = "full"
+METHODS = {"full": [], "qlora": ["sft.delta.method=lora", "sft.base_weights=nf4"]}
+"""Methods that are more, or less, than a delta of that name."""
 
 
 def words(model: str, data: Sequence[str], *, method: str, out: Path | None) -> list[str]:
@@ -18,7 +19,7 @@ def words(model: str, data: Sequence[str], *, method: str, out: Path | None) -> 
     return [
         f"base={model}",
         *(f"sft.sources.{number}.path={file}" for number, file in enumerate(files)),
-        *([] if method == FULL else [f"sft.delta.method={method}"]),
+        *METHODS.get(method, [f"sft.delta.method={method}"]),
         *([f"out={out}"] if out is not None else []),
         *overrides,
     ]

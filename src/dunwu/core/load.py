@@ -125,6 +125,10 @@ def _clashes_of_tuning(recipe: Recipe) -> list[str]:
         found.append(
             f"sft.freeze={list(sft.freeze)}: with sft.delta all of the model is frozen already; remove one of the two"
         )
+    if sft.delta is None and sft.base_weights != "float":
+        found.append(
+            f"sft.base_weights={sft.base_weights}: weights of few bits learn nothing; give sft.delta.method=lora, or remove it"
+        )
     if not recipe.only_tunes:
         return found
     if not sft.sources:

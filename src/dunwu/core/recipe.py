@@ -175,6 +175,9 @@ class SftSection(TrainSection):
     )
     neftune_alpha: float = Field(default=0.0, ge=0)  # noise on embeddings (arXiv:2310.05914); 5 is usual, 0 is none
     delta: AnyDelta | None = None  # learn a delta on the frozen model, by AdamW, instead of all its weights
+    base_weights: Literal["float", "int8", "nf4"] = (
+        "float"  # with a delta: what the frozen model is kept in while it learns
+    )
     delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside the base's
 
 
@@ -198,6 +201,9 @@ class PreferSection(TrainSection):
     too_long: Literal["cut", "drop"] = "cut"  # an answer beyond the context loses its end, or its pair is left out
     share_prompts: bool = True  # the answers to one prompt lie in one row, which reads the prompt once
     delta: AnyDelta | None = None  # learn a delta on the frozen model, by AdamW, instead of all its weights
+    base_weights: Literal["float", "int8", "nf4"] = (
+        "float"  # with a delta: what the frozen model is kept in while it learns
+    )
     delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside those before it
 
 

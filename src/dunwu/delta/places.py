@@ -16,9 +16,11 @@ from dunwu.core.deltas import ALL_LINEAR
 from dunwu.core.errors import ModelError
 from dunwu.delta.quantise import quantised
 from dunwu.model.blocks.experts import ExpertStack, StackProduct
+from dunwu.model.blocks.nf4 import NF4Linear
 from dunwu.model.blocks.quantised import QuantisedLinear
 from dunwu.model.decoder import Decoder
 
+FewBits = QuantisedLinear | NF4Linear
 Kept = tuple[Tensor, ...]
 """What was stored before a replacement, to be put back bit for bit."""
 
@@ -52,15 +54,15 @@ class Place:
 
     @property
     def is_quantised(self) -> bool:
-        return isinstance(self.owner, QuantisedLinear)
+        return isinstance(self.owner, FewBits)
 
     @property
     def device(self) -> torch.device:
-        return self.owner.packed.device if isinstance(self.owner, QuantisedLinear) else self._parameter().device
+        return self.owner.packed.device if isinstance(self.owner, FewBits) else self._parameter().device
 
     def read(self) -> Tensor:
         """The matrix in float32; a copy where it is stored otherwise."""
-        if isinstance(self.owner, QuantisedLinear):
+        if isinstance(self.owner, FewBits):
             return self.owner.weight
         return self._parameter().detach().float()
 
@@ -70,9 +72,12 @@ class Place:
         The error is the root of the mean square, as a share of the matrix's own: that of rounding to the dtype, or to few bits.
         """
         kept: Kept
-        if isinstance(self.owner, QuantisedLinear):
-            kept = self.owner.packed, self.owner.scales
-            self.owner.packed, self.owner.scales = quantised(value, self.owner.bits)
+        if isinstance(self.owner, FewBits):
+            kept = tuple(self.owner.buffers(recurse=False))
+            if isinstance(self.owner, NF4Linear):
+                self.owner.store(value)
+            else:
+                self.owner.packed, self.owner.scales = quantised(value, self.owner.bits)
         else:
             parameter = self._parameter()
             kept = (parameter.data,)
@@ -84,8 +89,9 @@ class Place:
 
     def restore(self, kept: Kept) -> None:
         """Put back what `replace` gave."""
-        if isinstance(self.owner, QuantisedLinear):
-            self.owner.packed, self.owner.scales = kept
+        if isinstance(self.owner, FewBits):
+            for (name, _), buffer in zip(list(self.owner.named_buffers(recurse=False)), kept, strict=True):
+                setattr(self.owner, name, buffer)
         else:
             self._parameter().data = kept[0]
 
@@ -119,7 +125,7 @@ def places(model: Decoder) -> dict[str, Place]:
     """
     found: dict[str, Place] = {}
     for name, module in model.model.layers.named_modules(prefix="model.layers"):
-        if isinstance(module, nn.Linear | QuantisedLinear):
+        if isinstance(module, nn.Linear | FewBits):
             shape = (module.out_features, module.in_features)
             found[name] = Place(name, module, module, "weight", shape)
         elif isinstance(module, ExpertStack):

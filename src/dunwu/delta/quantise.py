@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dunwu.core.errors import ModelError
+from dunwu.model.blocks.nf4 import NF4Linear
 from dunwu.model.blocks.quantised import (
     UNIT,
     Bits,
@@ -46,12 +47,28 @@ def quantise(model: Decoder, weights: Weights) -> Decoder:
     return model
 
 
+def quantise_base(model: Decoder, weights: Literal["float", "int8", "nf4"]) -> Decoder:
+    """Rewrite the linear layers of the blocks in place, as a frozen base that deltas learn on; embedding and head stay.
+
+    "nf4": 4-bit NormalFloat with double quantisation (arXiv:2305.14314). Stacks of experts and gates of one output stay too.
+    """
+    for name, module in list(model.model.layers.named_modules(prefix="model.layers")):
+        if weights == "float" or type(module) is not nn.Linear or module.out_features == 1:
+            continue
+        weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
+        if weights == "nf4":
+            _replace(model, name, NF4Linear(weight, bias))
+        else:
+            _replace(model, name, QuantisedLinear(*quantised(weight, 8), bits=8, bias=bias))
+    return model
+
+
 def dequantise(model: Decoder) -> Decoder:
     """Plain modules again, in place, with the weights that the quantised ones stand for."""
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantisedEmbedding):
             _replace(model, name, nn.Embedding.from_pretrained(module.weight))
-        elif isinstance(module, QuantisedLinear):
+        elif isinstance(module, QuantisedLinear | NF4Linear):
             plain = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
             plain.weight = nn.Parameter(module.weight, requires_grad=False)
             if module.bias is not None:
@@ -63,7 +80,7 @@ def dequantise(model: Decoder) -> Decoder:
 def weight_bytes(model: Decoder) -> int:
     """What the weights take, scales included."""
     modules = list(model.modules())
-    few = sum(module.bytes for module in modules if isinstance(module, QuantisedMatrix))
+    few = sum(module.bytes for module in modules if isinstance(module, QuantisedMatrix | NF4Linear))
     return few + sum(parameter.nbytes for parameter in model.parameters())
 
 

@@ -42,7 +42,10 @@ from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_count, parse_duration
 from dunwu.corpus.stream import IGNORED, Stream
+from dunwu.delta.places import FewBits
+from dunwu.delta.quantise import dequantise, quantise_base
 from dunwu.delta.registry import attach
+from dunwu.delta.storing import load_delta
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters, train_flops_per_token
 from dunwu.model.decoder import Decoder
@@ -165,6 +168,7 @@ def _deltas(model: Decoder, recipe: Recipe, stream: Stream, rows: int) -> Deltas
     """The recipe's delta on the model, which is frozen then; None where all its weights learn."""
     if recipe.sft.delta is None:
         return None
+    quantise_base(model, recipe.sft.base_weights)
     delta = attach(model, recipe.sft.delta, seed=recipe.seed)
     device = pick_device()
 
@@ -177,9 +181,15 @@ def _deltas(model: Decoder, recipe: Recipe, stream: Stream, rows: int) -> Deltas
 
 
 def _settle(model: Decoder, deltas: Deltas, folder: Path) -> dict[str, Any]:
-    """Put what was learned into the weights, if the method can, and write them beside the delta, which lies there already."""
+    """Put what was learned into the weights, if the method can, and write them beside the delta, which lies there already.
+
+    Weights of few bits become float ones again first: the finished model says what the tuned one said.
+    """
     (delta,) = deltas.deltas
     facts = {"delta": delta.spec.model_dump(mode="json"), "tuned_parameters": delta.count, "merged": delta.mergeable}
+    if any(isinstance(module, FewBits) for module in model.modules()):
+        delta.detach()
+        delta = load_delta(folder / ADAPTER, dequantise(model), any_base=True)
     if delta.mergeable:
         facts["merge_error"] = delta.absorb().error
     else:

@@ -9,7 +9,7 @@ INT4 lies as the kernels read it: 32 inputs in 16 bytes, input i in the low half
 Shapes: `O` outputs, `I` inputs, `G` groups of inputs.
 """
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,11 +82,18 @@ class QuantisedMatrix(nn.Module):
         return F.linear(x, self.weight.to(x.dtype), bias)
 
 
+class Remade(Protocol):
+    """What makes its matrix anew at every reading."""
+
+    @property
+    def weight(self) -> Tensor: ...
+
+
 class FrozenProduct(torch.autograd.Function):
     """`x` times a matrix that has a `weight` made anew at every reading, and learns nothing: only the packed form is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: QuantisedMatrix, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, matrix: Remade, bias: Tensor | None) -> Tensor:
         ctx.matrix = matrix
         return F.linear(x, matrix.weight.to(x.dtype), bias)
 
