@@ -67,8 +67,9 @@ class FisherMask(Selective[FisherSpec]):
                     f"the saved fisher_mask has places of {name} that this model's parameters or its specification lack; it belongs "
                     "to another base, or to another specification"
                 )
-        self._choose({name: places.clone() for name, places in found.items()})
-        super().load(tensors)
+        if {n: len(own) for n, own in found.items()} != {n: len(own) for n, own in self.places.items()}:
+            self._choose({name: places.clone() for name, places in found.items()})
+        super().load(tensors)  # in place where it can: an optimiser may hold the differences
         settle(self.model)
 
     def _choose(self, places: Mapping[str, Tensor]) -> None:

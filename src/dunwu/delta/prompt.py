@@ -35,6 +35,7 @@ class Prompt(Front[PromptSpec]):
 
     def columns(self) -> Columns:
         if torch.is_grad_enabled():
+            self._known = None  # a step may follow, and torch's fused ones do not count what they write
             return self._read()
         now = list(self._moves())
         if self._known is None or self._known[0] != now:

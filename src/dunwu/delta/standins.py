@@ -97,6 +97,7 @@ class _StandIn:
         for one in self.added:
             one.take(parameter.grad)
         parameter.grad = None
+        self._seen = None  # a step may follow, and torch's fused ones do not count what they write
 
 
 class StandIns:
