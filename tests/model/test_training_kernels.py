@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dunwu.model import kernels
+from dunwu.model.blocks.linear import project
 from dunwu.model.native import training
 from dunwu.model.native.library import SWITCH
 from dunwu.train.objectives import linear_cross_entropy
@@ -140,38 +141,93 @@ def test_attention_with_a_head_of_odd_width_falls_back() -> None:
 
 @pytest.mark.parametrize("size", [1, 13, 64, 1000])
 @pytest.mark.parametrize("rows", [1, 50])
-def test_cross_entropy(size: int, rows: int) -> None:
+@pytest.mark.parametrize("width", [5, 16, 48])
+def test_cross_entropy(size: int, rows: int, width: int) -> None:
     targets = torch.randint(0, size, (rows,), generator=torch.Generator().manual_seed(2))
     targets[::7] = -100
     assert_same(
         lambda h, w: linear_cross_entropy(h, w, targets, scale=0.3, chunk_rows=20),
         lambda h, w: F.cross_entropy(h @ w.T, targets, ignore_index=-100, reduction="sum") * 0.3,
-        random(rows, 8), random(size, 8, seed=1),
+        random(rows, width), random(size, width, seed=1), tolerance=1e-4,
     )  # fmt: skip
+
+
+def test_a_cross_entropy_of_frozen_weights_gives_the_other_gradient_and_without_gradients_the_value() -> None:
+    hidden, weight, targets = random(70, 16), random(40, 16, seed=1), torch.arange(70) % 40
+    plain = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    with torch.no_grad():
+        torch.testing.assert_close(linear_cross_entropy(hidden, weight, targets), plain)
+    for inputs in ((hidden, weight.detach()), (hidden.detach(), weight)):
+        (learned,) = (x for x in inputs if x.requires_grad)
+        (found,) = torch.autograd.grad(linear_cross_entropy(*inputs, targets), learned)
+        (expected,) = torch.autograd.grad(plain, learned, retain_graph=True)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [64, 67, 300])
+@pytest.mark.parametrize("inputs", [16, 48, 288])
+@pytest.mark.parametrize("outputs", [(16,), (160,), (48, 16, 16), (32, 400)])
+def test_linear(rows: int, inputs: int, outputs: tuple[int, ...]) -> None:
+    x, weights = random(rows, inputs), [random(size, inputs, seed=1 + i) for i, size in enumerate(outputs)]
+    assert training.linear_serves(x, *weights)
+    assert_same(
+        lambda x, *ws: torch.cat(kernels.linear(x, ws), dim=-1),
+        lambda x, *ws: torch.cat([F.linear(x, w) for w in ws], dim=-1),
+        x, *weights, tolerance=3e-4,
+    )  # fmt: skip
+
+
+def test_linear_of_odd_or_few_rows_falls_back() -> None:
+    for rows, inputs, outputs in ((100, 15, 32), (100, 32, 15), (3, 32, 32)):
+        x, weight = random(rows, inputs), random(outputs, inputs, seed=1)
+        assert not training.linear_serves(x, weight)
+        torch.testing.assert_close(kernels.linear(x, [weight])[0], F.linear(x, weight))
+
+
+def test_linear_leaves_frozen_weights_without_gradient() -> None:
+    x, weight = random(64, 16), random(16, 16, seed=1).detach()
+    (y,) = kernels.linear(x, [weight])
+    y.sum().backward()
+    assert x.grad is not None
+    assert weight.grad is None
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(64, 16), atol=1e-5, rtol=1e-5)
+
+
+def add_one(_module: nn.Module, _args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    return out + 1.0
+
+
+def test_layers_that_are_more_than_a_product_are_called() -> None:
+    plain, biased, hooked = (nn.Linear(16, 16, bias=b) for b in (False, True, False))
+    hooked.register_forward_hook(add_one)
+    x = random(64, 16)
+    for layers in ((plain, biased), (plain, hooked), (nn.Identity(),)):
+        for found, layer in zip(project(x, layers), layers, strict=True):
+            torch.testing.assert_close(found, layer(x))
 
 
 def test_a_target_outside_the_vocabulary_is_an_error_and_not_a_write() -> None:
     with pytest.raises(IndexError, match="2 targets are not within the vocabulary of 5"):
-        linear_cross_entropy(random(3, 8), random(5, 8), torch.tensor([5, 0, -3]))
+        linear_cross_entropy(random(3, 16), random(5, 16), torch.tensor([5, 0, -3]))
 
 
 def test_what_is_not_a_number_stays_visible() -> None:
     """The guard of the training loop looks for it in the loss and in the gradients."""
-    hidden = random(3, 8)
+    hidden = random(3, 16)
     with torch.no_grad():
         hidden[1, 2] = torch.nan
-    assert torch.isnan(linear_cross_entropy(hidden, random(50, 8), torch.tensor([1, 2, 3])))
+    assert torch.isnan(linear_cross_entropy(hidden, random(50, 16), torch.tensor([1, 2, 3])))
     q, k, v = (random(1, 1, 40, 16, seed=s) for s in range(3))
     with torch.no_grad():
         q[0, 0, 20, 3] = torch.nan
     out = kernels.attention(q, k, v, torch.zeros(40, 40), 1.0)
     assert torch.isnan(out[0, 20]).all()
     assert not torch.isnan(out[0, :20]).any()
-    assert torch.isnan(kernels.rms_norm(hidden, torch.ones(8), 1e-5)[1]).all()
+    assert torch.isnan(kernels.rms_norm(hidden, torch.ones(16), 1e-5)[1]).all()
 
 
 def test_a_step_gives_the_same_bits_again_and_nearly_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(TINY, head_dim=16, num_key_value_heads=2)
+    config = replace(TINY, hidden_size=32, intermediate_size=48, head_dim=16, num_key_value_heads=2)
     ids = torch.randint(0, config.vocab_size, (3, 65), generator=torch.Generator().manual_seed(0))
 
     def gradients() -> list[Tensor]:

@@ -13,7 +13,7 @@ RUNTIME_BYTES = 90_000_000
 """What the first step touches whatever the model: pages of torch's libraries, generated kernels, scratch of the products."""
 HEAP_HOLES = 1.5
 """Bytes that glibc's heap takes for a byte of activations: blocks of many sizes leave holes. Measured, stable over steps."""
-LOGITS_CHUNK_BYTES = 4 << 20
+LOGITS_CHUNK_BYTES = 8 << 20
 """Logits that exist at a time (`train/objectives.py`)."""
 
 

@@ -7,6 +7,7 @@ formulas, so the decoder uses those there.
 Shapes: `B` batch, `T` time, `S` source time, `H` query heads, `K` key/value heads, `C` head channels, `D` width, `F` MLP width, `N` rows.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -154,3 +155,10 @@ def attention(q_BHTC: Tensor, k_BKTC: Tensor, v_BKTC: Tensor, bias_BTT: Tensor, 
     if groups > 1:
         k_BKTC, v_BKTC = k_BKTC.repeat_interleave(groups, dim=1), v_BKTC.repeat_interleave(groups, dim=1)
     return cast("Tensor", _Attention.apply(q_BHTC, k_BKTC, v_BKTC, bias_BTT, scale))
+
+
+def linear(x: Tensor, weights_OI: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """`x @ weight.T` for each of the weights `[O, I]`, all of which read the same x `[..., I]`."""
+    if training.linear_serves(x, *weights_OI):
+        return training.linear(x, *weights_OI)
+    return tuple(torch.nn.functional.linear(x, weight) for weight in weights_OI)

@@ -16,6 +16,7 @@ from dunwu.model.decoder import Decoder
 from dunwu.model.native import training
 
 _GPU_CHUNK_BYTES = 256 << 20
+_CPU_CHUNK_ROWS = 256  # more gain nothing and leave the cache
 
 
 def causal_lm(model: Decoder, batch: Batch, *, total_learned: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -69,6 +70,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wanted: bool,
     ) -> Tensor:
         kind = hidden_ND.device.type
+        if softcap is None and not torch.is_autocast_enabled(kind) and training.head_serves(hidden_ND, weight_VD):
+            slopes = (wanted and ctx.needs_input_grad[0], wanted and ctx.needs_input_grad[1])
+            total, *grads = training.head(hidden_ND, weight_VD, targets_N, scale, IGNORED, rows, slopes=slopes)
+            ctx.save_for_backward(*grads)
+            return total * scale
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
         with torch.autocast(kind, enabled=False):
             head_VD = weight_VD.to(low)
@@ -92,6 +98,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        if grads[0].is_cpu and float(grads[0]) == 1.0:  # as a rule; where it is kept on a GPU, asking would wait for it
+            return (*ctx.saved_tensors, None, None, None, None, None)
         scaled = [None if grad is None else grad * grads[0].to(grad.dtype) for grad in ctx.saved_tensors]
         return (*scaled, None, None, None, None, None)
 
@@ -109,7 +117,8 @@ def chunk_and_gradient(
 def chunk_rows_for(hidden_ND: Tensor, weight_VD: Tensor) -> int:
     """How many rows of logits exist at a time."""
     chunk_bytes = LOGITS_CHUNK_BYTES if hidden_ND.is_cpu else _GPU_CHUNK_BYTES
-    return max(16, chunk_bytes // (weight_VD.shape[0] * 4))
+    rows = max(16, chunk_bytes // (weight_VD.shape[0] * 4))
+    return min(rows, _CPU_CHUNK_ROWS) if hidden_ND.is_cpu else rows
 
 
 def high(dtype: torch.dtype) -> torch.dtype:

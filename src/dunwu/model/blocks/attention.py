@@ -6,6 +6,7 @@ Shapes: `B` batch, `T` time, `H` query heads, `K` key/value heads, `C` head chan
 import torch
 from torch import Tensor, nn
 
+from dunwu.model.blocks.linear import project
 from dunwu.model.blocks.norms import RMSNorm
 from dunwu.model.blocks.reading import Reading
 from dunwu.model.config import DecoderConfig
@@ -31,11 +32,13 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, reading: Reading, layer: int) -> Tensor:
         heads = (*x_BTD.shape[:2], -1, self.head_dim)
+        q, k, v = project(x_BTD, (self.q_proj, self.k_proj, self.v_proj))
         if self.norm_all:
-            q_BTHC, k_BTKC = self.q_norm(self.q_proj(x_BTD)).view(heads), self.k_norm(self.k_proj(x_BTD)).view(heads)
+            q_BTHC, k_BTKC = self.q_norm(q).view(heads), self.k_norm(k).view(heads)
         else:
-            q_BTHC, k_BTKC = self.q_norm(self.q_proj(x_BTD).view(heads)), self.k_norm(self.k_proj(x_BTD).view(heads))
+            q_BTHC, k_BTKC = self.q_norm(q.view(heads)), self.k_norm(k.view(heads))
         q_BHTC, k_BKTC = reading.rotate(q_BTHC, layer), reading.rotate(k_BTKC, layer)
-        v_BKTC = self.v_proj(x_BTD).view(heads).transpose(1, 2)
+        v_BKTC = v.view(heads).transpose(1, 2)
         k_BKSC, v_BKSC = reading.remember(layer, k_BKTC, v_BKTC)
-        return self.o_proj(reading.attend(q_BHTC, k_BKSC, v_BKSC, layer, self.sinks).flatten(2))
+        attended = reading.attend(q_BHTC, k_BKSC, v_BKSC, layer, self.sinks).flatten(2)
+        return project(attended, (self.o_proj,))[0]

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dunwu.model import kernels
+from dunwu.model.blocks.linear import project
 from dunwu.model.blocks.norms import by_hand
 from dunwu.model.config import Activation, DecoderConfig
 
@@ -27,10 +28,12 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_proj(x), self.up_proj(x)
+        gate, up = project(x, (self.gate_proj, self.up_proj))
         if self.activation == "silu" and by_hand(gate):
-            return self.down_proj(kernels.gated_silu(gate, up))
-        return self.down_proj(activate(gate, self.activation) * up)
+            gated = kernels.gated_silu(gate, up)
+        else:
+            gated = activate(gate, self.activation) * up
+        return project(gated, (self.down_proj,))[0]
 
 
 class PlainMLP(nn.Module):

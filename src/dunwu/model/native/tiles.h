@@ -20,6 +20,7 @@ INLINE void tile(const int R, const int N, int64_t inner, const float *a, int64_
                  float *c, int64_t ldc, int add) {
     vf sums[TILE_ROWS][2];
     EACH(r, R) EACH(n, N) sums[r][n] = (vf){0};
+    EACH(r, R) __builtin_prefetch(c + r * ldc, 1), __builtin_prefetch(c + r * ldc + N * W - 1, 1);
     for (int64_t k = 0; k < inner; k++) {
         vf bs[2];
         EACH(n, N) bs[n] = load(b + n * W);
@@ -57,18 +58,62 @@ TILE_FUNCTION(narrow_tile_transposed, 1, 1, lda)
 
 typedef void (*Tile)(int, int64_t, const float *, int64_t, const float *, int64_t, float *, int64_t, int);
 
-/* c [rows, columns] = a b, or added to it. a [rows, inner], or with `transposed` [inner, rows]; b [inner, columns]; `columns` is a
-   multiple of W. */
-static void multiply(int64_t rows, int64_t columns, int64_t inner, const float *a, int64_t lda, int transposed, const float *b,
-                     int64_t ldb, float *c, int64_t ldc, int add) {
+#define INNER 384 /* at a time, so that a tile's rows of `a` stay in the nearest cache while `b` passes */
+
+/* c [rows, columns] = a b, or added to it. a [rows, inner], or with `transposed` [inner, rows]; b in panels of TILE_COLUMNS columns that
+   begin `panel` apart, with rows `ldb` apart: a matrix as it lies has panels TILE_COLUMNS apart, a packed one inner * TILE_COLUMNS.
+   `columns` is a multiple of W. */
+static void multiply_panels(int64_t rows, int64_t columns, int64_t inner, const float *a, int64_t lda, int transposed, const float *b,
+                            int64_t ldb, int64_t panel, float *c, int64_t ldc, int add) {
     const Tile wide = transposed ? wide_tile_transposed : wide_tile, narrow = transposed ? narrow_tile_transposed : narrow_tile;
-    const int64_t pieces = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (int64_t j = 0; j < columns; j += TILE_COLUMNS)
+    const int64_t pieces = (rows + TILE_ROWS - 1) / TILE_ROWS, parts = (inner + INNER - 1) / INNER;
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t k = part * inner / parts, count = (part + 1) * inner / parts - k;
         for (int64_t piece = 0; piece < pieces; piece++) {
             const int64_t i = piece * rows / pieces, end = (piece + 1) * rows / pieces;
-            (columns - j < TILE_COLUMNS ? narrow : wide)((int)(end - i), inner, a + i * (transposed ? 1 : lda), lda, b + j, ldb,
-                                                         c + i * ldc + j, ldc, add);
+            for (int64_t j = 0; j < columns; j += TILE_COLUMNS)
+                (columns - j < TILE_COLUMNS ? narrow : wide)((int)(end - i), count, a + (transposed ? i + k * lda : i * lda + k), lda,
+                                                             b + j / TILE_COLUMNS * panel + k * ldb, ldb, c + i * ldc + j, ldc,
+                                                             add || part);
         }
+    }
+}
+
+static void multiply(int64_t rows, int64_t columns, int64_t inner, const float *a, int64_t lda, int transposed, const float *b,
+                     int64_t ldb, float *c, int64_t ldc, int add) {
+    multiply_panels(rows, columns, inner, a, lda, transposed, b, ldb, TILE_COLUMNS, c, ldc, add);
+}
+
+/* W rows of W numbers, transposed. */
+INLINE void transpose_square(const float *from, int64_t stride, float *to, int64_t to_stride) {
+#if defined(__GNUC__) && !defined(__clang__)
+    vf rows[W];
+    EACH(i, W) rows[i] = load(from + i * stride);
+    _Pragma("GCC unroll 4") for (int d = 1; d < W; d *= 2) {
+        vi first, second;
+        EACH(l, W) first[l] = l & d ? W + l - d : l, second[l] = l & d ? W + l : l + d;
+        EACH(i, W) if (!(i & d)) {
+            const vf a = rows[i], b = rows[i + d];
+            rows[i] = __builtin_shuffle(a, b, first);
+            rows[i + d] = __builtin_shuffle(a, b, second);
+        }
+    }
+    EACH(i, W) store(to + i * to_stride, rows[i]);
+#else
+    for (int i = 0; i < W; i++)
+        for (int j = 0; j < W; j++) to[j * to_stride + i] = from[i * stride + j];
+#endif
+}
+
+/* to [columns, rows up to the next W] from [rows, columns]; zeros behind the last row. */
+static void transpose(const float *from, int64_t stride, int64_t rows, int64_t columns, float *to, int64_t to_stride) {
+    for (int64_t i = 0; i < rows; i += W) {
+        int64_t j = 0;
+        if (i + W <= rows)
+            for (; j + W <= columns; j += W) transpose_square(from + i * stride + j, stride, to + j * to_stride + i, to_stride);
+        for (; j < columns; j++)
+            for (int64_t r = i; r < i + W; r++) to[j * to_stride + r] = r < rows ? from[r * stride + j] : 0.0f;
+    }
 }
 
 #endif

@@ -259,14 +259,10 @@ static void scatter(const float *from, int64_t stride, int64_t count, int64_t ch
 }
 
 /* to [channels, padded time] from rows of a head; zeros behind the last. */
-static void transpose(const float *from, int64_t stride, int64_t time, int64_t channels, float *to) {
-    const int64_t padded = padded_time(time);
-    for (int64_t i = 0; i < padded; i += W)
-        for (int64_t c = 0; c < channels; c++) {
-            float column[W];
-            for (int64_t j = 0; j < W; j++) column[j] = i + j < time ? from[(i + j) * stride + c] : 0.0f;
-            store(to + c * padded + i, load(column));
-        }
+static void transpose_head(const float *from, int64_t stride, int64_t time, int64_t channels, float *to) {
+    const int64_t padded = padded_time(time), whole = rounded_up(time, W);
+    transpose(from, stride, time, channels, to, padded);
+    for (int64_t c = 0; c < channels && whole < padded; c++) memset(to + c * padded + whole, 0, (padded - whole) * sizeof *to);
 }
 
 /* Scores of one query become probabilities; what lies behind its own place becomes zero. */
@@ -318,7 +314,7 @@ static void attend_heads(void *what, Team *team, int thread) {
     (void)team;
     for (int64_t i; (i = atomic_fetch_add(&now->taken, 1)) < a->batch * a->kv_heads;) {
         const int64_t b = i / a->kv_heads, kv = i % a->kv_heads;
-        transpose(a->k + b * a->ks.batch + kv * a->ks.head, a->ks.time, a->time, C, keys);
+        transpose_head(a->k + b * a->ks.batch + kv * a->ks.head, a->ks.time, a->time, C, keys);
         gather(a->v + b * a->vs.batch + kv * a->vs.head, a->vs.time, a->time, C, 1.0f, values);
         for (int64_t h = kv * group; h < (kv + 1) * group; h++) attend_head(a, b, h, keys, values, queries);
     }
@@ -362,7 +358,7 @@ static void attend_heads_backward(void *what, Team *team, int thread) {
     for (int64_t i; (i = atomic_fetch_add(&now->taken, 1)) < a->batch * a->kv_heads;) {
         const int64_t b = i / a->kv_heads, kv = i % a->kv_heads;
         gather(a->k + b * a->ks.batch + kv * a->ks.head, a->ks.time, a->time, C, 1.0f, keys);
-        transpose(a->v + b * a->vs.batch + kv * a->vs.head, a->vs.time, a->time, C, values);
+        transpose_head(a->v + b * a->vs.batch + kv * a->vs.head, a->vs.time, a->time, C, values);
         memset(to_keys, 0, 2 * T * C * sizeof *to_keys);
         for (int64_t h = kv * group; h < (kv + 1) * group; h++)
             attend_head_backward(a, b, h, keys, values, to_keys, to_values, to_values + T * C);
@@ -391,7 +387,7 @@ int64_t dunwu_attention(const Attention *a, int64_t threads) { return attend(a, 
 
 int64_t dunwu_attention_backward(const Attention *a, int64_t threads) { return attend(a, attend_heads_backward, threads); }
 
-/* ---- cross-entropy ---- */
+/* ---- cross-entropy of logits at hand ---- */
 
 typedef struct {
     float *logits;
@@ -446,5 +442,254 @@ int64_t dunwu_cross_entropy(float *logits, const int64_t *targets, double *losse
     Entropies e = {.logits = logits, .targets = targets, .losses = losses, .rows = rows, .size = size, .ignored = ignored,
                    .scale = scale};
     run_team(entropy_rows, &e, threads_for(rows * size, threads));
+    return strange;
+}
+
+/* ---- linear layers ---- */
+
+#define MOST_MATRICES 4
+#define ITEM_ROWS (9 * TILE_ROWS) /* that one thread takes at a time */
+
+/* `count` matrices [outputs, inputs] that read the same x [rows, inputs]. */
+typedef struct {
+    const float *x, *weights[MOST_MATRICES], *grads[MOST_MATRICES];
+    float *outs[MOST_MATRICES], *grad_x, *grad_weights[MOST_MATRICES], *packed;
+    int64_t outputs[MOST_MATRICES], rows, inputs, count;
+} Linear;
+
+typedef struct {
+    const Linear *l;
+    atomic_int packed, taken;
+} Multiplying;
+
+/* Into how many items so many rows are cut: enough for the threads to finish together. */
+static int64_t items_of(int64_t rows, int threads) {
+    const int64_t least = (rows + ITEM_ROWS - 1) / ITEM_ROWS, most = (rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
+    const int64_t wanted = threads == 1 ? 1 : 3 * threads;
+    return least > wanted ? least : most < wanted ? most : wanted;
+}
+
+/* A panel of TILE_COLUMNS outputs of matrix m, as [inputs, TILE_COLUMNS]. */
+static void pack_panel(const Linear *l, int64_t m, int64_t panel, float *to) {
+    const int64_t first = panel * TILE_COLUMNS, left = l->outputs[m] - first;
+    transpose(l->weights[m] + first * l->inputs, l->inputs, left < TILE_COLUMNS ? left : TILE_COLUMNS, l->inputs, to, TILE_COLUMNS);
+}
+
+static void linear_forward(void *what, Team *team, int thread) {
+    Multiplying *now = what;
+    const Linear *l = now->l;
+    const int64_t size = l->inputs * TILE_COLUMNS;
+    int64_t panels[MOST_MATRICES + 1] = {0};
+    (void)thread;
+    for (int64_t m = 0; m < l->count; m++) panels[m + 1] = panels[m] + (l->outputs[m] + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    for (int64_t p, m = 0; (p = atomic_fetch_add(&now->packed, 1)) < panels[l->count];) {
+        while (p >= panels[m + 1]) m++;
+        pack_panel(l, m, p - panels[m], l->packed + p * size);
+    }
+    barrier(team);
+    const int64_t items = items_of(l->rows, team->threads);
+    for (int64_t i; (i = atomic_fetch_add(&now->taken, 1)) < items;) {
+        const int64_t start = i * l->rows / items, rows = (i + 1) * l->rows / items - start;
+        for (int64_t m = 0; m < l->count; m++)
+            multiply_panels(rows, l->outputs[m], l->inputs, l->x + start * l->inputs, l->inputs, 0, l->packed + panels[m] * size,
+                            TILE_COLUMNS, size, l->outs[m] + start * l->outputs[m], l->outputs[m], 0);
+    }
+}
+
+static void linear_grad_x(void *what, Team *team, int thread) {
+    Multiplying *now = what;
+    const Linear *l = now->l;
+    const int64_t items = items_of(l->rows, team->threads);
+    (void)thread;
+    for (int64_t i; (i = atomic_fetch_add(&now->taken, 1)) < items;) {
+        const int64_t start = i * l->rows / items, rows = (i + 1) * l->rows / items - start;
+        for (int64_t m = 0; m < l->count; m++)
+            multiply(rows, l->inputs, l->outputs[m], l->grads[m] + start * l->outputs[m], l->outputs[m], 0, l->weights[m], l->inputs,
+                     l->grad_x + start * l->inputs, l->inputs, m > 0);
+    }
+}
+
+static void linear_grad_weights(void *what, Team *team, int thread) {
+    Multiplying *now = what;
+    const Linear *l = now->l;
+    int64_t items[MOST_MATRICES + 1] = {0};
+    (void)thread;
+    for (int64_t m = 0; m < l->count; m++) items[m + 1] = items[m] + items_of(l->outputs[m], team->threads);
+    for (int64_t i, m = 0; (i = atomic_fetch_add(&now->taken, 1)) < items[l->count];) {
+        while (i >= items[m + 1]) m++;
+        const int64_t cuts = items[m + 1] - items[m], start = (i - items[m]) * l->outputs[m] / cuts;
+        const int64_t rows = (i - items[m] + 1) * l->outputs[m] / cuts - start;
+        multiply(rows, l->inputs, l->rows, l->grads[m] + start, l->outputs[m], 1, l->x, l->inputs,
+                 l->grad_weights[m] + start * l->inputs, l->inputs, 0);
+    }
+}
+
+/* Whether a matrix of so many outputs and inputs is served. */
+int64_t dunwu_linear_serves(int64_t outputs, int64_t inputs) { return outputs > 0 && inputs > 0 && outputs % W == 0 && inputs % W == 0; }
+
+/* outs[m] [rows, outputs] = x times the transpose of weights[m]. Gives 0, or 1 where there was no room. */
+int64_t dunwu_linear(Linear *l, int64_t threads) {
+    Multiplying now = {.l = l};
+    int64_t floats = 0;
+    for (int64_t m = 0; m < l->count; m++) floats += rounded_up(l->outputs[m], TILE_COLUMNS) * l->inputs;
+    l->packed = aligned_alloc(64, rounded_up(floats, 16) * sizeof(float));
+    if (!l->packed) return 1;
+    run_team(linear_forward, &now, (int)threads);
+    free(l->packed);
+    return 0;
+}
+
+/* grad_x and those of `grad_weights` that are not null: they come in the order of the matrices, all or none. */
+void dunwu_linear_backward(const Linear *l, int64_t threads) {
+    Multiplying first = {.l = l}, second = {.l = l};
+    if (l->grad_x) run_team(linear_grad_x, &first, (int)threads);
+    if (l->grad_weights[0]) run_team(linear_grad_weights, &second, (int)threads);
+}
+
+/* ---- the head and its cross-entropy ---- */
+
+/* The logits of `chunk` tokens at a time lie as [vocabulary, tokens]: then neither the head [size, width] nor the logits need to be
+   transposed for any of the three products, and a vector holds so many tokens. */
+typedef struct {
+    const float *hidden, *head;
+    const int64_t *targets;
+    double *losses;
+    float *grad_hidden, *grad_head;
+    int64_t rows, width, size, chunk, ignored;
+    float scale;
+    float *room;
+    int64_t start, count, columns, blocks; /* of the chunk at hand */
+    float *logits, *turned, *scaled, *most, *sums, *greatest, *factors, *found;
+} Head;
+
+static int64_t blocks_of(int64_t size) { return (size + ITEM_ROWS - 1) / ITEM_ROWS; }
+
+static int64_t head_room(const Head *h) {
+    const int64_t columns = rounded_up(h->chunk, TILE_COLUMNS);
+    return columns * (h->size + 2 * h->width + 2 * blocks_of(h->size) + 3);
+}
+
+static void lay_out(Head *h) {
+    const int64_t columns = h->columns = rounded_up(h->count, TILE_COLUMNS);
+    h->blocks = blocks_of(h->size);
+    h->logits = h->room;
+    h->turned = h->logits + columns * h->size;
+    h->scaled = h->turned + columns * h->width;
+    h->most = h->scaled + columns * h->width;
+    h->sums = h->most + columns * h->blocks;
+    h->greatest = h->sums + columns * h->blocks;
+    h->factors = h->greatest + columns;
+    h->found = h->factors + columns;
+}
+
+static int64_t block_start(const Head *h, int64_t block) { return block * h->size / h->blocks; }
+
+static int learned(const Head *h, int64_t token) {
+    const int64_t target = h->targets[h->start + token];
+    return target != h->ignored && target >= 0 && target < h->size;
+}
+
+static void score_block(const Head *h, int64_t block) {
+    const int64_t v = block_start(h, block), rows = block_start(h, block + 1) - v, n = h->columns;
+    float *logits = h->logits + v * n, *most = h->most + block * n;
+    multiply(rows, n, h->width, h->head + v * h->width, h->width, 0, h->turned, n, logits, n, 0);
+    memcpy(most, logits, n * sizeof *most);
+    for (int64_t r = 1; r < rows; r++)
+        for (int64_t i = 0; i < n; i += W) {
+            const vf l = load(logits + r * n + i), m = load(most + i);
+            store(most + i, pick(l > m, l, m));
+        }
+    for (int64_t i = 0; i < h->count; i++)
+        if (learned(h, i) && h->targets[h->start + i] >= v && h->targets[h->start + i] < v + rows)
+            h->found[i] = logits[(h->targets[h->start + i] - v) * n + i];
+}
+
+static void raise_block(const Head *h, int64_t block) {
+    const int64_t v = block_start(h, block), rows = block_start(h, block + 1) - v, n = h->columns;
+    float *logits = h->logits + v * n, *sums = h->sums + block * n;
+    memset(sums, 0, n * sizeof *sums);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < n; i += W) {
+            const vf e = exp_v(load(logits + r * n + i) - load(h->greatest + i));
+            store(sums + i, load(sums + i) + e);
+            store(logits + r * n + i, e);
+        }
+}
+
+static void greatest_of(const Head *h, int64_t token) {
+    float greatest = h->most[token];
+    for (int64_t b = 1; b < h->blocks; b++) greatest = h->most[b * h->columns + token] > greatest ? h->most[b * h->columns + token] : greatest;
+    h->greatest[token] = greatest;
+}
+
+/* The loss of a token, the factor that makes slopes of its raised logits, and its hidden state times that. */
+static void settle(const Head *h, int64_t token) {
+    double total = 0;
+    for (int64_t b = 0; b < h->blocks; b++) total += h->sums[b * h->columns + token];
+    const int counts = learned(h, token);
+    const float factor = h->factors[token] = counts ? (float)(h->scale / total) : 0.0f;
+    h->losses[h->start + token] = counts ? log(total) + h->greatest[token] - h->found[token] : 0.0;
+    const float *hidden = h->hidden + (h->start + token) * h->width;
+    for (int64_t i = 0; i < h->width; i += W) store(h->scaled + token * h->width + i, load(hidden + i) * factor);
+}
+
+static void add_scaled(float *to, const float *from, float by, int64_t count) {
+    for (int64_t i = 0; i < count; i += W) store(to + i, load(to + i) + load(from + i) * by);
+}
+
+static void head_slope(const Head *h, int64_t block) {
+    const int64_t v = block_start(h, block), rows = block_start(h, block + 1) - v;
+    multiply(rows, h->width, h->count, h->logits + v * h->columns, h->columns, 0, h->scaled, h->width, h->grad_head + v * h->width,
+             h->width, h->start > 0);
+    for (int64_t i = 0; i < h->count; i++) {
+        const int64_t target = h->targets[h->start + i];
+        if (learned(h, i) && target >= v && target < v + rows)
+            add_scaled(h->grad_head + target * h->width, h->hidden + (h->start + i) * h->width, -h->scale, h->width);
+    }
+}
+
+static void hidden_slope(const Head *h, int64_t from, int64_t to) {
+    float *grad = h->grad_hidden + (h->start + from) * h->width;
+    multiply(to - from, h->width, h->size, h->logits + from, h->columns, 1, h->head, h->width, grad, h->width, 0);
+    for (int64_t i = from; i < to; i++, grad += h->width) {
+        for (int64_t c = 0; c < h->width; c += W) store(grad + c, load(grad + c) * h->factors[i]);
+        if (learned(h, i)) add_scaled(grad, h->head + h->targets[h->start + i] * h->width, -h->scale, h->width);
+    }
+}
+
+static void head_chunk(void *what, Team *team, int thread) {
+    const Head *h = what;
+    const int64_t first = share(h->blocks, thread, team->threads), last = share(h->blocks, thread + 1, team->threads);
+    const int64_t from = share(h->count, thread, team->threads), to = share(h->count, thread + 1, team->threads);
+    for (int64_t b = first; b < last; b++) score_block(h, b);
+    barrier(team);
+    for (int64_t i = share(h->columns, thread, team->threads); i < share(h->columns, thread + 1, team->threads); i++) greatest_of(h, i);
+    barrier(team);
+    for (int64_t b = first; b < last; b++) raise_block(h, b);
+    barrier(team);
+    for (int64_t i = from; i < to; i++) settle(h, i);
+    barrier(team);
+    if (h->grad_head)
+        for (int64_t b = first; b < last; b++) head_slope(h, b);
+    if (h->grad_hidden && to > from) hidden_slope(h, from, to);
+}
+
+/* losses [rows] = the cross-entropy, nats, of softmax(hidden head') against each target, 0 where it is `ignored`; and `scale` times
+   the slopes of their sum, where wanted. Gives how many targets are neither ignored nor of the vocabulary, or -1 for want of room. */
+int64_t dunwu_head(Head *h, int64_t threads) {
+    int64_t strange = 0;
+    for (int64_t r = 0; r < h->rows; r++) strange += h->targets[r] != h->ignored && (h->targets[r] < 0 || h->targets[r] >= h->size);
+    h->room = aligned_alloc(64, rounded_up(head_room(h), 16) * sizeof(float));
+    if (!h->room) return -1;
+    for (h->start = 0; h->start < h->rows; h->start += h->chunk) {
+        h->count = h->chunk < h->rows - h->start ? h->chunk : h->rows - h->start;
+        lay_out(h);
+        transpose(h->hidden + h->start * h->width, h->width, h->count, h->width, h->turned, h->columns);
+        const int64_t whole = rounded_up(h->count, W);
+        for (int64_t c = 0; c < h->width && whole < h->columns; c++)
+            memset(h->turned + c * h->columns + whole, 0, (h->columns - whole) * sizeof *h->turned);
+        run_team(head_chunk, h, threads_for(h->count * h->size, threads));
+    }
+    free(h->room);
     return strange;
 }

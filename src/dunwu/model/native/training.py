@@ -6,6 +6,7 @@ Shapes: `B` batch, `T` time, `H` query heads, `K` key/value heads, `C` head chan
 import ctypes
 import functools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,10 @@ from dunwu.model.native.library import share_threads, switched_off
 
 _log = logging.getLogger(__name__)
 _i64, _pointer, _float = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+MOST_MATRICES = 4
+LEAST_ROWS = 64
+"""With fewer rows the time to lay out the weights shows."""
+_WIDE = 64  # outputs that any processor's vectors divide
 
 
 class Strides(ctypes.Structure):
@@ -37,6 +42,31 @@ class AttentionCall(ctypes.Structure):
         *((name, Strides) for name in ("qs", "ks", "vs", "os", "gqs", "gks", "gvs")),
         *((name, _i64) for name in ("batch", "time", "heads", "kv_heads", "channels")),
         ("scale", _float),
+    )
+
+
+class LinearCall(ctypes.Structure):
+    """`Linear` of training.c."""
+
+    _fields_ = (
+        ("x", _pointer),
+        *((name, _pointer * MOST_MATRICES) for name in ("weights", "grads", "outs")),
+        ("grad_x", _pointer),
+        ("grad_weights", _pointer * MOST_MATRICES),
+        ("packed", _pointer),
+        ("outputs", _i64 * MOST_MATRICES),
+        *((name, _i64) for name in ("rows", "inputs", "count")),
+    )
+
+
+class HeadCall(ctypes.Structure):
+    """`Head` of training.c."""
+
+    _fields_ = (
+        *((name, _pointer) for name in ("hidden", "head", "targets", "losses", "grad_hidden", "grad_head")),
+        *((name, _i64) for name in ("rows", "width", "size", "chunk", "ignored")),
+        ("scale", _float),
+        ("own", _pointer * 13),
     )
 
 
@@ -60,6 +90,10 @@ class TrainingKernels:
         self.attention = _typed(loaded.dunwu_attention, call, _i64, gives=_i64)
         self.attention_backward = _typed(loaded.dunwu_attention_backward, call, _i64, gives=_i64)
         self.cross_entropy = _typed(loaded.dunwu_cross_entropy, *[_pointer] * 3, *[_i64] * 3, _float, _i64, gives=_i64)
+        self.linear_serves = _typed(loaded.dunwu_linear_serves, _i64, _i64, gives=_i64)
+        self.linear = _typed(loaded.dunwu_linear, ctypes.POINTER(LinearCall), _i64, gives=_i64)
+        self.linear_backward = _typed(loaded.dunwu_linear_backward, ctypes.POINTER(LinearCall), _i64)
+        self.head = _typed(loaded.dunwu_head, ctypes.POINTER(HeadCall), _i64, gives=_i64)
 
 
 def _typed(function: Any, *takes: Any, gives: Any = None) -> Any:
@@ -230,9 +264,9 @@ def _call(
     )  # fmt: skip
 
 
-def _done(failed: int) -> None:
+def _done(failed: bool | int) -> None:
     if failed:
-        raise MemoryError("there is no memory left for attention")
+        raise MemoryError("there is no memory left for what the kernels need besides")
 
 
 def attention(q_BHTC: Tensor, k_BKTC: Tensor, v_BKTC: Tensor, bias_BTT: Tensor | None, scale: float) -> Tensor:
@@ -255,6 +289,91 @@ def cross_entropy_and_its_gradient(logits_NV: Tensor, targets_N: Tensor, scale: 
     if strange:
         raise IndexError(f"{strange} targets are not within the vocabulary of {logits_NV.shape[1]}")
     return losses_N.sum().to(logits_NV.dtype)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *weights_OI: Tensor) -> tuple[Tensor, ...]:
+        x = x.contiguous()
+        weights_OI = tuple(weight.contiguous() for weight in weights_OI)
+        outs = tuple(x.new_empty(*x.shape[:-1], len(weight)) for weight in weights_OI)
+        call = _linear_call(x, weights_OI)
+        call.outs = _addresses(outs)
+        _done(_kernels().linear(call, torch.get_num_threads()))
+        ctx.save_for_backward(x, *weights_OI)
+        return outs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        x, *weights_OI = ctx.saved_tensors
+        grads = tuple(grad.contiguous() for grad in grads)
+        wanted_x, *wanted = ctx.needs_input_grad
+        grad_x = torch.empty_like(x) if wanted_x else None
+        grad_weights_OI = [torch.empty_like(weight) for weight in weights_OI] if any(wanted) else []
+        call = _linear_call(x, weights_OI)
+        call.grads, call.grad_x, call.grad_weights = _addresses(grads), _address(grad_x), _addresses(grad_weights_OI)
+        _kernels().linear_backward(call, torch.get_num_threads())
+        return grad_x, *(grad_weights_OI or [None] * len(weights_OI))
+
+
+def _linear_call(x: Tensor, weights_OI: Sequence[Tensor]) -> LinearCall:
+    inputs = x.shape[-1]
+    return LinearCall(
+        x=x.data_ptr(), weights=_addresses(weights_OI), outputs=(_i64 * MOST_MATRICES)(*map(len, weights_OI)),
+        rows=x.numel() // inputs, inputs=inputs, count=len(weights_OI),
+    )  # fmt: skip
+
+
+def _addresses(tensors: Sequence[Tensor]) -> Any:
+    return (_pointer * MOST_MATRICES)(*(x.data_ptr() for x in tensors))
+
+
+def linear(x: Tensor, *weights_OI: Tensor) -> tuple[Tensor, ...]:
+    """See `kernels.linear`."""
+    return cast("tuple[Tensor, ...]", _Linear.apply(x, *weights_OI))
+
+
+def linear_serves(x: Tensor, *weights_OI: Tensor) -> bool:
+    """Whether these products are done here, and are large enough to be worth it."""
+    return (
+        len(weights_OI) <= MOST_MATRICES
+        and x.numel() >= LEAST_ROWS * x.shape[-1]
+        and serves(x, *weights_OI)
+        and all(_kernels().linear_serves(*weight.shape) for weight in weights_OI)
+    )
+
+
+def head_serves(hidden_ND: Tensor, weight_VD: Tensor) -> bool:
+    """Whether `head` does this cross-entropy."""
+    return serves(hidden_ND, weight_VD) and bool(_kernels().linear_serves(_WIDE, hidden_ND.shape[1]))
+
+
+def head(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    scale: float,
+    ignored: int,
+    chunk: int,
+    *,
+    slopes: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The summed cross-entropy, nats, of the targets under `softmax(hidden @ weight.T)`, and `scale` times its gradients by
+    hidden and weight, where wanted. The logits of `chunk` tokens exist at a time."""
+    hidden_ND, weight_VD, targets_N = hidden_ND.contiguous(), weight_VD.contiguous(), targets_N.contiguous()
+    losses_N = torch.empty(len(targets_N), dtype=torch.float64)
+    grad_hidden_ND = torch.empty_like(hidden_ND) if slopes[0] else None
+    grad_weight_VD = torch.empty_like(weight_VD) if slopes[1] else None
+    call = HeadCall(
+        hidden=hidden_ND.data_ptr(), head=weight_VD.data_ptr(), targets=targets_N.data_ptr(), losses=losses_N.data_ptr(),
+        grad_hidden=_address(grad_hidden_ND), grad_head=_address(grad_weight_VD), rows=len(hidden_ND),
+        width=weight_VD.shape[1], size=weight_VD.shape[0], chunk=chunk, ignored=ignored, scale=scale,
+    )  # fmt: skip
+    strange = _kernels().head(call, torch.get_num_threads())
+    _done(strange < 0)
+    if strange:
+        raise IndexError(f"{strange} targets are not within the vocabulary of {len(weight_VD)}")
+    return losses_N.sum().to(hidden_ND.dtype), grad_hidden_ND, grad_weight_VD
 
 
 def _strides(x_BTHC: Tensor) -> Strides:
