@@ -86,7 +86,8 @@ def write(
             texts.finish(turn.text, "error", events, error)
     if not masked:
         return []
-    logits_RV = head(hidden_ND[[row for turn, _ in masked for row in turn.rows]])
+    rows = [row for turn, _ in masked for row in turn.rows]
+    logits_RV = head(hidden_ND if rows == [*range(len(hidden_ND))] else hidden_ND[rows])
     try:
         chosen = _choose(masked, logits_RV)
     except FAULTS:

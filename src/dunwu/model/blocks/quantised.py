@@ -55,6 +55,8 @@ class QuantisedMatrix(nn.Module):
         """Some rows of `weight`, `[..., I]`."""
         packed, scales = (self.packed, self.scales) if chosen is None else (self.packed[chosen], self.scales[chosen])
         numbers = packed if self.bits == 8 else unpack(packed)
+        if scales.shape[-1] == 1:
+            return numbers * scales
         return numbers.float() * scales.repeat_interleave(self.group, dim=-1)[..., : self.in_features]
 
     def matrix(self, bias: Tensor | None = None) -> Matrix:

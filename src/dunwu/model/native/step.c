@@ -8,6 +8,7 @@
 #define CHUNK 48  /* outputs that a thread takes at a time */
 #define PANEL 128 /* and rows, where there are more */
 #define LONGEST (CHUNK * PANEL / MOST_R)
+#define AHEAD (256 << 10) /* bytes fetched while waiting: a part of the second cache */
 #define FEW 16    /* rows that every thread normalises for itself: that costs less than waiting */
 
 /* ---- the phases of a part ---- */
@@ -51,7 +52,7 @@ typedef struct {
 
 static Cut cut_for(int64_t outputs, int64_t rows, int64_t threads) {
     const int few = rows <= MOST_R;
-    const int64_t first = few ? outputs * 3 / 4 / threads / 16 * 16 : 0, size = few && outputs < 4096 ? 16 : CHUNK;
+    const int64_t first = few ? outputs / 2 / threads / 16 * 16 : 0, size = few && outputs < 4096 ? 16 : CHUNK;
     return (Cut){outputs, first < LONGEST ? first : LONGEST, size, panels_of(rows), threads};
 }
 
@@ -69,7 +70,10 @@ static int item_of(const Cut *cut, int64_t number, int64_t *start, int64_t *end,
 static void wait_before(const Own *own, const Matrix *m, const Cut *cut) {
     int64_t start, end, panel;
     if (own->many || !item_of(cut, own->thread, &start, &end, &panel) || start >= m->outputs) barrier(own->team);
-    else barrier_before(own->team, (const char *)m->weights + start * row_bytes(m), (end - start) * row_bytes(m));
+    else {
+        const int64_t bytes = (end - start) * row_bytes(m);
+        barrier_before(own->team, (const char *)m->weights + start * row_bytes(m), bytes < AHEAD ? bytes : AHEAD);
+    }
 }
 
 /* Normalised rows of the stream, ready for products with these matrices. */
