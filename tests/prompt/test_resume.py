@@ -155,6 +155,19 @@ def test_other_settings_are_refused_and_anew_uses_the_answers_that_fit(tmp_path)
         make("qa", tmp_path, out, similar=0.8)
 
 
+def test_rows_that_were_edited_are_put_aside(tmp_path):
+    out = tmp_path / "made.jsonl"
+    make("qa", tmp_path, out, rows=6)
+    rows = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(rows[:2] + rows[3:]))  # one was thrown out by hand
+    maker, how, chat = maker_of("qa", tmp_path)
+    progress = RecordedProgress()
+    make_data(maker, how, chat, Wanted(out=out, rows=8, model=chat.name), progress=progress)
+    assert out.read_bytes().startswith(b"".join(rows))
+    assert (tmp_path / "made.jsonl.making" / "before.jsonl").read_bytes() == b"".join(rows[:2] + rows[3:])
+    assert any("was changed since it was made" in note for note in progress.notes)
+
+
 def test_a_file_of_somebody_elses_is_not_written_over(tmp_path):
     out = tmp_path / "made.jsonl"
     out.write_text("mine")

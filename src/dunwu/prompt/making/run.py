@@ -147,9 +147,17 @@ def _settle(journal: Journal, head: Mapping[str, Any], wanted: Wanted) -> None:
         require_same(journal.head, head, wanted.out)
     if journal.head != head:
         if wanted.out.exists():
-            with disk_errors(wanted.folder):
-                wanted.out.replace(wanted.folder / "before.jsonl")
+            _put_aside(wanted)
         journal.settle(head)
+
+
+def _put_aside(wanted: Wanted) -> Path:
+    """Keep the rows that are there under a name that is free."""
+    names = ("before.jsonl", *(f"before-{number}.jsonl" for number in range(2, 10_000)))
+    free = next(path for path in map(wanted.folder.joinpath, names) if not path.exists())
+    with disk_errors(wanted.folder):
+        wanted.out.replace(free)
+    return free
 
 
 def _head(maker: Maker, how: How, wanted: Wanted, exam_hash: str) -> dict[str, Any]:
@@ -247,11 +255,19 @@ class _Run:
         self._written_s = monotonic()
         if not rows or (not final and len(rows) <= self._on_disk):
             return
+        lines = [json.dumps(as_row(row, self._wanted.seed), ensure_ascii=False) for row in rows]
+        written = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+        self._keep_edits(written)
         with atomic_write(self._wanted.out) as file:
-            for row in rows:
-                line = json.dumps(as_row(row, self._wanted.seed), ensure_ascii=False)
-                file.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            file.write(written)
         self._on_disk = len(rows)
+
+    def _keep_edits(self, written: bytes) -> None:
+        """Put aside what somebody changed in the rows by hand."""
+        there = self._wanted.out.read_bytes() if self._wanted.out.exists() else b""
+        if not written.startswith(there) and not there.startswith(written):
+            kept = _put_aside(self._wanted)
+            self._progress.note(f"{self._wanted.out} was changed since it was made; what it held is in {kept}")
 
     def _tell(self, spent: Spent) -> None:
         self._progress.update(
