@@ -113,9 +113,13 @@ def theirs_behind(network, model, columns):
     return network(ids_of(model)).logits[:, columns:]
 
 
-@pytest.mark.parametrize("name", FRONTS)
 @pytest.mark.parametrize(
-    "spec", [PrefixSpec(length=3), PrefixSpec(length=3, mlp=4), PromptSpec(length=3)], ids=["prefix", "mlp", "prompt"]
+    ("name", "spec"),
+    [
+        *((name, spec) for name in FRONTS for spec in (PrefixSpec(length=3), PromptSpec(length=3))),
+        ("qwen3", PrefixSpec(length=3, mlp=4)),
+        ("gpt2", PrefixSpec(length=3, mlp=4)),
+    ],
 )
 def test_fronts_are_written_as_peft_reads_them(name, spec, tmp_path):
     model = base(name)
