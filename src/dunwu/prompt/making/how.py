@@ -109,8 +109,8 @@ class How:
 
 
 def holds_schema(chat: Chat) -> bool:
-    """Whether this partner keeps to a JSON schema: it is asked a small question to see. Raises PartnerError where it does not answer
-    at all."""
+    """Whether this partner keeps to a JSON schema, and in few words: weak models fill it with blanks, and write better without it. It is
+    asked a small question to see. Raises PartnerError where it does not answer for now."""
     schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
     asked = [Message(role="user", content='Answer in JSON: {"n": 7}')]
     try:
