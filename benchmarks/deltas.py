@@ -7,8 +7,8 @@
 
 DATA holds `instruct_alpaca_en` and `zh_classical_modern`. Tasks: `world`, questions about the small world, graded by its exam on
 combinations never trained on; `alpaca`, English instructions; `classical`, classical Chinese into modern, held out by book. Every run
-is a process of its own: the same rows in the same order, the same schedule, the method's own learning rate, chosen on other
-rows of `classical` in short runs. The held-out measure is bits a byte of the answers, with intervals by example; a method is
+is a process of its own: the same rows in the same order, the same schedule, the method's own learning rate, chosen in short
+runs on `classical`, by rows that are used for nothing else. The held-out measure is bits a byte of the answers, with intervals by example; a method is
 beside full tuning on the same examples (paired). Memory is the peak of training above the loaded base.
 """
 
@@ -35,7 +35,7 @@ from dunwu.core import devices
 from dunwu.core.deltas import delta_spec
 from dunwu.core.progress import SilentProgress
 from dunwu.core.recipe import SftFileSource, SftWorldSource, TrainSection
-from dunwu.core.records import Example
+from dunwu.core.records import Example, Tokens
 from dunwu.corpus.conversations import encode_example
 from dunwu.corpus.instructions import InstructionReader
 from dunwu.corpus.stream import SftStream
@@ -59,7 +59,7 @@ HERE = Path(__file__).parent
 RESULTS, RATES, PAGE = HERE / "results/deltas.jsonl", HERE / "results/delta_rates.json", HERE.parent / "docs/deltas.md"
 CONTEXT, ROWS, STEPS = 256, 4, 150
 LOOKS = (10, 20, 40, 70, 100, 150)
-HELD_OUT = 200
+HELD_OUT, TRAIN, RATE_ROWS = 200, 4000, 100
 QUESTIONS = 30  # of each kind of the exam
 TARGET = 0.9  # of what full tuning gains
 TASKS = ("world", "alpaca", "classical")
@@ -88,12 +88,12 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "parallel adapter": {"method": "parallel_adapter"},
     "prefix tuning": {"method": "prefix"},
     "prompt tuning": {"method": "prompt"},
-    "P-tuning v2": {"method": "ptuning_v2"},
+    "P-tuning v2": {"method": "p_tuning_v2"},
     "(IA)³": {"method": "ia3"},
     "BitFit": {"method": "bitfit"},
     "norms": {"method": "norms"},
-    "last 2 layers": {"method": "last_k", "k": 2},
-    "Fisher mask 1%": {"method": "fisher", "share": 0.01},
+    "last 2 layers": {"method": "last_layers", "layers": 2},
+    "Fisher mask 0.5%": {"method": "fisher_mask"},
 }
 TRIED_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 RATE_STEPS = 40
@@ -160,21 +160,35 @@ def answer_bytes(example: Example) -> int:
     return sum(len(message.content.encode()) for message in example.messages if message.role == "assistant")
 
 
-def within(tokenizer: TokenizerLike, found: Iterator[Example], most: int) -> tuple[list[Example], list[Any]]:
-    """The first `most` examples that fit the context, and their tokens."""
-    pairs = ((one, encode_example(tokenizer, one)) for one in found)
-    fitting = list(islice(((one, tokens) for one, tokens in pairs if len(tokens.ids) <= CONTEXT + 1), most))
-    return [one for one, _ in fitting], [tokens for _, tokens in fitting]
+def within(base: Path, data: Path, task: str, work: Path, *, held_out: bool) -> tuple[list[int], list[Tokens]]:
+    """Examples that fit the context: the bytes of their answers, and their tokens. Kept in `work`: reading takes longer than a run."""
+    kept = work / f"{task}-{'held' if held_out else 'train'}.npz"
+    most = HELD_OUT if held_out else TRAIN + RATE_ROWS
+    if not kept.exists():
+        tokenizer = load_tokenizer(base)
+        pairs = ((one, encode_example(tokenizer, one)) for one in examples(task, data, held_out=held_out))
+        fitting = list(islice(((one, tokens) for one, tokens in pairs if len(tokens.ids) <= CONTEXT + 1), most))
+        work.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            kept, ids=np.concatenate([tokens.ids for _, tokens in fitting]), sizes=[answer_bytes(one) for one, _ in fitting],
+            learned=np.concatenate([tokens.learned for _, tokens in fitting]), lengths=[len(tokens.ids) for _, tokens in fitting],
+        )  # fmt: skip
+    found = np.load(kept)
+    ends = np.cumsum(found["lengths"])[:-1]
+    parts = zip(np.split(found["ids"], ends), np.split(found["learned"], ends), strict=True)
+    return [*map(int, found["sizes"])], [Tokens(ids=ids, learned=learned) for ids, learned in parts]
 
 
-def run(base: Path, data: Path, task: str, label: str, lr: float, steps: int, *, whole: bool) -> dict[str, Any]:
-    """Train once; `whole`: with all measures, not only the held-out loss at the end."""
+def run(
+    base: Path, data: Path, task: str, label: str, lr: float, steps: int, work: Path, *, whole: bool
+) -> dict[str, Any]:
+    """Train once; `whole`: with all measures, not only the loss at the end on rows kept for choosing rates."""
     devices.prepare_cpu()
     tokenizer = load_tokenizer(base)
-    skipped = 0 if whole else 4000  # rates are chosen on rows of their own
-    training = islice(examples(task, data, held_out=False), skipped, None)
-    _, train = within(tokenizer, training, 4000)
-    asked, held = within(tokenizer, examples(task, data, held_out=True), HELD_OUT if whole else 60)
+    sizes, train = within(base, data, task, work, held_out=False)
+    sizes, train, held = sizes[TRAIN:][:60], train[: -RATE_ROWS or None], train[TRAIN:][:60]
+    if whole:
+        sizes, held = within(base, data, task, work, held_out=True)
     stream = SftStream(train, context_length=CONTEXT, seed=0)
     model = load_model(base, mapped=False)
     plain = model_speed(model, tokenizer) if whole else 0.0
@@ -184,7 +198,6 @@ def run(base: Path, data: Path, task: str, label: str, lr: float, steps: int, *,
     section = TrainSection()
     curve: list[tuple[int, float]] = []
     seconds, learned_tokens = 0.0, 0
-    sizes = [answer_bytes(one) for one in asked]
     model.train()
     peak = 0
     for step in range(steps):
@@ -281,8 +294,9 @@ def child(
     arguments: argparse.Namespace, task: str, label: str, lr: float, steps: int, *, whole: bool
 ) -> dict[str, Any]:
     told = json.dumps([task, label, lr, steps, whole])
+    data, work = str(arguments.data), str(arguments.work)
     process = subprocess.run(
-        [sys.executable, __file__, str(arguments.base), "--data", str(arguments.data), "--child", told],
+        [sys.executable, __file__, str(arguments.base), "--data", data, "--work", work, "--child", told],
         stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if process.returncode != 0:
@@ -301,14 +315,23 @@ def rates(arguments: argparse.Namespace) -> None:
     for label in known(arguments.methods):
         if label in found:
             continue
-        tried = {}
-        best = math.inf
-        for lr in TRIED_RATES:
-            lr_bits = child(arguments, "classical", label, lr, RATE_STEPS, whole=False)["bits_per_byte"]
-            tried[str(lr)] = round(lr_bits, 4)
-            if not lr_bits <= best * 1.02:
-                break  # beyond the best one it only gets worse
-            best = min(best, lr_bits)
+        tried: dict[str, float] = {}
+
+        def bits(place: int, label: str = label, tried: dict[str, float] = tried) -> float:
+            lr = TRIED_RATES[place]
+            if str(lr) not in tried:
+                tried[str(lr)] = round(
+                    child(arguments, "classical", label, lr, RATE_STEPS, whole=False)["bits_per_byte"], 4
+                )
+            return tried[str(lr)] if math.isfinite(tried[str(lr)]) else math.inf
+
+        middle = len(TRIED_RATES) // 2
+        for way in (1, -1):
+            place = middle
+            while 0 <= place + way < len(TRIED_RATES) and bits(place + way) < bits(place):
+                place += way
+            if place != middle:
+                break
         chosen = min(tried, key=lambda lr: (math.isnan(tried[lr]), tried[lr]))
         found[label] = {"lr": float(chosen), "tried": tried}
         print(label, found[label], flush=True)
@@ -346,10 +369,8 @@ def base_bits(arguments: argparse.Namespace, task: str, work: Path) -> float:
     """Of the base before tuning."""
     kept = work / f"{task}-base.json"
     if not kept.exists():
-        tokenizer = load_tokenizer(arguments.base)
-        asked, held = within(tokenizer, examples(task, arguments.data, held_out=True), HELD_OUT)
-        bits = answer_bits(load_model(arguments.base), held)
-        kept.write_text(json.dumps(sum(bits) / sum(map(answer_bytes, asked))), "utf-8")
+        sizes, held = within(arguments.base, arguments.data, task, work, held_out=True)
+        kept.write_text(json.dumps(sum(answer_bits(load_model(arguments.base), held)) / sum(sizes)), "utf-8")
     return json.loads(kept.read_text("utf-8"))
 
 
@@ -378,7 +399,7 @@ def page() -> str:
         "(`benchmarks/deltas_base.yaml`). "
         f"Every run: {some['steps']} steps of {ROWS} × {CONTEXT} tokens, the same rows in the same order, AdamW unless it says "
         "otherwise, and the learning rate that the method liked best of "
-        f"{', '.join(f'{lr:g}' for lr in TRIED_RATES)} in runs of {RATE_STEPS} steps on other rows of one task "
+        f"{', '.join(f'{lr:g}' for lr in TRIED_RATES)} in runs of {RATE_STEPS} steps on one task, by rows that are used for nothing else "
         "(`results/delta_rates.json`). One seed.",
         "",
         "- *gain kept*: what the method gains over the untouched base in bits a byte of held-out answers, as a share of what full "
@@ -539,7 +560,7 @@ def main() -> None:
         parser.error("name the base and --data, or ask for --page alone")
     if arguments.child:
         task, label, lr, steps, whole = json.loads(arguments.child)
-        answer = run(arguments.base, arguments.data, task, label, lr, steps, whole=whole)
+        answer = run(arguments.base, arguments.data, task, label, lr, steps, arguments.work, whole=whole)
         print(json.dumps(answer), flush=True)
         os._exit(0)
     if arguments.rates:
