@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from dunwu.corpus.conversations import encode_example
 from dunwu.corpus.instructions import InstructionReader
 from dunwu.corpus.stream import SftStream
 from dunwu.corpus.world import world_exam
+from dunwu.delta.base import Delta
 from dunwu.delta.registry import DELTAS, attach
 from dunwu.delta.storing import save_delta
 from dunwu.evaluate.exam import run_exam
@@ -269,11 +271,14 @@ def prepared(
     return optimizer, delta.count, size, deltas
 
 
-def learn_from(delta: Any, model: Decoder, stream: SftStream) -> None:
+def learn_from(delta: Delta[Any], model: Decoder, stream: SftStream) -> None:
     """Show a few batches to the methods that look at data before they start."""
-    look = getattr(delta, "look_at", None)
-    if look is not None:
-        look([stream.batch(row, ROWS) for row in range(10**6, 10**6 + 8 * ROWS, ROWS)])
+
+    def read(row: int) -> torch.Tensor:
+        batch = stream.batch(row, ROWS)
+        return causal_lm(model, batch, total_learned=batch.learned_tokens)[0]
+
+    delta.start_from([partial(read, 10**6 + place * ROWS) for place in range(16)])
 
 
 def model_speed(model: Decoder, tokenizer: TokenizerLike) -> float:
