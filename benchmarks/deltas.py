@@ -42,6 +42,7 @@ from dunwu.corpus.instructions import InstructionReader
 from dunwu.corpus.stream import SftStream
 from dunwu.corpus.world import world_exam
 from dunwu.delta.base import Delta
+from dunwu.delta.quantise import quantise_base
 from dunwu.delta.registry import DELTAS, attach
 from dunwu.delta.storing import save_delta
 from dunwu.evaluate.exam import run_exam
@@ -84,7 +85,7 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "PiSSA r=8": {"method": "pissa", "r": 8},
     "EVA r=8": {"method": "eva", "r": 8},
     "VeRA r=64": {"method": "vera", "r": 64},
-    "QLoRA r=8, NF4": {"method": "qlora", "r": 8},
+    "QLoRA r=8, NF4": {"method": "lora", "r": 8, "base_weights": "nf4"},
     "Houlsby": {"method": "houlsby"},
     "Pfeiffer": {"method": "pfeiffer"},
     "parallel adapter": {"method": "parallel_adapter"},
@@ -230,7 +231,7 @@ def run(
         "written_bytes": folder_bytes(), "bits": bits, "sizes": sizes,
         "writing_share": model_speed(model, tokenizer) / plain,
     }  # fmt: skip
-    if learned is not None and all(delta.mergeable for delta in learned.deltas):
+    if learned is not None and "base_weights" not in METHODS[label] and all(one.mergeable for one in learned.deltas):
         for delta in learned.deltas:
             delta.merge()
         result["writing_share_merged"] = model_speed(model, tokenizer) / plain
@@ -257,8 +258,9 @@ def prepared(
         )
         count = sum(parameter.numel() for parameter in model.parameters())
         return optimizer, count, lambda: 4 * count, None
-    with torch.random.fork_rng():
-        delta = attach(model, delta_spec(method), seed=0)
+    options = dict(method)
+    quantise_base(model, options.pop("base_weights", "float"))
+    delta = attach(model, delta_spec(options), seed=0)
     learn_from(delta, model, stream)
     deltas = Deltas([delta])
     optimizer = build_delta_optimizer(deltas, TrainSection(weight_decay=0.0), lr)
