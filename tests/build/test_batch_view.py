@@ -93,7 +93,7 @@ def test_the_command_prints_rows_and_says_what_was_left_out_and_makes_nothing(tm
     assert "row 2: " in said.out
     assert "\x1b" not in said.out
     assert "every byte is a token here" in said.err
-    assert "1 rows left out (1 is not valid JSON)" in said.err
+    assert "rows left out: 1 (is not valid JSON: 1)" in said.err
     assert not (tmp_path / "home").exists()
 
 

@@ -48,7 +48,7 @@ def test_a_bad_line_7_is_in_the_facts_and_said_aloud(tmp_path: Path) -> None:
     assert found.sources[0].per_pass == 18
     assert found.facts["bad_rows"] == {"is not valid JSON": 1}
     assert "a.jsonl, line 7: is not valid JSON" in found.facts["first_bad_rows"][0]
-    assert "1 rows left out (1 is not valid JSON)" in notes[0]
+    assert "rows left out: 1 (is not valid JSON: 1)" in notes[0]
     assert notes[-1].endswith(f"{found.facts['filled']:.1%} full")
     assert 0.5 < found.facts["filled"] <= 1
 

@@ -192,8 +192,8 @@ def _tell(found: Conversations, sources: Sequence[_Source], context_length: int,
     facts = found.facts
     examples = sum(source.examples for source in sources)
     if dropped := Counter(facts["bad_rows"]):
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common(3))
-        progress.note(f"{dropped.total():,} rows left out ({reasons}); first: {facts['first_bad_rows'][0]}")
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in dropped.most_common(3))
+        progress.note(f"rows left out: {dropped.total():,} ({reasons}); first: {facts['first_bad_rows'][0]}")
     if not_wanted := facts["not_wanted"]:
         progress.note("; ".join(f"{count:,} rows hold {what}" for what, count in not_wanted.items()))
     if facts["end_markers"]:

@@ -213,7 +213,7 @@ def within_budget(wanted: int, most: int | None, one_epoch: int, progress: Progr
         return wanted
     progress.note(
         f"the budget leaves time for {most / one_epoch:.2f} of {wanted / one_epoch:.2f} passes over the conversations; "
-        "a larger budget, a smaller pretrain.tokens or fixed sft.tokens give fine-tuning more"
+        "a larger budget gives more, and so does sft.tokens as a number"
     )
     return most
 
