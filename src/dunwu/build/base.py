@@ -123,8 +123,9 @@ def chat_fault(tokenizer: TokenizerLike, folder: Path) -> str | None:
 
 def require_chat(recipe: Recipe, fault: str | None) -> None:
     """Raise RecipeError where the recipe fine-tunes a base that cannot be: before the hours of pre-training, not after."""
-    if recipe.sft.sources and fault is not None:
-        raise RecipeError(f"sft.sources: {fault}")
+    for key, sources in (("sft", recipe.sft.sources), ("prefer", recipe.prefer.sources)):
+        if sources and fault is not None:
+            raise RecipeError(f"{key}.sources: {fault}")
 
 
 def require_same_shape(section: ModelSection, config: DecoderConfig) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dunwu.build.exam import exam_questions
 from dunwu.build.inputs import folders, source_files
 from dunwu.core.devices import available_cores
-from dunwu.core.recipe import CorpusSource, PythonDocsSource, Recipe, SftFileSource, SftSource, WorldSource
-from dunwu.core.records import Example
+from dunwu.core.recipe import CorpusSource, PythonDocsSource, Recipe, SftFileSource, SftSection, SftSource, WorldSource
+from dunwu.core.records import Example, Message
 from dunwu.corpus.instructions import read_instructions
+from dunwu.corpus.pairs import read_preferences
 from dunwu.corpus.readers import SourceFile
 from dunwu.corpus.source_mix import per_pass
 from dunwu.corpus.world import world_documents, world_examples
@@ -78,6 +79,21 @@ def sft_examples(source: SftSource) -> Iterator[Example]:
     return read_instructions(source) if isinstance(source, SftFileSource) else world_examples(source)
 
 
+def tuning_messages(recipe: Recipe) -> Iterator[Sequence[Message]]:
+    """What is said in each conversation and each preference, in order."""
+    for source in recipe.sft.sources:
+        yield from (example.messages for example in sft_examples(source))
+    for source in recipe.prefer.sources:
+        for one in read_preferences(source):
+            yield (*one.prompt, *(one.chosen or ()), *(one.rejected or ()))
+
+
+def prefer_bytes(recipe: Recipe) -> int:
+    """Bytes of one pass over the preferences, prompts read once."""
+    recipe = recipe.model_copy(update={"sft": SftSection()})
+    return sum(len(message.content.encode("utf-8")) for messages in tuning_messages(recipe) for message in messages)
+
+
 def sft_bytes(recipe: Recipe) -> int:
     """Bytes of one pass over the conversations, as often as the mix of sources takes them."""
     sources = recipe.sft.sources
@@ -108,7 +124,7 @@ def evaluate_seconds(
 
     `token_s`: seconds of training a token of this model; a forward pass is a third of that.
     """
-    models = 1 + bool(recipe.sft.sources) + bool(recipe.base)
+    models = 1 + bool(recipe.sft.sources) + bool(recipe.prefer.sources) + bool(recipe.base)
     scored = min(heldout_bytes, recipe.evaluate.heldout_bytes)
     texts = 2 if recipe.replay.sources else 1
     held_out = 2 * texts * scored / bytes_per_token * token_s / 3

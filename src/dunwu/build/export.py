@@ -9,7 +9,7 @@ from typing import Any
 
 from dunwu import __version__
 from dunwu.build.base import FACTS_FILE, GENERATION_FILE, LICENCE_FILES, base_folder
-from dunwu.build.home import ADAPTER, Home, StageRecord
+from dunwu.build.home import ADAPTER, TRAINING_STAGES, Home, StageRecord, last_trained
 from dunwu.core.files import disk_errors, fsync_folder, read_json, write_json, write_text
 from dunwu.core.lineage import stable_hash
 from dunwu.core.modelfiles import TOKENIZER_FILES
@@ -25,7 +25,7 @@ _LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> list[Path]:
     """Write `model/` anew from the last training stage, whole or not at all; returns its files. Raises DiskError."""
-    trained = home.folder_of(records.get("sft") or records["pretrain"])
+    trained = home.folder_of(last_trained(records))
     facts = model_facts(home, recipe, records)
     facts |= _parity_before(home.model / FACTS_FILE, facts)
     files = files_of(trained, MODEL_FILES) | _weight_files(home, recipe, records)
@@ -46,12 +46,14 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
 
 def _weight_files(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> dict[str, Path]:
     """The finished weights, and what a delta learned; or the weights before it where the two are to stay apart."""
-    trained = home.folder_of(records.get("sft") or records["pretrain"])
+    last = last_trained(records)
+    trained = home.folder_of(last)
     adapter = {f"{ADAPTER}/{file.name}": file for file in sorted((trained / ADAPTER).glob("*")) if file.is_file()}
-    if not adapter or _in_weights(recipe, records["sft"].facts):
+    if not adapter or _in_weights(recipe, last):
         return files_of(trained, WEIGHTS) | adapter
-    if "pretrain" in records:
-        return files_of(home.folder_of(records["pretrain"]), WEIGHTS) | adapter
+    before = {name: record for name, record in records.items() if name != last.stage}
+    if set(before) & set(TRAINING_STAGES):
+        return files_of(home.folder_of(last_trained(before)), WEIGHTS) | adapter
     base = base_folder(recipe, records["base"].facts["revision"])
     return {path.name: path for path in weight_files(base)} | files_of(base, WEIGHTS[1:]) | adapter
 
@@ -65,7 +67,7 @@ def _parity_before(file: Path, facts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _weights(lineage: Mapping[str, Any]) -> Any:
     """The hashes of the finished model's weights."""
-    stage = lineage.get("sft") or lineage.get("pretrain") or {}
+    stage = next((lineage[name] for name in reversed(TRAINING_STAGES) if name in lineage), {})
     return stage.get("sha256") or stage.get("files")
 
 
@@ -89,10 +91,10 @@ def _swap(fresh: Path, place: Path, old: Path) -> None:
 
 def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> dict[str, Any]:
     """The contents of `dunwu.json`."""
-    trained = records.get("sft") or records["pretrain"]
+    trained = last_trained(records)
     evaluated = records["evaluate"].facts if "evaluate" in records else {}
     base = records["base"].facts if "base" in records else {}
-    tuned = "sft" in records
+    tuned = "sft" in records or "prefer" in records
     return {
         "name": recipe.name,
         "dunwu": __version__,
@@ -102,10 +104,11 @@ def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) 
         **({"licence": base["licence"]} if base.get("licence") else {}),
         "parameters": trained.facts["parameters"],
         "context_length": trained.facts["context_length"],
-        "tokens": {name: records[name].facts["tokens"] for name in ("pretrain", "sft") if name in records},
+        "tokens": {name: records[name].facts["tokens"] for name in TRAINING_STAGES if name in records},
         "bytes_by_language": records["corpus"].facts["bytes_by_language"] if "corpus" in records else {},
-        **(_of_delta(recipe, trained.facts) if "delta" in trained.facts else {}),
-        **({"conversations": trained.facts["conversations"]} if recipe.only_tunes else {}),
+        **(_of_delta(recipe, trained) if "delta" in trained.facts else {}),
+        **({"conversations": records["sft"].facts["conversations"]} if recipe.only_tunes and "sft" in records else {}),
+        **({"preferences": _of_preferences(records["prefer"].facts)} if "prefer" in records else {}),
         "scores": evaluated.get("scores", {}),
         **(
             {"cut_bytes": cut}
@@ -125,14 +128,20 @@ def _base(record: StageRecord) -> dict[str, Any]:
     return {**facts, "inputs": record.identity["inputs"]}
 
 
-def _in_weights(recipe: Recipe, facts: Mapping[str, Any]) -> bool:
-    return recipe.sft.delta_merged and facts.get("merged", True)
+def _in_weights(recipe: Recipe, trained: StageRecord) -> bool:
+    section = recipe.prefer if trained.stage == "prefer" else recipe.sft
+    return section.delta_merged and trained.facts.get("merged", True)
 
 
-def _of_delta(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _of_delta(recipe: Recipe, trained: StageRecord) -> dict[str, Any]:
     """What learned, and whether the weights have it in them."""
-    merged = _in_weights(recipe, facts)
+    facts, merged = trained.facts, _in_weights(recipe, trained)
     return {"delta": {**facts["delta"], "tuned": facts["tuned_parameters"], "merged": merged, "folder": ADAPTER}}
+
+
+def _of_preferences(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How preferences were learned, and how well on pairs that were kept out."""
+    return {name: facts[name] for name in ("objective", "preferences", "held_out_pairs", "preference") if name in facts}
 
 
 def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
@@ -143,7 +152,7 @@ def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
         raw = read_json(home.folder_of(records["corpus"]) / "card.json")["lineage"]
         chain["raw_files"] = {"count": len(raw), "sha256": stable_hash(raw), "listed_in": "card.json"}
     for name, record in records.items():
-        file = produced.get(name, "model.safetensors" if name == "sft" else "")
+        file = produced.get(name, "model.safetensors" if name in TRAINING_STAGES else "")
         known = record.files.get(file)
         chain[name] = {
             "hash": record.hash,
@@ -156,7 +165,7 @@ def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
 def _shards(stage: str, record: StageRecord) -> Mapping[str, Any]:
     """The hashes of weights that lie in several files."""
     shards = {name: known.sha256 for name, known in record.files.items() if name.endswith(".safetensors")}
-    return {"files": shards} if stage in ("pretrain", "sft") and shards else {}
+    return {"files": shards} if stage in TRAINING_STAGES and shards else {}
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
@@ -183,7 +192,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     )
     terms = f"\nIts base came under this licence, which holds for it too: {licence}\n" if licence else ""
     use = "It was tuned to answer." if facts["instruction_tuned"] else "It continues text; it was not tuned to answer."
-    if facts["instruction_tuned"] and "sft" not in facts["tokens"]:
+    if facts["instruction_tuned"] and not {"sft", "prefer"} & facts["tokens"].keys():
         use = "Its base was tuned to answer; what it learned since was plain text."
     return f"""---
 language: [{", ".join(languages)}]
@@ -228,11 +237,21 @@ pipeline_tag: text-generation
 # {facts["name"]}
 
 A language model of {format_count(facts["parameters"])} parameters that dunwu {facts["dunwu"]} made of {base["name"]}: {how}, from
-{facts["conversations"]:,} conversations ({format_count(facts["tokens"]["sft"])} tokens). Context: {facts["context_length"]} tokens.
+{_learned_from(facts)}. Context: {facts["context_length"]} tokens.
 {table}
 Its answers are its own guesses: judge before you use it. `dunwu.json` has the recipe, all scores and the chain of hashes to
 these weights.
 {terms}"""
+
+
+def _learned_from(facts: Mapping[str, Any]) -> str:
+    parts: list[str] = []
+    if "sft" in facts["tokens"]:
+        parts.append(f"{facts['conversations']:,} conversations ({format_count(facts['tokens']['sft'])} tokens)")
+    if "prefer" in facts["tokens"]:
+        told = facts["preferences"]
+        parts.append(f"{told['preferences']:,} preferences by {told['objective']['method']}")
+    return " and ".join(parts)
 
 
 def _score_row(name: str, score: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ builds/NAME/
 │   ├── inputs.json        hashes of the files outside the home that the stage reads
 │   ├── plan.json          what was chosen for `auto` and predicted, fixed before the stage ran (an interrupted run goes on with it)
 │   └── stage.json         written last: this folder is done (see `StageRecord`)
+├── reference/             log-probabilities of preferences under models as they were, by what they follow from
 ├── model/                 the finished model: a Hugging Face directory and dunwu.json
 ├── report.html
 ├── logs/                  traces of unexpected errors
@@ -28,6 +29,8 @@ T = TypeVar("T")
 STAGE_FILE = "stage.json"
 PLAN_FILE = "plan.json"
 INPUTS_FILE = "inputs.json"
+TRAINING_STAGES = ("pretrain", "sft", "prefer")
+"""Those that leave weights, in their order."""
 ADAPTER = "adapter"  # the folder of what a delta learned, beside the weights
 _REHASH_BELOW_BYTES = 1_000_000  # files up to this size are hashed at every check; larger ones when their time changed
 
@@ -94,6 +97,7 @@ class Home:
         self.recipe_file = folder / "recipe.yaml"
         self.build_file = folder / "build.json"
         self.stages = folder / "stages"
+        self.reference = folder / "reference"
         self.model = folder / "model"
         self.report = folder / "report.html"
         self.logs = folder / "logs"
@@ -146,6 +150,11 @@ class Home:
     def folder_of(self, record: StageRecord) -> Path:
         """The folder that a record stands in."""
         return self.stage_folder(record.stage, record.hash)
+
+
+def last_trained(records: Mapping[str, StageRecord]) -> StageRecord:
+    """Of the stages that leave weights the last one."""
+    return next(records[name] for name in reversed(TRAINING_STAGES) if name in records)
 
 
 def write_record(folder: Path, record: StageRecord) -> None:

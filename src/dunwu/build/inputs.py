@@ -36,6 +36,11 @@ def sft_inputs(recipe: Recipe) -> Hashes:
     return _hashed({f"sft.sources.{i}": _one_file(Path(source.path)) for i, source in sources} | phrasings)
 
 
+def prefer_inputs(recipe: Recipe) -> Hashes:
+    """SHA-256 of every file of preferences, by source."""
+    return _hashed({f"prefer.sources.{i}": _one_file(Path(one.path)) for i, one in enumerate(recipe.prefer.sources)})
+
+
 def folder_sources(recipe: Recipe) -> Iterator[tuple[int, FolderSource]]:
     """The folders of the recipe's corpus with their places in the list."""
     return folders(recipe.corpus.sources)

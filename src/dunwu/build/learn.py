@@ -26,6 +26,9 @@ from dunwu.train.objectives import causal_lm
 from dunwu.train.optim import build_delta_optimizer, build_optimizer, default_lrs
 from dunwu.train.signals import StopSignal
 
+PREFER_SHARE = (
+    0.1  # of the rates of fine-tuning, for preferences: what counts is a difference, and a little moves it far
+)
 TUNING_SHARE = 0.3  # of a new model's peak learning rates, for fine-tuning: the weights know much already
 SETTINGS_LATER_THAN_THEIR_STAGE = {
     "freeze": [],
@@ -58,6 +61,7 @@ def freeze(model: Decoder, patterns: Sequence[str], section: str) -> int:
 def require_freezable(recipe: Recipe, config: DecoderConfig) -> None:
     """Raise as `freeze` does, before there are weights: what the recipe freezes in a model of this shape."""
     sections = {"pretrain": recipe.pretrain, **({"sft": recipe.sft} if recipe.sft.sources else {})}
+    sections |= {"prefer": recipe.prefer} if recipe.prefer.sources else {}
     if not any(section.freeze for section in sections.values()):
         return
     with torch.device("meta"):

@@ -17,7 +17,7 @@ from dunwu.build.training import exact_speed, memory_limit, planned_speed
 from dunwu.core.deltas import DeltaSpec
 from dunwu.core.devices import pick_device
 from dunwu.core.errors import RecipeError
-from dunwu.core.recipe import Recipe
+from dunwu.core.recipe import PreferSection, Recipe, SftSection
 from dunwu.core.units import format_bytes
 from dunwu.delta.registry import DELTAS
 from dunwu.model.config import DecoderConfig
@@ -25,6 +25,7 @@ from dunwu.model.count import parameters, training_bytes
 from dunwu.model.decoder import Decoder
 from dunwu.tokenizer.load import load_tokenizer
 
+Tuning = SftSection | PreferSection
 SAMPLED_BYTES = 200_000  # of conversations, to measure how much text a token of the base holds
 FROZEN_SHARE = 0.7  # of the time of training all weights: what deltas on frozen ones take
 
@@ -51,13 +52,16 @@ class Start:
     rate_share: float
     tuned: int | None
 
-    def peak_bytes(self, rows: int, recipe: Recipe) -> int:
+    def peak_bytes(self, rows: int, section: Tuning) -> int:
         """What training takes above what the process holds."""
-        return training_bytes(self.config, rows, self.context_length, recipe.sft.optimizer, tuned=self.tuned)
+        return training_bytes(self.config, rows, self.context_length, section.optimizer, tuned=self.tuned)
 
 
 def origin(work: Work) -> Origin:
-    """Where a stage that runs finds what it tunes."""
+    """Where a stage that runs finds what it tunes: what was fine-tuned before, pre-trained, or the base."""
+    if "sft" in work.needs:
+        folder = work.needs["sft"]
+        return Origin(model=folder, tokenizer=folder, context_length=work.facts["sft"]["context_length"])
     if work.recipe.only_tunes:
         folder = base_folder(work.recipe, work.facts["base"]["revision"])
         return Origin(model=folder, tokenizer=folder, context_length=work.resolved["context_length"])
@@ -68,17 +72,18 @@ def origin(work: Work) -> Origin:
     )
 
 
-def start(outlook: Outlook) -> Start:
-    """The same for a forecast. Raises what a delta does that does not fit the model, RecipeError where memory is too small."""
+def start(outlook: Outlook, section: Tuning) -> Start:
+    """The same for a forecast of what `section` tunes. Raises what a delta does that does not fit the model, RecipeError where
+    memory is too small."""
     recipe = outlook.recipe
     base = outlook.facts["base"] if recipe.base else None
     share = tuning_share(recipe.pretrain, base)
     if recipe.only_tunes:
         assert base is not None
-        return _from_base(recipe, base, share)
+        return _from_base(recipe, base, share, section)
     pretrain = outlook.facts["pretrain"]
     config, speed = DecoderConfig(**pretrain["model"]), planned_speed(recipe, pretrain)
-    tuned = _tuned(config, recipe.sft.delta)
+    tuned = _tuned(config, section.delta)
     if tuned is not None:
         speed = TrainingSpeed(token_s=speed.token_s * FROZEN_SHARE, step_s=speed.step_s * tuned / parameters(config))
     return Start(
@@ -92,32 +97,33 @@ def start(outlook: Outlook) -> Start:
     )
 
 
-def _from_base(recipe: Recipe, base: Mapping[str, Any], share: float) -> Start:
+def _from_base(recipe: Recipe, base: Mapping[str, Any], share: float, section: Tuning) -> Start:
     config = DecoderConfig(**base["model"])
     context = min(choose_context_length(recipe.model, parameters(config)), config.max_position_embeddings)
-    tuned = _tuned(config, recipe.sft.delta)
-    rows = _micro_batch_rows(recipe, config, context, tuned)
+    tuned = _tuned(config, section.delta)
+    rows = _micro_batch_rows(recipe, section, config, context, tuned)
     return Start(
         config=config,
         context_length=context,
         micro_batch_rows=rows,
         bytes_per_token=_bytes_per_token(recipe),
-        speed=exact_speed(recipe, config, context, rows, section=recipe.sft, delta=recipe.sft.delta),
+        speed=exact_speed(recipe, config, context, rows, section=section, delta=section.delta),
         rate_share=share,
         tuned=tuned,
     )
 
 
-def _micro_batch_rows(recipe: Recipe, config: DecoderConfig, context: int, tuned: int | None) -> int:
+def _micro_batch_rows(recipe: Recipe, section: Tuning, config: DecoderConfig, context: int, tuned: int | None) -> int:
     """Rows computed at once, as many as keep the machine busy and memory holds. Raises RecipeError where it holds not one."""
-    if recipe.sft.micro_batch_rows != "auto":
-        return recipe.sft.micro_batch_rows
+    if section.micro_batch_rows != "auto":
+        return section.micro_batch_rows
     limit, rows = memory_limit(recipe), max(1, MICRO_BATCH_TOKENS[pick_device().type] // context)
-    while rows and training_bytes(config, rows, context, recipe.sft.optimizer, tuned=tuned) > limit:
+    while rows and training_bytes(config, rows, context, section.optimizer, tuned=tuned) > limit:
         rows //= 2
     if not rows:
-        least = training_bytes(config, 1, context, recipe.sft.optimizer, tuned=tuned)
-        remedy = "lower model.context_length" if tuned is not None else "tune a delta with sft.delta.method=lora"
+        least = training_bytes(config, 1, context, section.optimizer, tuned=tuned)
+        key = "sft" if section is recipe.sft else "prefer"
+        remedy = "lower model.context_length" if tuned is not None else f"tune a delta with {key}.delta.method=lora"
         raise RecipeError(
             f"fine-tuning takes {format_bytes(least)} with one row of {context} tokens, and there are {format_bytes(limit)}: "
             f"{remedy}, or raise memory"
@@ -138,10 +144,9 @@ def _bytes_per_token(recipe: Recipe) -> float:
     tokenizer = load_tokenizer(base_folder(recipe, weights=False))
     texts: list[str] = []
     size = 0
-    for source in recipe.sft.sources:
-        for example in costs.sft_examples(source):
-            texts += [message.content for message in example.messages]
-            size += len(texts[-1].encode("utf-8"))
-            if size > SAMPLED_BYTES:
-                break
+    for messages in costs.tuning_messages(recipe):
+        texts += [message.content for message in messages]
+        size += sum(len(message.content.encode("utf-8")) for message in messages)
+        if size > SAMPLED_BYTES:
+            break
     return tokenizer.bytes_per_token(texts) if texts else 4.0

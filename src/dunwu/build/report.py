@@ -5,11 +5,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dunwu.build.home import TRAINING_STAGES
 from dunwu.build.report_charts import thin_rows
 from dunwu.build.report_data import ReportData, collect
 from dunwu.build.report_forgetting import forgetting_findings, forgetting_section
 from dunwu.build.report_html import Html, both, el, embed_json, figure, fold, join, page, percent, untrusted
 from dunwu.build.report_measures import exam_section, heldout_section, samples_section
+from dunwu.build.report_preference import preference_findings
 from dunwu.build.report_records import (
     curves_section,
     data_section,
@@ -108,6 +110,7 @@ def _summary(data: ReportData) -> Html:
         for f in (
             *forgetting_findings(data.scorecard),
             *tuning_findings(data.records),
+            *preference_findings(data.records),
             *findings(data.evaluation),
         )
     ]
@@ -151,7 +154,7 @@ def _what_was_built(data: ReportData) -> Html:
 
 def _parameters(data: ReportData) -> int | None:
     """The parameters that a training stage counted."""
-    for stage in ("sft", "pretrain"):
+    for stage in reversed(TRAINING_STAGES):
         record = data.records.get(stage)
         if record and record.actual.parameters:
             return record.actual.parameters

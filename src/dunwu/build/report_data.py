@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dunwu.build.home import Home, StageRecord
+from dunwu.build.home import TRAINING_STAGES, Home, StageRecord
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
 from dunwu.evaluate.forgetting import Scorecard, read_scorecard
 from dunwu.evaluate.results import Evaluation, read_evaluation
 
 T = TypeVar("T")
-
-TRAINING_STAGES = ("pretrain", "sft")
 
 
 @dataclass(frozen=True, kw_only=True)

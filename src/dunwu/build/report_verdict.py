@@ -19,6 +19,7 @@ STAGES = {
     "tokenizer": ("tokenizer", "分词器"),
     "pretrain": ("pre-training", "预训练"),
     "sft": ("fine-tuning", "微调"),
+    "prefer": ("learning preferences", "偏好学习"),
     "evaluate": ("evaluation", "评测"),
     "report": ("report", "报告"),
 }

@@ -33,6 +33,9 @@ ANCHORS = {"cpu": ((128, 4), (256, 6)), "cuda": ((512, 8), (1024, 16))}
 ANCHOR_VOCAB_SIZE = 4096
 ANCHOR_PROBE_S = 1.0
 EXACT_PROBE_SHARE, EXACT_PROBE_S = 0.01, (2.0, 20.0)  # of the budget, at least and at most
+PREFER_SHARE = 0.25  # the most of the budget that is kept for learning from preferences
+REFERENCE_COST = 4 / 3  # of training on an answer: training, and reading it once before
+BYTES_A_TOKEN = 3.5  # where no vocabulary was asked
 SFT_SHARE = 0.4  # the most of the training time that fine-tuning may take
 SAFETY = 0.96  # of the time left: checkpoints, start-up, and a machine that is a little busier than at the probe
 FREE_MEMORY_SHARE = 0.8
@@ -93,13 +96,18 @@ def affordable_parameters(outlook: Outlook) -> int:
     return parameters(choose(recipe.model, recipe.pretrain, ANCHOR_VOCAB_SIZE, limits, _estimated_speed(recipe)).config)
 
 
-def sft_limit(outlook: Outlook, speed: TrainingSpeed, batch_tokens: int) -> int:
-    """The most tokens that fine-tuning may take in what pre-training leaves of the budget.
+def tuning_limit(outlook: Outlook, speed: TrainingSpeed, batch_tokens: int, *, preferring: bool = True) -> int:
+    """The most tokens that fine-tuning may take in what the stages before leave of the budget; `preferring`: learning from
+    preferences is still to come.
 
     Counted from what the stages before were expected to take, not from the clock: a build that was interrupted fine-tunes as
     long as one that was not, and so ends in the same weights.
     """
-    left_s = parse_duration(outlook.recipe.budget) - outlook.predicted_s - after_training_s(outlook, speed)
+    left_s = (
+        parse_duration(outlook.recipe.budget)
+        - outlook.predicted_s
+        - after_training_s(outlook, speed, preferring=preferring)
+    )
     return max(speed.tokens(left_s * SAFETY, batch_tokens), batch_tokens)
 
 
@@ -126,8 +134,13 @@ def exact_speed(
     return probe_training(config, section, context_length=context_length, rows=rows, seconds=seconds, delta=delta)
 
 
-def after_training_s(outlook: Outlook, speed: TrainingSpeed) -> float:
-    """What evaluation and report will take."""
+def after_training_s(outlook: Outlook, speed: TrainingSpeed, *, preferring: bool = True) -> float:
+    """What evaluation and report will take, and before them, if `preferring`, learning from preferences."""
+    if preferring and outlook.recipe.prefer.sources:
+        wanted_s = expected_prefer_tokens(outlook.recipe, BYTES_A_TOKEN) * speed.token_s * REFERENCE_COST
+        share_s = PREFER_SHARE * parse_duration(outlook.recipe.budget)
+        fixed = outlook.recipe.prefer.tokens != "auto"
+        return after_training_s(outlook, speed, preferring=False) + (wanted_s if fixed else min(wanted_s, share_s))
     if outlook.recipe.only_tunes:
         return costs.REPORT_S + costs.tuned_seconds(outlook.recipe, token_s=speed.token_s)
     facts = _facts(outlook)
@@ -145,6 +158,13 @@ def expected_sft_tokens(recipe: Recipe, bytes_per_token: float) -> int:
     if recipe.sft.tokens != "auto":
         return recipe.sft.tokens
     return int(recipe.sft.epochs * costs.sft_bytes(recipe) / bytes_per_token * CHAT_OVERHEAD)
+
+
+def expected_prefer_tokens(recipe: Recipe, bytes_per_token: float) -> int:
+    """Places in rows of all epochs of preferences, if time allows."""
+    if recipe.prefer.tokens != "auto":
+        return recipe.prefer.tokens
+    return int(recipe.prefer.epochs * costs.prefer_bytes(recipe) / bytes_per_token * CHAT_OVERHEAD)
 
 
 def _pretrain_seconds(outlook: Outlook, choice: Choice, left_s: float) -> float:

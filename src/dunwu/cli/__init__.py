@@ -110,6 +110,38 @@ def tune(
 
 
 @app.command
+def align(
+    model: Model,
+    /,
+    *data: str,
+    method: Annotated[str, Parameter(help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo.")] = "dpo",
+    delta: Annotated[
+        str, Parameter(help="What learns beside the frozen model, such as lora; full lets all weights learn.")
+    ] = "lora",
+    out: Annotated[
+        Path | None, Parameter(help="The folder of the build; builds/NAME-aligned where none is given.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(name="--plan", help="Say what it would do, take and give.", negative="")
+    ] = False,
+) -> None:
+    """Let a model learn preferences: a build whose recipe has a base, these files, and no corpus.
+
+    dunwu align MODEL FILE [FILE ...] [key=value ...]
+
+    What is finished is kept: the same command goes on where it stopped. Any key of a recipe can be given, with dots:
+    budget=1h  prefer.epochs=2  prefer.objective.beta=0.05  prefer.lr_adamw=1e-4  sft.system_prompt="..."
+
+    Parameters
+    ----------
+    data
+        FILE ... [key=value ...]: pairs of a chosen and a rejected answer, judged or scored answers; for kto labelled ones too
+    """
+    from_command = _commands("tuning").preferring_words(model, data, method=method, delta=delta, out=out)
+    (_commands("building").plan if dry_run else _commands("building").build)(from_command)
+
+
+@app.command
 def status(*words: str) -> None:
     """Show how far builds are: those below ./builds, or the one of a recipe or home.
 
@@ -128,7 +160,7 @@ def explain(stage: str, /, *words: str) -> None:
     Parameters
     ----------
     stage
-        base, corpus, replay, tokenizer, pretrain, sft, evaluate or report
+        base, corpus, replay, tokenizer, pretrain, sft, prefer, evaluate or report
     words
         [RECIPE | FOLDER | FILE] [key=value ...], as given to `dunwu build`
     """

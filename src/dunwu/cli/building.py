@@ -8,9 +8,10 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from dunwu.align.measure import NAMES
 from dunwu.build.explain import explain_stage
 from dunwu.build.graph import lay_out
-from dunwu.build.home import ADAPTER, Home, StageRecord
+from dunwu.build.home import ADAPTER, Home, StageRecord, last_trained
 from dunwu.build.plan import make_plan, plan_table
 from dunwu.build.registry import STAGES
 from dunwu.build.run import run_build
@@ -76,24 +77,28 @@ def _status(recipe: Recipe, home: Home) -> str:
 
 
 def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], seconds: float) -> str:
-    trained = records.get("sft") or records["pretrain"]
-    answers = "sft" in records or ("base" in records and bool(records["base"].facts.get("instruction_tuned")))
+    trained = last_trained(records)
+    answers = bool({"sft", "prefer"} & records.keys()) or (
+        "base" in records and bool(records["base"].facts.get("instruction_tuned"))
+    )
     return "\n".join(
         [
             f"\nfinished in {format_duration(seconds)} (budget {recipe.budget})",
             f"model    {home.model}  ({format_count(trained.facts['parameters'])} parameters)",
-            *_adapter_line(recipe, home, trained.facts),
+            *_adapter_line(recipe, home, trained),
             f"report   {home.report}",
             *_scores_line(records["evaluate"].facts),
+            *_preference_line(records),
             f"try it:  dunwu {_command(home, records, answers)}",
         ]
     )
 
 
-def _adapter_line(recipe: Recipe, home: Home, facts: Mapping[str, Any]) -> list[str]:
+def _adapter_line(recipe: Recipe, home: Home, trained: StageRecord) -> list[str]:
+    facts, section = trained.facts, recipe.prefer if trained.stage == "prefer" else recipe.sft
     if "delta" not in facts:
         return []
-    within = recipe.sft.delta_merged and facts.get("merged", True)
+    within = section.delta_merged and facts.get("merged", True)
     merged = "merged into the model" if within else "the model has the base's weights"
     count = format_count(facts["tuned_parameters"])
     return [f"adapter  {home.model / ADAPTER}  ({facts['delta']['method']}, {count} numbers; {merged})"]
@@ -111,6 +116,18 @@ def _scores_line(facts: Mapping[str, Any]) -> list[str]:
     bits = {name: score["value"] for name, score in scores.items() if score["unit"] == "bits/byte"}
     figures = ", ".join(f"{name.replace(' bits_per_byte', '')} {value:.3f}" for name, value in bits.items())
     return [f"held-out bits per byte: {figures}"] if figures else []
+
+
+def _preference_line(records: Mapping[str, StageRecord]) -> list[str]:
+    """How often the better answer of pairs that were kept out is preferred."""
+    preference = records["prefer"].facts.get("preference") if "prefer" in records else None
+    if not preference:
+        return []
+    before, after, reward = (preference["scores"][name] for name in NAMES)
+    return [
+        f"pairs that it did not learn: the better answer gained more in {reward['value']:.1%} [{reward['low']:.1%}, "
+        f"{reward['high']:.1%}] of {reward['n']}; likelier in {before['value']:.1%} before and {after['value']:.1%} after"
+    ]
 
 
 def _command(home: Home, records: Mapping[str, StageRecord], answers: bool) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dunwu.build.base import FACTS_FILE
-from dunwu.build.home import Home
+from dunwu.build.home import TRAINING_STAGES, Home
 from dunwu.cli.talking import model_folder
 from dunwu.core.devices import keep_few_kernels, prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
@@ -29,7 +29,6 @@ from dunwu.serve.settings import ServeSettings
 from dunwu.serve.source import ModelSource
 
 KEY_VARIABLE = "DUNWU_API_KEY"
-STAGES = ("pretrain", "sft")
 """Stages that leave a whole model behind, in their order."""
 
 
@@ -178,7 +177,7 @@ def sources(word: str) -> Iterator[ModelSource]:
 def _stages(name: str, home: Home) -> Iterator[ModelSource]:
     """Of the stages that trained, all but the last, which is the finished model."""
     records = home.current()
-    trained = [stage for stage in STAGES if stage in records]
+    trained = [stage for stage in TRAINING_STAGES if stage in records]
     tuned = "base" in records and bool(records["base"].facts.get("instruction_tuned"))
     for stage in trained[:-1]:
         folder = home.folder_of(records[stage])

@@ -42,9 +42,12 @@ def resolve(words: Sequence[str]) -> tuple[Recipe, Home]:
 
 
 def _tunes(overrides: Sequence[str]) -> bool:
-    """Whether the overrides name a model and conversations, and no text: then they are the whole recipe."""
-    begins = {start: any(word.startswith(start) for word in overrides) for start in ("base=", "sft.sources", "corpus.")}
-    return begins["base="] and begins["sft.sources"] and not begins["corpus."]
+    """Whether the overrides name a model and conversations or preferences, and no text: then they are the whole recipe."""
+    begins = {
+        start: any(word.startswith(start) for word in overrides)
+        for start in ("base=", "sft.sources", "prefer.sources", "corpus.")
+    }
+    return begins["base="] and (begins["sft.sources"] or begins["prefer.sources"]) and not begins["corpus."]
 
 
 def _sort(words: Sequence[str]) -> tuple[Path | None, list[str], Path | None]:

@@ -22,6 +22,7 @@ _PATH_KEYS = (
     "corpus.sources.*.path",
     "replay.sources.*.path",
     "sft.sources.*.path",
+    "prefer.sources.*.path",
     "corpus.decontaminate_files.*",
 )
 _PHRASINGS_KEY = "sft.sources.*.phrasings.*"
@@ -48,11 +49,12 @@ def recipe_for_documents(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_for_tuning(overrides: Sequence[str]) -> Recipe:
-    """The recipe of overrides alone: a base, and conversations to tune it on."""
+    """The recipe of overrides alone: a base, and conversations to tune it on, or preferences."""
     base = next((word.partition("=")[2] for word in overrides if word.startswith("base=")), "model")
     place = Path(base.partition("@")[0]).expanduser()
     named = place.absolute().parent if place.name == "model" else place
-    return check_recipe({"name": f"{_name_from(named)[:58]}-tuned"}, overrides, origin="what was given")
+    ending = "tuned" if any(word.startswith("sft.") for word in overrides) else "aligned"
+    return check_recipe({"name": f"{_name_from(named)[:56]}-{ending}"}, overrides, origin="what was given")
 
 
 def check_recipe(data: dict[str, Any], overrides: Sequence[str], *, origin: str) -> Recipe:
@@ -116,8 +118,27 @@ def _clashes_with_base(recipe: Recipe) -> list[str]:
     return found
 
 
-def _clashes_of_tuning(recipe: Recipe) -> list[str]:
+def _clashes_of_preferring(recipe: Recipe) -> list[str]:
     found: list[str] = []
+    prefer, sft = recipe.prefer, recipe.sft
+    if prefer.delta is not None and not prefer.sources:
+        found.append(
+            "prefer.delta: there is nothing to learn from; give prefer.sources.0.path=FILE, or remove the delta"
+        )
+    if prefer.delta is not None and prefer.freeze:
+        found.append(
+            f"prefer.freeze={list(prefer.freeze)}: with prefer.delta all of the model is frozen already; remove one of the two"
+        )
+    if prefer.sources and sft.delta is not None and not (sft.delta_merged and sft.delta.mergeable):
+        found.append(
+            "prefer.sources: preferences are learned on the weights that fine-tuning leaves, and sft.delta would not be in them; "
+            "use a delta that can be merged, with sft.delta_merged=true"
+        )
+    return found
+
+
+def _clashes_of_tuning(recipe: Recipe) -> list[str]:
+    found = _clashes_of_preferring(recipe)
     sft = recipe.sft
     if sft.delta is not None and not sft.sources:
         found.append("sft.delta: there is nothing to tune on; give sft.sources.0.path=FILE, or remove the delta")
@@ -131,7 +152,7 @@ def _clashes_of_tuning(recipe: Recipe) -> list[str]:
         )
     if not recipe.only_tunes:
         return found
-    if not sft.sources:
+    if not sft.sources and not recipe.prefer.sources:
         found.append(
             "there is neither text nor conversations: give corpus.sources.0.path=FOLDER, or sft.sources.0.path=FILE"
         )

@@ -18,7 +18,7 @@ from dunwu.build.costs import baseline_bytes
 from dunwu.build.exam import exam_questions
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.held_out import held_out
-from dunwu.build.home import ADAPTER, Figures, Forecast
+from dunwu.build.home import ADAPTER, TRAINING_STAGES, Figures, Forecast
 from dunwu.build.meters import resident_bytes
 from dunwu.build.probe import TrainingSpeed
 from dunwu.build.training import after_training_s, exact_speed
@@ -45,7 +45,8 @@ from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 
-MODEL_STAGES = ("base", "pretrain", "sft")
+MODEL_STAGES = ("base", *TRAINING_STAGES)
+TUNED = ("sft", "prefer")
 SCORECARD_FILE = "scorecard.json"
 
 
@@ -55,7 +56,10 @@ def _settings(recipe: Recipe) -> Mapping[str, Any]:
 
 def _forecast(outlook: Outlook) -> Forecast:
     if outlook.recipe.only_tunes:
-        config, speed = DecoderConfig(**outlook.facts["base"]["model"]), TrainingSpeed(**outlook.facts["sft"]["speed"])
+        config, speed = (
+            DecoderConfig(**outlook.facts["base"]["model"]),
+            TrainingSpeed(**_tuning_facts(outlook.facts)["speed"]),
+        )
         held = 4 * parameters(config)
         return Forecast(
             predicted=Figures(seconds=after_training_s(outlook, speed), peak_bytes=resident_bytes() + 2 * held)
@@ -84,8 +88,9 @@ def _run(work: Work) -> Outcome:
 def _run_tuned(work: Work) -> Outcome:
     """What tuning alone did: to answers that it did not learn, and to what is said."""
     held = [with_system(example, work.recipe.sft.system_prompt) for example in held_out(work.recipe).values()]
-    section, context = work.recipe.evaluate, work.facts["sft"]["context_length"]
-    asked = section.prompts or _first_questions(held)[: section.samples]
+    section, context = work.recipe.evaluate, _tuning_facts(work.facts)["context_length"]
+    first = _first_questions(held) or work.facts.get("prefer", {}).get("held_out_prompts", [])
+    asked = section.prompts or first[: section.samples]
     bits: dict[str, AnswerBits] = {}
     samples: list[Sample] = []
     for stage, folder in _models(work):
@@ -104,6 +109,11 @@ def _run_tuned(work: Work) -> Outcome:
     if held:
         facts["answers"] = difference(bits["base"], bits["sft"])._asdict()
     return Outcome(facts=facts)
+
+
+def _tuning_facts(facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of the first stage that tuned a base as it is."""
+    return facts["sft"] if "sft" in facts else facts["prefer"]
 
 
 def _first_questions(held: Sequence[Example]) -> list[str]:
@@ -170,7 +180,7 @@ def _asked(recipe: Recipe) -> list[Question]:
 
 def _beside(stage: str, work: Work) -> Found | None:
     """What the stage learned, where its weights do not have it in them."""
-    if stage != "sft" or work.facts[stage].get("merged", True):
+    if stage not in TUNED or work.facts[stage].get("merged", True):
         return None
     folder = work.needs[stage] / ADAPTER
     return Found(name=ADAPTER, folder=folder, entry=new_entry(ADAPTER, folder))
@@ -203,7 +213,7 @@ def _samples(stage: str, folder: Path, text: ChosenText, questions: Sequence[Que
     recipe, section = work.recipe, work.recipe.evaluate
     if section.samples == 0:
         return []
-    if stage == "sft":
+    if stage in TUNED:
         prompts = section.prompts or _first_of_each_kind(questions)[: section.samples]
         chat = LocalChat.load(folder, delta=_beside(stage, work), any_base=True)
         return answer_prompts(chat, prompts, stage=stage, system=recipe.sft.system_prompt)
@@ -240,7 +250,7 @@ EVALUATE = Stage(
     name="evaluate",
     title="Evaluating",
     version="2",
-    needs=("base", "corpus", "replay", "pretrain", "sft"),
+    needs=("base", "corpus", "replay", "pretrain", "sft", "prefer"),
     settings=_settings,
     forecast=_forecast,
     run=_run,

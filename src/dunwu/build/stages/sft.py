@@ -36,12 +36,13 @@ from dunwu.build.learn import (
 )
 from dunwu.build.meters import resident_bytes
 from dunwu.build.origin import origin, start
-from dunwu.build.training import expected_sft_tokens, sft_limit
+from dunwu.build.training import expected_sft_tokens, tuning_limit
+from dunwu.core.deltas import DeltaSpec
 from dunwu.core.devices import pick_device
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe
 from dunwu.core.units import format_count, parse_duration
-from dunwu.corpus.stream import IGNORED, Stream
+from dunwu.corpus.stream import Stream
 from dunwu.delta.places import FewBits
 from dunwu.delta.quantise import dequantise, quantise_base
 from dunwu.delta.registry import attach
@@ -54,6 +55,7 @@ from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.learned import Deltas
+from dunwu.train.loop import Objective
 from dunwu.train.neftune import neftune
 from dunwu.train.objectives import causal_lm
 
@@ -81,12 +83,12 @@ def _forecast(outlook: Outlook) -> Forecast:
         require_chat(
             recipe, outlook.facts["base"]["chat_fault"]
         )  # the base may have been looked at before there was tuning
-    begin = start(outlook)
+    begin = start(outlook, section)
     config, context = begin.config, begin.context_length
     wanted = expected_sft_tokens(recipe, begin.bytes_per_token)
     rows = batch_rows(section, wanted, context)
     micro_rows = min(rows, begin.micro_batch_rows)
-    most = None if section.tokens != "auto" else sft_limit(outlook, begin.speed, rows * context)
+    most = None if section.tokens != "auto" else tuning_limit(outlook, begin.speed, rows * context)
     tokens = wanted if most is None else min(wanted, most)
     lr_muon, lr_adamw = peak_rates(section, config, scale=begin.rate_share)
     if section.delta is not None:
@@ -104,7 +106,7 @@ def _forecast(outlook: Outlook) -> Forecast:
         resolved=resolved,
         predicted=Figures(
             seconds=begin.speed.seconds(tokens, rows * context),
-            peak_bytes=resident_bytes() + begin.peak_bytes(micro_rows, recipe),
+            peak_bytes=resident_bytes() + begin.peak_bytes(micro_rows, section),
             parameters=parameters(config),
             tokens=tokens,
             flops=tokens * train_flops_per_token(config, context, frozen=begin.tuned is not None),
@@ -126,7 +128,7 @@ def _run(work: Work) -> Outcome:
     begin = origin(work)
     tokenizer = load_tokenizer(begin.tokenizer)
     model = load_model(begin.model, device=pick_device(), dtype=torch.float32 if recipe.only_tunes else None)
-    stops = _stop_ids(tokenizer, model.config)
+    stops = stop_ids(tokenizer, model.config)
     model.config = dataclasses.replace(model.config, eos_token_id=stops)
     freeze(model, section.freeze, "sft")
     held = held_out(recipe)
@@ -135,10 +137,13 @@ def _run(work: Work) -> Outcome:
     one_epoch = stream.rows_per_epoch * begin.context_length
     wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
     tokens = within_budget(wanted, work.resolved["most_tokens"], one_epoch, work.progress)
-    deltas = _deltas(model, recipe, stream, work.resolved["micro_batch_rows"])
+    if section.delta is not None:
+        quantise_base(model, section.base_weights)
+    deltas = attached_delta(model, recipe, section.delta)
+    start_delta(model, deltas, stream, work.resolved["micro_batch_rows"])
     with neftune(model, causal_lm, alpha=section.neftune_alpha) as objective:
         result = learn(work, model, stream, section, total_tokens=tokens, deltas=deltas, objective=objective)
-    of_delta = {} if deltas is None else _settle(model, deltas, work.folder)
+    of_delta = {} if deltas is None else settle(model, deltas, work.folder)
     copy_tokenizer(begin.tokenizer, work.folder)
     if not isinstance(tokenizer, Tokenizer):
         copy_generation_settings(begin.model, work.folder)
@@ -164,23 +169,29 @@ def _run(work: Work) -> Outcome:
     )
 
 
-def _deltas(model: Decoder, recipe: Recipe, stream: Stream, rows: int) -> Deltas | None:
+def attached_delta(model: Decoder, recipe: Recipe, spec: DeltaSpec | None) -> Deltas | None:
     """The recipe's delta on the model, which is frozen then; None where all its weights learn."""
-    if recipe.sft.delta is None:
+    if spec is None:
         return None
-    quantise_base(model, recipe.sft.base_weights)
-    delta = attach(model, recipe.sft.delta, seed=recipe.seed)
+    delta = attach(model, spec, seed=recipe.seed)
+    return Deltas([delta], name=ADAPTER, base_name=base_name(recipe) if recipe.base else recipe.name)
+
+
+def start_delta(
+    model: Decoder, deltas: Deltas | None, stream: Stream, rows: int, objective: Objective = causal_lm
+) -> None:
+    """Let deltas whose start depends on what they will learn look at the first of it."""
     device = pick_device()
 
     def read(number: int) -> object:
         batch = stream.batch(number * rows, rows).to(device)
-        return causal_lm(model, batch, total_learned=max(1, int((batch.targets_BT != IGNORED).sum())))[0]
+        return objective(model, batch, total_learned=max(1, batch.learned_tokens))[0]
 
-    delta.start_from(partial(read, number) for number in range(START_BATCHES))
-    return Deltas([delta], name=ADAPTER, base_name=base_name(recipe) if recipe.base else recipe.name)
+    for delta in () if deltas is None else deltas.deltas:
+        delta.start_from(partial(read, number) for number in range(START_BATCHES))
 
 
-def _settle(model: Decoder, deltas: Deltas, folder: Path) -> dict[str, Any]:
+def settle(model: Decoder, deltas: Deltas, folder: Path) -> dict[str, Any]:
     """Put what was learned into the weights, if the method can, and write them beside the delta, which lies there already.
 
     Weights of few bits become float ones again first: the finished model says what the tuned one said.
@@ -198,7 +209,7 @@ def _settle(model: Decoder, deltas: Deltas, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _stop_ids(tokenizer: TokenizerLike, config: DecoderConfig) -> tuple[int, ...]:
+def stop_ids(tokenizer: TokenizerLike, config: DecoderConfig) -> tuple[int, ...]:
     """What ends an answer or a text, for other engines, which look into the model's files and not at its template."""
     if isinstance(tokenizer, Tokenizer):
         return (tokenizer.im_end_id, tokenizer.eos_id)
@@ -207,13 +218,20 @@ def _stop_ids(tokenizer: TokenizerLike, config: DecoderConfig) -> tuple[int, ...
     return tuple(dict.fromkeys((*named, *tokenizer.stop_ids)))
 
 
-def within_budget(wanted: int, most: int | None, one_epoch: int, progress: Progress) -> int:
+def within_budget(
+    wanted: int,
+    most: int | None,
+    one_epoch: int,
+    progress: Progress,
+    what: str = "conversations",
+    section: str = "sft",
+) -> int:
     """The tokens to train on, of those wanted; says so where the budget cuts them."""
     if most is None or most >= wanted:
         return wanted
     progress.note(
-        f"the budget leaves time for {most / one_epoch:.2f} of {wanted / one_epoch:.2f} passes over the conversations; "
-        "a larger budget gives more, and so does sft.tokens as a number"
+        f"the budget leaves time for {most / one_epoch:.2f} of {wanted / one_epoch:.2f} passes over the {what}; "
+        f"a larger budget gives more, and so does {section}.tokens as a number"
     )
     return most
 
@@ -230,5 +248,5 @@ SFT = Stage(
     wanted=lambda recipe: bool(recipe.sft.sources) and not recipe.only_tunes,
 )
 
-TUNE = dataclasses.replace(SFT, needs=("base",), wanted=lambda recipe: recipe.only_tunes)
+TUNE = dataclasses.replace(SFT, needs=("base",), wanted=lambda recipe: bool(recipe.sft.sources) and recipe.only_tunes)
 """The same on a base as it is."""

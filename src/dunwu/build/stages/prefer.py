@@ -1,0 +1,227 @@
+"""Learning from preferences, from the weights that fine-tuning left, those of pre-training, or a base's.
+
+What methods compare with, the log-probabilities under the model as it was, is computed once and kept in the home, by what it
+follows from: another method or another beta finds it there.
+
+Facts: those of `TrainResult` and of `Preferences`, and `objective`, `epochs`, `filled`, `row_length`, `preference` (see
+`align/measure.py`, on pairs that were kept out); with a delta those of a delta; without a corpus `speed`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from dunwu.align.measure import preference_scores
+from dunwu.align.reference import answer_logprobs, reference_logprobs
+from dunwu.align.registry import PreferenceObjective
+from dunwu.align.stream import AnswerStream
+from dunwu.build.base import require_chat
+from dunwu.build.graph import Outcome, Outlook, Stage, Work
+from dunwu.build.home import Figures, Forecast
+from dunwu.build.inputs import prefer_inputs
+from dunwu.build.learn import (
+    PREFER_SHARE,
+    add_stop_ids,
+    copy_generation_settings,
+    copy_tokenizer,
+    delta_rate,
+    freeze,
+    gpu_peak,
+    learn,
+    peak_rates,
+    without_unused,
+)
+from dunwu.build.meters import resident_bytes
+from dunwu.build.origin import origin, start
+from dunwu.build.preferences import load_preferences
+from dunwu.build.stages.sft import NOT_IN_THE_RESULT, attached_delta, settle, start_delta, stop_ids, within_budget
+from dunwu.build.training import REFERENCE_COST, expected_prefer_tokens, tuning_limit
+from dunwu.core.devices import pick_device, prepare_cpu
+from dunwu.core.recipe import Recipe
+from dunwu.core.units import parse_duration
+from dunwu.model.blocks.rotary import depends_on_length
+from dunwu.model.count import parameters, train_flops_per_token
+from dunwu.model.hub import load_model
+from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.load import load_tokenizer
+from dunwu.train.learned import Deltas
+
+BATCHES = 64  # about so many in a run: 32 pairs of two hundred tokens each, where there are two thousand
+BATCH_TOKENS = 2048, 65536  # the least and the most that auto gives
+
+
+def _settings(recipe: Recipe) -> Mapping[str, Any]:
+    section = without_unused(recipe.prefer.model_dump(mode="json", exclude=NOT_IN_THE_RESULT))
+    for source in section["sources"]:
+        source.pop("path")  # what the files hold counts, not where they lie
+    settings: dict[str, Any] = {"prefer": section, "seed": recipe.seed, "system_prompt": recipe.sft.system_prompt}
+    if recipe.only_tunes:
+        settings["context_length"] = recipe.model.context_length
+    if recipe.prefer.tokens == "auto":
+        settings["budget_s"] = parse_duration(recipe.budget)
+    return settings
+
+
+def _forecast(outlook: Outlook) -> Forecast:
+    recipe, section = outlook.recipe, outlook.recipe.prefer
+    if recipe.base:
+        require_chat(recipe, outlook.facts["base"]["chat_fault"])
+    begin = start(outlook, section)
+    config, context = begin.config, begin.context_length
+    wanted = expected_prefer_tokens(recipe, begin.bytes_per_token)
+    batch_tokens = _batch_tokens(recipe, wanted)
+    reading = REFERENCE_COST if section.objective.wants_reference else 1.0
+    speed = dataclasses.replace(begin.speed, token_s=begin.speed.token_s * reading)
+    most = None if section.tokens != "auto" else tuning_limit(outlook, speed, batch_tokens, preferring=False)
+    tokens = wanted if most is None else min(wanted, most)
+    share = begin.rate_share * PREFER_SHARE
+    lr_muon, lr_adamw = peak_rates(section, config, scale=share)
+    if section.delta is not None:
+        lr_adamw = delta_rate(section, config, scale=share)
+    resolved: dict[str, Any] = {
+        "batch_tokens": batch_tokens,
+        "micro_batch_tokens": begin.micro_batch_rows * context,
+        "most_tokens": most,
+        "lr_muon": lr_muon,
+        "lr_adamw": lr_adamw,
+        "context_length": context,
+        "speed": asdict(begin.speed),
+    }
+    return Forecast(
+        resolved=resolved,
+        predicted=Figures(
+            seconds=speed.seconds(tokens, batch_tokens),
+            peak_bytes=resident_bytes() + begin.peak_bytes(begin.micro_batch_rows, section),
+            parameters=parameters(config),
+            tokens=tokens,
+            flops=tokens * train_flops_per_token(config, context, frozen=begin.tuned is not None),
+        ),
+        facts={"tokens": tokens, "speed": asdict(begin.speed), "context_length": context},
+        note=f"preferences: {section.objective.name}",
+    )
+
+
+def _batch_tokens(recipe: Recipe, wanted: int) -> int:
+    if recipe.prefer.batch_tokens != "auto":
+        return recipe.prefer.batch_tokens
+    least, most = BATCH_TOKENS
+    return 2 ** round(math.log2(min(max(wanted / BATCHES, least), most)))
+
+
+def _run(work: Work) -> Outcome:
+    prepare_cpu()
+    recipe, section = work.recipe, work.recipe.prefer
+    begin = origin(work)
+    tokenizer = load_tokenizer(begin.tokenizer)
+    model = load_model(begin.model, device=pick_device(), dtype=torch.float32 if recipe.only_tunes else None)
+    stops = stop_ids(tokenizer, model.config)
+    model.config = dataclasses.replace(model.config, eos_token_id=stops)
+    context = begin.context_length
+    found = load_preferences(recipe, tokenizer, context, work.progress, system_prompt=_system_prompt(work))
+    share = section.share_prompts and not depends_on_length(model.config)
+    rows = max(1, work.resolved["micro_batch_tokens"] // context)
+
+    def before(items: Any) -> Any:
+        return reference_logprobs(model, items, work.home.reference, share=share, rows=rows, progress=work.progress)
+
+    work.progress.start("Reading answers as the model was before")
+    reference = before(found.items) if section.objective.wants_reference else None
+    held_before = before(found.held_out) if found.facts["held_out_pairs"] else []
+    work.progress.start(PREFER.title)
+    freeze(model, section.freeze, "prefer")
+    deltas = attached_delta(model, recipe, section.delta)
+    stream = AnswerStream(
+        found.items,
+        least_width=context,
+        seed=recipe.seed,
+        share=share and _row_wise(deltas),
+        by_answer=section.objective.takes_single_answers,
+        reference=reference,
+    )
+    work.progress.note(
+        f"{stream.rows_per_epoch:,} rows of {stream.context_length} tokens a pass, {stream.filled:.1%} full"
+    )
+    one_epoch = stream.rows_per_epoch * stream.context_length
+    wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
+    chosen = _rows(work, stream)
+    objective = PreferenceObjective(section.objective)
+    start_delta(model, deltas, stream, chosen["micro_batch_rows"], objective)
+    result = learn(
+        dataclasses.replace(work, resolved={**work.resolved, **chosen}),
+        model,
+        stream,
+        section,
+        total_tokens=within_budget(
+            wanted, work.resolved["most_tokens"], one_epoch, work.progress, "preferences", "prefer"
+        ),
+        deltas=deltas,
+        objective=objective,
+    )
+    work.progress.start("Reading answers that were kept out")
+    held_after = answer_logprobs(model, found.held_out, share=stream.share, rows=rows) if held_before else []
+    of_delta = {} if deltas is None else settle(model, deltas, work.folder)
+    copy_tokenizer(begin.tokenizer, work.folder)
+    if not isinstance(tokenizer, Tokenizer):
+        copy_generation_settings(begin.model, work.folder)
+        add_stop_ids(work.folder, stops)
+    flops = train_flops_per_token(model.config, stream.context_length, frozen=deltas is not None)
+    return Outcome(
+        facts={
+            **asdict(result),
+            **found.facts,
+            **of_delta,
+            "objective": section.objective.model_dump(mode="json"),
+            "preference": preference_scores(found.held_out, held_before, held_after) if held_before else {},
+            "epochs": result.tokens / one_epoch,
+            "filled": stream.filled,
+            "row_length": stream.context_length,
+            "parameters": parameters(model.config),
+            "model": asdict(model.config),
+            "context_length": context,
+            "speed": work.resolved["speed"],
+        },
+        actual=Figures(
+            seconds=result.seconds,
+            peak_bytes=gpu_peak(result),
+            parameters=parameters(model.config),
+            tokens=result.tokens,
+            flops=result.tokens * flops,
+        ),
+    )
+
+
+def _system_prompt(work: Work) -> str:
+    """What the model was tuned to: the recipe's, or else its base's."""
+    if work.recipe.sft.system_prompt or "base" not in work.facts or "sft" in work.needs:
+        return work.recipe.sft.system_prompt
+    return work.facts["base"]["system_prompt"]
+
+
+def _row_wise(deltas: Deltas | None) -> bool:
+    """Whether branches of a text stay blind to each other under the delta: whatever stands in front of a text is not."""
+    return deltas is None or all(delta.row_wise or delta.mergeable for delta in deltas.deltas)
+
+
+def _rows(work: Work, stream: AnswerStream) -> dict[str, int]:
+    """The rows of a batch, and how many of them are computed at once."""
+    width, at_once = stream.context_length, work.resolved["micro_batch_tokens"]
+    rows = max(1, round(work.resolved["batch_tokens"] / width))
+    whole = work.recipe.prefer.objective.over_the_batch
+    return {"batch_rows": rows, "micro_batch_rows": rows if whole else max(1, min(rows, at_once // width))}
+
+
+PREFER = Stage(
+    name="prefer",
+    title="Learning preferences",
+    version="1",
+    needs=("base", "tokenizer", "pretrain", "sft"),
+    settings=_settings,
+    inputs=prefer_inputs,
+    forecast=_forecast,
+    run=_run,
+    wanted=lambda recipe: bool(recipe.prefer.sources),
+)
