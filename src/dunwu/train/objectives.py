@@ -17,6 +17,9 @@ from dunwu.model.native import training
 
 _GPU_CHUNK_BYTES = 256 << 20
 _CPU_CHUNK_ROWS = 256  # more gain nothing and leave the cache
+FROZEN_HEAD_ROWS = 64
+"""The least rows of logits at a time where the head has no gradient: each chunk reads the whole head twice, and no sum of the
+head's size has to stay in the cache."""
 
 
 def causal_lm(model: Decoder, batch: Batch, *, total_learned: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -117,7 +120,8 @@ def chunk_and_gradient(
 def chunk_rows_for(hidden_ND: Tensor, weight_VD: Tensor) -> int:
     """How many rows of logits exist at a time."""
     chunk_bytes = LOGITS_CHUNK_BYTES if hidden_ND.is_cpu else _GPU_CHUNK_BYTES
-    rows = max(16, chunk_bytes // (weight_VD.shape[0] * 4))
+    least = 16 if weight_VD.requires_grad else FROZEN_HEAD_ROWS
+    rows = max(least, chunk_bytes // (weight_VD.shape[0] * 4))
     return min(rows, _CPU_CHUNK_ROWS) if hidden_ND.is_cpu else rows
 
 
