@@ -95,6 +95,39 @@ def test_a_delta_from_adding_to_removing(models, registry, capsys):
     assert [entry.name for entry in Library(registry).entries()[0]] == ["theirs"]
 
 
+def test_several_become_one(models, registry, capsys):
+    said(capsys, "delta", "add", models / "tone", "--name", "tone", "--licence", "mit")
+    words = ("delta", "combine", models / "kitten", "tone", models / "facts", "--name", "both", "--weights", "0.5,2")
+    told = said(capsys, *words)
+    assert "both: linear of 0.5 × tone, 2 × facts; lora" in told
+    assert "licences differ" in told
+    entry = Library(registry).entry("both")
+    assert entry.lineage["combined"]["of"] == [{"delta": "tone", "weight": 0.5}, {"delta": "facts", "weight": 2.0}]
+    ids = torch.arange(3, 20)[None]
+    model = load_model(models / "kitten")
+    one = load_delta(registry / "both", model)
+    combined = model(ids)
+    one.detach()
+    for folder, weight in ((models / "tone", 0.5), (models / "facts", 2.0)):
+        load_delta(folder, model).weight = weight
+    torch.testing.assert_close(combined, model(ids), atol=1e-5, rtol=1e-5)
+    for how in ("ties", "dare"):
+        said(capsys, *words[:5], "--name", how, "--how", how, "--rank", "3", "--licence", "mit")
+        assert Library(registry).entry(how).licence == "mit"
+
+
+def test_what_cannot_be_combined(models, registry, capsys):
+    words = ("delta", "combine", models / "kitten")
+    assert "takes two or more" in refused(capsys, *words, models / "tone", "--name", "x")
+    both = (models / "tone", models / "facts", "--name")
+    assert "must be 2 numbers" in refused(capsys, *words, *both, "x", "--weights", "0.5")
+    assert "must be 2 numbers" in refused(capsys, *words, *both, "x", "--weights", "0.5,nan")
+    assert "leads out of the registry" in refused(capsys, *words, *both, "../x")
+    assert "density=2.0 must be" in refused(capsys, *words, *both, "x", "--how", "ties", "--density", "2")
+    assert "trained on another base" in refused(capsys, "delta", "combine", models / "dog", *both, "x")
+    assert Library(registry).entries() == ([], [])
+
+
 def test_what_is_refused(models, registry, capsys, tmp_path):
     said(capsys, "delta", "add", models / "tone", "--name", "tone")
     assert "leads out of the registry" in refused(capsys, "delta", "add", models / "tone", "--name", "../tone")

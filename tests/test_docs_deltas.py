@@ -29,7 +29,10 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DUNWU_DELTAS", str(tmp_path / "deltas"))
     model = load_model(make_folder(tmp_path / "models" / "kitten"))
-    save_delta(shake(attach(model, LoraSpec(r=2), seed=0)), tmp_path / "tone")
+    for folder, seed in (("tone", 0), ("adapters/facts", 1)):
+        delta = shake(attach(model, LoraSpec(r=2), seed=seed), seed=seed)
+        save_delta(delta, tmp_path / folder)
+        delta.detach()
     return tmp_path
 
 
@@ -40,7 +43,8 @@ def test_the_commands_run_as_they_stand(place, monkeypatch, capsys):
     for line in lines:
         assert run(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
     assert (place / "models" / "polite-kitten" / "model.safetensors").is_file()
-    assert Library(place / "deltas").entries() == ([], [])
+    kept, damaged = Library(place / "deltas").entries()
+    assert ([entry.name for entry in kept], damaged) == (["both"], [])
     for registry in ("shared", "mine"):
         assert [entry.note for entry in Library(place / registry).entries()[0]] == ["answers politely"]
 

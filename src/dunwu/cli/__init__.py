@@ -506,6 +506,32 @@ def delta_merge(
     _commands("deltas").merge(base, delta, registry, out=out, weights=weights, any_base=any_base)
 
 
+@deltas.command(name="combine")
+def delta_combine(
+    base: Model,
+    /,
+    *names: Annotated[str, Parameter(help="Two deltas or more: names in the registry, or folders of adapters.")],
+    name: Annotated[str, Parameter(help="What the new delta is called.")],
+    how: Annotated[
+        Literal["linear", "ties", "dare"],
+        Parameter(help="A weighed sum; TIES: what agrees in sign; DARE: a random part of each, enlarged."),
+    ] = "linear",
+    weights: Annotated[str | None, Parameter(help="How often each counts, such as 0.5,0.5; default: once.")] = None,
+    density: Annotated[
+        float | None, Parameter(help="The share of its numbers that each keeps; default: ties 0.2, dare 0.5.")
+    ] = None,
+    rank: Annotated[int | None, Parameter(help="The most that a result of LoRA's kin has.")] = None,
+    seed: Annotated[int, Parameter(help="What DARE drops.")] = 0,
+    licence: Annotated[str | None, Parameter(help="Of the new one; default: theirs, where they agree.")] = None,
+    note: Annotated[str, Parameter(help="A line for those who look it up.")] = "",
+    any_base: AnyBase = False,
+    registry: Registry = None,
+) -> None:
+    """Make one delta of several over one base, without training."""
+    given = {"weights": weights, "density": density, "rank": rank, "seed": seed, "licence": licence, "note": note}
+    _commands("deltas").combine(base, names, registry, name=name, how=how, any_base=any_base, **given)
+
+
 @deltas.command(name="push")
 def delta_push(
     name: DeltaArgument,

@@ -1,6 +1,8 @@
 """`dunwu delta`: finished deltas, kept, looked at, merged and handed on."""
 
 import json
+import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,17 @@ from dunwu.core.errors import RecipeError
 from dunwu.core.screen import harmless
 from dunwu.core.units import format_bytes, format_count
 from dunwu.delta.bases import base_of_folder, require_base
-from dunwu.delta.finding import delta_folder, find, own_facts
+from dunwu.delta.composing import How
+from dunwu.delta.composing import combine as compose
+from dunwu.delta.finding import delta_folder, find, own_facts, read_found
 from dunwu.delta.fingerprint import base_fingerprint
 from dunwu.delta.library import DeltaEntry, default_library, new_entry, require_name
 from dunwu.delta.quantise import Weights
+from dunwu.delta.registry import attached
 from dunwu.delta.sharing import on_hub
 from dunwu.delta.sharing import pull as pull_delta
 from dunwu.delta.sharing import push as push_delta
-from dunwu.delta.storing import describe, read_delta
+from dunwu.delta.storing import describe, read_delta, save_delta
 from dunwu.model.blocks.quantised import Bits
 from dunwu.model.hub import load_model
 
@@ -162,6 +167,68 @@ def merge(base: str, delta: str, registry: Path | None, *, out: Path | None, wei
             "dunwu serve MODEL --delta"
         )
     print(harmless(f"Next: dunwu chat {done.home}"))
+
+
+def combine(
+    base: str,
+    names: Sequence[str],
+    registry: Path | None,
+    *,
+    name: str,
+    how: How,
+    weights: str | None,
+    density: float | None,
+    rank: int | None,
+    seed: int,
+    licence: str | None,
+    note: str,
+    any_base: bool,
+) -> None:
+    """Make one delta of several over one base, and put it into the registry."""
+    library = default_library(registry)
+    require_name(name)
+    if len(names) < 2:
+        raise RecipeError(f"{len(names)} delta(s) named; combining takes two or more, each a name or a folder")
+    counts = None if weights is None else _counts(weights, len(names))
+    prepare_cpu()
+    folder = model_folder(base)
+    found = [find(one, library) for one in names]
+    model = load_model(folder).requires_grad_(False)
+    deltas = [read_found(one, model, folder, any_base=any_base) for one in found]
+    made = attached(compose(deltas, how=how, weights=counts, density=density, rank=rank, seed=seed))
+    parts = [{"delta": one.name, "weight": 1.0 if counts is None else counts[place]} for place, one in enumerate(found)]
+    licences = {one.entry.licence for one in found}
+    facts: dict[str, Any] = {
+        "base": {**base_fingerprint(model), **base_of_folder(folder)},
+        "base_name": base,
+        "lineage": {"combined": {"how": how, "density": density, "rank": rank, "seed": seed, "of": parts}},
+        "licence": licence if licence is not None else licences.pop() if len(licences) == 1 else "",
+        "note": note,
+    }
+    with tempfile.TemporaryDirectory() as place:
+        save_delta(made, Path(place), base_name=base)
+        entry = library.add(Path(place), new_entry(name, Path(place), **facts))
+    of = ", ".join(f"{part['weight']:g} × {part['delta']}" for part in parts)
+    print(
+        harmless(
+            f"{entry.name}: {how} of {of}; {entry.method}, {format_count(entry.numbers)} numbers, "
+            f"{format_bytes(entry.bytes)}, in {library.folder}"
+        )
+    )
+    if licence is None and licences:
+        print("Their licences differ, so its own is not stated; give one with --licence.")
+    print(harmless(f"Next: dunwu chat {base} --delta {entry.name}"))
+
+
+def _counts(text: str, wanted: int) -> list[float]:
+    """`0.5,0.5`. Raises RecipeError for what is no list of so many finite numbers."""
+    try:
+        counts = [float(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if len(counts) != wanted or not all(map(math.isfinite, counts)):
+        raise RecipeError(f"--weights {text} must be {wanted} numbers with commas between them, such as 0.5,0.5")
+    return counts
 
 
 def push(name: str, place: str, registry: Path | None) -> None:
