@@ -128,6 +128,8 @@ class Peer:
         )  # fmt: skip
         self.model = self.trainer.model
         self.model.train()
+        if checkpointing:  # the trainer's own loop would turn it on
+            self.model.gradient_checkpointing_enable()
         self.collate = DataCollatorForPreference(pad_token_id=0, max_length=None)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, betas=BETAS, weight_decay=DECAY, fused=True)
         self.count, self.losses = 0, []
