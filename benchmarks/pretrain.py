@@ -40,12 +40,12 @@ def shape(size: str) -> tuple[DecoderConfig, int, int]:
             vocab_size=4096, hidden_size=128, intermediate_size=352, num_hidden_layers=6, num_attention_heads=4,
             num_key_value_heads=4, head_dim=32, **shared,
         )  # fmt: skip
-        return small, 16, 4
+        return small, 16, 8
     large = DecoderConfig(
         vocab_size=8192, hidden_size=320, intermediate_size=864, num_hidden_layers=8, num_attention_heads=5,
         num_key_value_heads=5, head_dim=64, **shared,
     )  # fmt: skip
-    return large, 8, 2
+    return large, 8, 4
 
 
 def random_tokens(config: DecoderConfig, rows: int) -> torch.Tensor:

@@ -297,10 +297,11 @@ class _Linear(torch.autograd.Function):
         x = x.contiguous()
         weights_OI = tuple(weight.contiguous() for weight in weights_OI)
         outs = tuple(x.new_empty(*x.shape[:-1], len(weight)) for weight in weights_OI)
-        call = _linear_call(x, weights_OI)
+        call = _linear_call(x, weights_OI, rows=x.numel() // x.shape[-1])
         call.outs = _addresses(outs)
         _done(_kernels().linear(call, torch.get_num_threads()))
-        ctx.save_for_backward(x, *weights_OI)
+        kept = x if any(ctx.needs_input_grad[1:]) else x.new_empty(0)  # frozen matrices ask for no input again
+        ctx.save_for_backward(kept, *weights_OI)
         return outs
 
     @staticmethod
@@ -308,19 +309,19 @@ class _Linear(torch.autograd.Function):
         x, *weights_OI = ctx.saved_tensors
         grads = tuple(grad.contiguous() for grad in grads)
         wanted_x, *wanted = ctx.needs_input_grad
-        grad_x = torch.empty_like(x) if wanted_x else None
+        shape = (*grads[0].shape[:-1], weights_OI[0].shape[-1])
+        grad_x = grads[0].new_empty(shape) if wanted_x else None
         grad_weights_OI = [torch.empty_like(weight) for weight in weights_OI] if any(wanted) else []
-        call = _linear_call(x, weights_OI)
+        call = _linear_call(x, weights_OI, rows=grads[0].numel() // len(weights_OI[0]))
         call.grads, call.grad_x, call.grad_weights = _addresses(grads), _address(grad_x), _addresses(grad_weights_OI)
         _kernels().linear_backward(call, torch.get_num_threads())
         return grad_x, *(grad_weights_OI or [None] * len(weights_OI))
 
 
-def _linear_call(x: Tensor, weights_OI: Sequence[Tensor]) -> LinearCall:
-    inputs = x.shape[-1]
+def _linear_call(x: Tensor, weights_OI: Sequence[Tensor], *, rows: int) -> LinearCall:
     return LinearCall(
         x=x.data_ptr(), weights=_addresses(weights_OI), outputs=(_i64 * MOST_MATRICES)(*map(len, weights_OI)),
-        rows=x.numel() // inputs, inputs=inputs, count=len(weights_OI),
+        rows=rows, inputs=weights_OI[0].shape[-1], count=len(weights_OI),
     )  # fmt: skip
 
 
@@ -340,6 +341,7 @@ def linear_serves(x: Tensor, *weights_OI: Tensor) -> bool:
         and x.numel() >= LEAST_ROWS * x.shape[-1]
         and serves(x, *weights_OI)
         and all(_kernels().linear_serves(*weight.shape) for weight in weights_OI)
+        and any(weight.requires_grad for weight in weights_OI)  # torch keeps less for matrices that are frozen
     )
 
 
