@@ -43,6 +43,8 @@ def exact():
 
 def together(runner: Runner) -> Counted:
     found = Counted(runner.model, runner.cache)
+    for store in (*runner.cache.keys, *runner.cache.values, *runner.cache.key_scales, *runner.cache.value_scales):
+        store.zero_()  # as it begins on a GPU: what was never written is gathered too, and counts nothing unless it is NaN
     runner._together = found
     return found
 
