@@ -319,7 +319,11 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
         if words[0] == "make":
             assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
             continue
-        if arguments[0] in ("align", "make", "tune"):  # names stand for what is not here: run in tests/prompt and tests/build
+        if arguments[0] in (
+            "align",
+            "make",
+            "tune",
+        ):  # names stand for what is not here: run in tests/prompt and tests/build
             app.parse_args(arguments, exit_on_error=False)
             continue
         sized = [*TINY, *SMALL_SFT] if arguments[0] in ("build", "plan", "explain") else []
