@@ -45,10 +45,12 @@ from dunwu.core.recipe import Recipe
 from dunwu.core.units import parse_duration
 from dunwu.model.blocks.rotary import depends_on_length
 from dunwu.model.count import parameters, train_flops_per_token
+from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.learned import Deltas
+from dunwu.train.loop import TrainResult
 
 BATCHES = 64  # about so many in a run: 32 pairs of two hundred tokens each, where there are two thousand
 BATCH_TOKENS = 2048, 65536  # the least and the most that auto gives
@@ -142,25 +144,7 @@ def _run(work: Work) -> Outcome:
         by_answer=section.objective.takes_single_answers,
         reference=reference,
     )
-    work.progress.note(
-        f"{stream.rows_per_epoch:,} rows of {stream.context_length} tokens a pass, {stream.filled:.1%} full"
-    )
-    one_epoch = stream.rows_per_epoch * stream.context_length
-    wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
-    chosen = _rows(work, stream)
-    objective = PreferenceObjective(section.objective)
-    start_delta(model, deltas, stream, chosen["micro_batch_rows"], objective)
-    result = learn(
-        dataclasses.replace(work, resolved={**work.resolved, **chosen}),
-        model,
-        stream,
-        section,
-        total_tokens=within_budget(
-            wanted, work.resolved["most_tokens"], one_epoch, work.progress, "preferences", "prefer"
-        ),
-        deltas=deltas,
-        objective=objective,
-    )
+    result = _learned(work, model, stream, deltas)
     work.progress.start("Reading answers that were kept out")
     held_after = answer_logprobs(model, found.held_out, share=stream.share, rows=rows) if held_before else []
     of_delta = {} if deltas is None else settle(model, deltas, work.folder)
@@ -176,7 +160,7 @@ def _run(work: Work) -> Outcome:
             **of_delta,
             "objective": section.objective.model_dump(mode="json"),
             "preference": preference_scores(found.held_out, held_before, held_after) if held_before else {},
-            "epochs": result.tokens / one_epoch,
+            "epochs": result.tokens / (stream.rows_per_epoch * stream.context_length),
             "filled": stream.filled,
             "row_length": stream.context_length,
             "parameters": parameters(model.config),
@@ -191,6 +175,29 @@ def _run(work: Work) -> Outcome:
             tokens=result.tokens,
             flops=result.tokens * flops,
         ),
+    )
+
+
+def _learned(work: Work, model: Decoder, stream: AnswerStream, deltas: Deltas | None) -> TrainResult:
+    """Train on the stream, as long as the recipe and the budget say."""
+    section = work.recipe.prefer
+    work.progress.note(
+        f"{stream.rows_per_epoch:,} rows of {stream.context_length} tokens a pass, {stream.filled:.1%} full"
+    )
+    one_epoch = stream.rows_per_epoch * stream.context_length
+    wanted = section.tokens if section.tokens != "auto" else round(one_epoch * section.epochs)
+    most = work.resolved["most_tokens"]
+    chosen = _rows(work, stream)
+    objective = PreferenceObjective(section.objective)
+    start_delta(model, deltas, stream, chosen["micro_batch_rows"], objective)
+    return learn(
+        dataclasses.replace(work, resolved={**work.resolved, **chosen}),
+        model,
+        stream,
+        section,
+        total_tokens=within_budget(wanted, most, one_epoch, work.progress, "preferences", "prefer"),
+        deltas=deltas,
+        objective=objective,
     )
 
 
