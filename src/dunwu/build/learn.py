@@ -20,6 +20,8 @@ from dunwu.model.config import DecoderConfig
 from dunwu.model.count import train_flops_per_token
 from dunwu.model.decoder import Decoder
 from dunwu.model.folder import copy_files
+from dunwu.tokenizer.bpe import Tokenizer
+from dunwu.tokenizer.like import TokenizerLike
 from dunwu.train.learned import Deltas
 from dunwu.train.loop import Objective, TrainResult, fit
 from dunwu.train.objectives import causal_lm
@@ -180,6 +182,16 @@ def add_stop_ids(folder: Path, ids: Sequence[int]) -> None:
     """Name all of `ids` as what ends a text in the folder's generation_config.json; the rest of it stays."""
     file = folder / GENERATION_FILE
     write_json(file, {**read_json(file), "eos_token_id": list(ids)})
+
+
+def copy_beside(
+    folder: Path, tokenizer: TokenizerLike, tokenizer_folder: Path, model_folder: Path, stops: Sequence[int]
+) -> None:
+    """What a tuned model needs beside its weights; of a model of others also how it wants to be sampled, and what ends its turns."""
+    copy_tokenizer(tokenizer_folder, folder)
+    if not isinstance(tokenizer, Tokenizer):
+        copy_generation_settings(model_folder, folder)
+        add_stop_ids(folder, stops)
 
 
 def _copy_there(source: Path, folder: Path, names: Sequence[str]) -> None:

@@ -7,10 +7,9 @@ file there, and a line in `delta/registry.py`.
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from dunwu.core.errors import RecipeError
-from dunwu.core.nearest import explain_validation
+from dunwu.core.nearest import validated
 from dunwu.core.section import Auto, Count, Decay, Rate, Section
 
 ALL_LINEAR = "all-linear"
@@ -228,8 +227,4 @@ def delta_spec(values: Mapping[str, Any]) -> DeltaSpec:
 
     Raises RecipeError naming the key, its value, the rule, and the nearest key where one is not known.
     """
-    data = {"delta": dict(values)}
-    try:
-        return _Holder.model_validate(data).delta
-    except ValidationError as error:
-        raise RecipeError(explain_validation(error, data, _Holder)) from error
+    return validated(_Holder, {"delta": dict(values)}).delta

@@ -4,11 +4,14 @@ import difflib
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from dunwu.core.errors import RecipeError
+
 Path = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @cache
@@ -70,6 +73,14 @@ def unknown_key(key: str, model: type[BaseModel]) -> str:
     near = nearest_key(key, model)
     remedy = f"did you mean {near}?" if near else "remove it, or see `dunwu build --help` for where the keys are listed"
     return f"unknown key {key}: {remedy}"
+
+
+def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
+    """`data` as the model. Raises RecipeError with all complaints, one line each."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(explain_validation(error, data, model)) from error
 
 
 def explain_validation(error: ValidationError, data: Any, model: type[BaseModel]) -> str:

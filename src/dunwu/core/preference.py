@@ -7,10 +7,9 @@ What each does is in `dunwu/align/objectives/`, one file a method. A new method 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from dunwu.core.errors import RecipeError
-from dunwu.core.nearest import explain_validation
+from dunwu.core.nearest import validated
 from dunwu.core.section import Rate, Section
 
 Weight = Annotated[float, Field(ge=0)]
@@ -109,8 +108,4 @@ def preference_spec(values: Mapping[str, Any]) -> PreferenceSpec:
 
     Raises RecipeError naming the key, its value, the rule, and the nearest key where one is not known.
     """
-    data = {"objective": dict(values)}
-    try:
-        return _Holder.model_validate(data).objective
-    except ValidationError as error:
-        raise RecipeError(explain_validation(error, data, _Holder)) from error
+    return validated(_Holder, {"objective": dict(values)}).objective

@@ -25,9 +25,7 @@ from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import prefer_inputs
 from dunwu.build.learn import (
     PREFER_SHARE,
-    add_stop_ids,
-    copy_generation_settings,
-    copy_tokenizer,
+    copy_beside,
     delta_rate,
     freeze,
     gpu_peak,
@@ -47,7 +45,6 @@ from dunwu.model.blocks.rotary import depends_on_length
 from dunwu.model.count import parameters, train_flops_per_token
 from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model
-from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.learned import Deltas
 from dunwu.train.loop import TrainResult
@@ -148,10 +145,7 @@ def _run(work: Work) -> Outcome:
     work.progress.start("Reading answers that were kept out")
     held_after = answer_logprobs(model, found.held_out, share=stream.share, rows=rows) if held_before else []
     of_delta = {} if deltas is None else settle(model, deltas, work.folder)
-    copy_tokenizer(begin.tokenizer, work.folder)
-    if not isinstance(tokenizer, Tokenizer):
-        copy_generation_settings(begin.model, work.folder)
-        add_stop_ids(work.folder, stops)
+    copy_beside(work.folder, tokenizer, begin.tokenizer, begin.model, stops)
     flops = train_flops_per_token(model.config, stream.context_length, frozen=deltas is not None)
     return Outcome(
         facts={

@@ -24,9 +24,7 @@ from dunwu.build.held_out import held_out
 from dunwu.build.home import ADAPTER, Figures, Forecast
 from dunwu.build.inputs import sft_inputs
 from dunwu.build.learn import (
-    add_stop_ids,
-    copy_generation_settings,
-    copy_tokenizer,
+    copy_beside,
     delta_rate,
     freeze,
     gpu_peak,
@@ -144,10 +142,7 @@ def _run(work: Work) -> Outcome:
     with neftune(model, causal_lm, alpha=section.neftune_alpha) as objective:
         result = learn(work, model, stream, section, total_tokens=tokens, deltas=deltas, objective=objective)
     of_delta = {} if deltas is None else settle(model, deltas, work.folder)
-    copy_tokenizer(begin.tokenizer, work.folder)
-    if not isinstance(tokenizer, Tokenizer):
-        copy_generation_settings(begin.model, work.folder)
-        add_stop_ids(work.folder, stops)
+    copy_beside(work.folder, tokenizer, begin.tokenizer, begin.model, stops)
     return Outcome(
         facts={
             **asdict(result),
