@@ -4,7 +4,8 @@ Where a field says `auto`, the budget decides (see `build/budget.py`) and the re
 """
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -181,6 +182,13 @@ class SftSection(TrainSection):
     delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside the base's
 
 
+def _with_kind(value: Any) -> Any:
+    """A source that names a path is a file."""
+    if isinstance(value, Mapping):
+        return {"kind": "file", **cast("Mapping[str, Any]", value)}
+    return value
+
+
 class PreferenceSource(Section):
     """Preferences from a file: chosen and rejected, judged pairs, scored or labelled answers, found by looking."""
 
@@ -205,6 +213,33 @@ class PreferSection(TrainSection):
         "float"  # with a delta: what the frozen model is kept in while it learns
     )
     delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside those before it
+
+
+class PromptFileSource(Section):
+    """Questions from a file, to be answered and judged: JSON rows or a table; what else a row says becomes columns."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    prompt: str = "auto"  # the key that holds the question; auto: prompt, question, messages, instruction, …
+    answer: str = "auto"  # the key that becomes the column `answer`; auto: answer, solution, output, …
+    system_prompt: str = ""  # for rows that have none
+    cap: Count | None = None  # at most so many questions, spread evenly over the file
+    bad_rows: Literal["drop", "refuse"] = "drop"
+
+
+class PromptWorldSource(Section):
+    """Training questions of the small world; none combines facts that the exam combines."""
+
+    kind: Literal["world"] = "world"
+    seed: int = 0
+    size: float = Field(default=1.0, gt=0)
+    languages: tuple[Language, ...] = ("en", "zh")
+    questions: Count = 2000
+
+
+PromptSource = Annotated[
+    Annotated[PromptFileSource | PromptWorldSource, Field(discriminator="kind")], BeforeValidator(_with_kind)
+]
 
 
 class EvaluateSection(Section):

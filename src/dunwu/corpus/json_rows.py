@@ -18,7 +18,8 @@ from dunwu.corpus.unzstd import UnzstdStream
 ROW_CHARACTERS = 64_000_000  # a longer row is refused: it would be held in memory whole
 CHUNK_CHARACTERS = 1 << 20
 _SPACE = " \t\n\r"
-_BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, UnicodeError)
+# What reading a damaged or cut file raises.
+BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, UnicodeError)
 
 
 class BadRow(Exception):  # noqa: N818  it is a finding about a row, not a failure of the program
@@ -51,19 +52,20 @@ def json_rows(path: Path) -> Iterator[JsonRow]:
     """
     number = 0
     try:
-        with _open_text(path) as file:
+        with open_text(path) as file:
             first, skipped = _first_character(file)
             rows = _list_rows(file, path) if first == "[" else _line_rows(file, first, skipped)
             for row in rows:
                 number = row.number
                 yield row
-    except _BROKEN_STREAM as error:
+    except BROKEN_STREAM as error:
         raise DataError(f"{path} is damaged or cut short after row {number} ({error}); fetch it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
 
 
-def _open_text(path: Path) -> io.TextIOWrapper:
+def open_text(path: Path) -> io.TextIOWrapper:
+    """The text of a file, unpacked where its name ends in .gz or .zst; UTF-16 where it says so, else UTF-8."""
     opened = path.open("rb")
     raw: Any = opened
     if path.suffix.lower() == ".gz":

@@ -102,7 +102,7 @@ class PreferenceReader:
             value = require_object(row.value, row_format.name, row_format.fits)
             sides = row_format.sides(value)
             chosen, rejected = (_messages(value, side) for side in (sides.chosen, sides.rejected))
-            prompt, chosen, rejected = _parted(chosen, rejected)
+            prompt, chosen, rejected = parted(chosen, rejected)
             tools = tools_of(value)
         except BadRow as bad:
             self.drop(bad, f"{path}, {row.place}")
@@ -131,7 +131,7 @@ def _messages(row: Row, side: Chosen | None) -> tuple[Message, ...] | None:
 Turns = tuple[Message, ...]
 
 
-def _parted(chosen: Turns | None, rejected: Turns | None) -> tuple[Turns, Turns | None, Turns | None]:
+def parted(chosen: Turns | None, rejected: Turns | None) -> tuple[Turns, Turns | None, Turns | None]:
     """What two conversations share, and how each goes on. Raises BadRow where they are no two answers to one prompt."""
     if chosen is None or rejected is None:
         prompt, answer = _last_answer(chosen or rejected or ())
@@ -147,6 +147,12 @@ def _parted(chosen: Turns | None, rejected: Turns | None) -> tuple[Turns, Turns 
     if {chosen[same].role, rejected[same].role} != {"assistant"}:
         raise BadRow("has two different prompts", f"message {same + 1} is not the same on both sides")
     return chosen[:same], chosen[same:], rejected[same:]
+
+
+def shared_prompt(row: Row) -> Turns:
+    """What both sides of a row of chosen and rejected answer. Raises BadRow where that is nothing."""
+    chosen, rejected = (_messages(row, side) for side in (_pair(row).chosen, _pair(row).rejected))
+    return parted(chosen, rejected)[0]
 
 
 def _last_answer(messages: Turns) -> tuple[Turns, Turns]:

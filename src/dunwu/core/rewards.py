@@ -1,0 +1,229 @@
+"""What a recipe or a caller says of a reward: one frozen, strict specification a scorer.
+
+What each does is in `dunwu/evaluate/scorers/`, one file each. A new one is a specification here with its place in `AnyReward`, a
+file there, and a line in `evaluate/scorers/registry.py`. On a command line a short form stands for one: see `short_form`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from dunwu.core.errors import RecipeError
+from dunwu.core.nearest import validated
+from dunwu.core.section import Bytes, Count, Rate, Section
+
+
+def _range(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    if bounds is not None and bounds[0] >= bounds[1]:
+        raise ValueError(f"{list(bounds)} is no range; write the lower bound first, such as [-1, 1]")
+    return bounds
+
+
+Clip = Annotated[tuple[float, float] | None, AfterValidator(_range)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class RewardSpec(Section):
+    """A scorer and its options. Each has a field `kind`, its key in `evaluate/scorers/registry.py`.
+
+    A score is multiplied by `scale`, kept within `clip`, and counts `weight` times in the total. `argument`: the field that a
+    short form's text after the colon stands for.
+    """
+
+    argument: ClassVar[str] = ""
+    name: Annotated[str, Field(pattern=r"^[\w.-]{0,64}$")] = ""  # what its part is called; empty: its kind
+    weight: float = 1.0
+    scale: float = 1.0
+    clip: Clip = None
+
+    @property
+    def kind_name(self) -> str:
+        """The kind."""
+        return str(self.model_dump(include={"kind"})["kind"])
+
+
+class ModelReward(RewardSpec):
+    """A reward model's score."""
+
+    argument: ClassVar[str] = "path"
+    kind: Literal["model"] = "model"
+    path: str = ""  # its folder; empty: the reward stage of this build
+
+
+class ExactReward(RewardSpec):
+    """1 where the answer is what the row says, 0 otherwise."""
+
+    argument: ClassVar[str] = "answer"
+    kind: Literal["exact"] = "exact"
+    answer: str = "answer"  # the column; a list there holds several right answers
+    where: Literal["whole", "last_line", "first_line", "contains"] = "whole"
+    ignore_case: bool = True
+    ignore_punctuation: bool = True
+
+
+class MathReward(RewardSpec):
+    """1 where the final answer equals, as a value, the one of the row; 0 otherwise."""
+
+    argument: ClassVar[str] = "answer"
+    kind: Literal["math"] = "math"
+    answer: str = "answer"  # the column; text that reasons first, as in GSM8K, is read for its own final answer
+    compare: Literal["own", "math_verify"] = "own"  # math_verify understands algebra; pip install 'dunwu[rewards]'
+    last_number: bool = True  # an answer that marks nothing as final is judged by its last number
+
+
+class WorldReward(RewardSpec):
+    """1 where an answer about the small world is right by its question's own rule, 0 otherwise."""
+
+    argument: ClassVar[str] = "grade"
+    kind: Literal["world"] = "world"
+    grade: str = "grade"  # the column
+
+
+class SchemaReward(RewardSpec):
+    """1 where the answer is JSON that a schema holds valid, 0 otherwise."""
+
+    argument: ClassVar[str] = "file"
+    kind: Literal["schema"] = "schema"
+    file: str = ""  # of the schema; empty: the row's column of that name
+    column: str = "schema"
+    fenced: bool = True  # JSON between ``` lines counts too
+
+
+class CodeReward(RewardSpec):
+    """The tests of the row, run against the code of the answer in a process of its own."""
+
+    argument: ClassVar[str] = "tests"
+    kind: Literal["code"] = "code"
+    tests: str = "tests"  # the column: Python text, or a list of texts, each a test
+    count: Literal["all", "share"] = "all"  # 1 only where all pass, or the share that passes
+    timeout_s: Rate = 10.0
+    memory: Bytes = "512MB"
+
+
+class LengthReward(RewardSpec):
+    """0 from `least` to `most`; beyond, it falls in a line, to -1 at `slack` too many or too few (arXiv:2503.14476 eq. 13)."""
+
+    argument: ClassVar[str] = "most"
+    kind: Literal["length"] = "length"
+    unit: Literal["tokens", "characters"] = "tokens"
+    least: Annotated[int, Field(ge=0)] = 0
+    most: Count
+    slack: Annotated[int, Field(ge=0)] = 0  # 0: -1 at once
+
+
+class FormatReward(RewardSpec):
+    """The share of what is asked of the form that an answer keeps: a pattern, tags, and that it ends by itself."""
+
+    argument: ClassVar[str] = "pattern"
+    kind: Literal["format"] = "format"
+    pattern: str = ""  # a regular expression that must be found; ^ and $ tie it to the ends
+    tags: tuple[Annotated[str, Field(pattern=r"^[\w:-]+$")], ...] = ()  # each opened and closed once, in this order
+    ends: bool = False  # it must end its turn by itself
+    timeout_s: Rate = 1.0  # for an answer; whoever takes longer has no match
+
+
+class JudgeReward(RewardSpec):
+    """What another model says of the answer: a mark from 1 to 10, or whether it is better than the row's reference."""
+
+    argument: ClassVar[str] = "model"
+    kind: Literal["judge"] = "judge"
+    model: str = ""  # a model's folder or home, or its name at `url`; empty: the partner that the caller has
+    url: str = ""
+    key_env: str = "OPENAI_API_KEY"
+    mode: Literal["mark", "pairwise"] = "mark"
+    criteria: str = ""  # what the judge is told to look at; empty: whether it is right and helpful
+    reference: str = "answer"  # the column: what `pairwise` compares with, in both orders
+
+
+class FunctionReward(RewardSpec):
+    """A Python function of yours: `def NAME(prompts, completions, **columns) -> list[float | None]`."""
+
+    argument: ClassVar[str] = "path"
+    kind: Literal["function"] = "function"
+    path: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]  # FILE.py:NAME
+    timeout_s: Rate = 60.0  # for one call
+
+
+SPECS: Mapping[str, type[RewardSpec]] = {
+    "model": ModelReward,
+    "exact": ExactReward,
+    "math": MathReward,
+    "world": WorldReward,
+    "schema": SchemaReward,
+    "code": CodeReward,
+    "length": LengthReward,
+    "format": FormatReward,
+    "judge": JudgeReward,
+    "function": FunctionReward,
+}
+
+
+def short_form(text: str) -> dict[str, Any]:
+    """The options that a short form stands for: `math`, `0.1*length:200`, `function:FILE.py:NAME`, or an object in JSON.
+
+    Raises RecipeError where there is no such kind.
+    """
+    if text.lstrip().startswith("{"):
+        return _object(text)
+    before, star, rest = text.partition("*")
+    weight = _number(before) if star else None
+    kind, colon, argument = (text if weight is None else rest).strip().partition(":")
+    if kind not in SPECS:
+        raise RecipeError(f"reward {text!r}: there is no {kind!r}; known are {', '.join(SPECS)}")
+    if colon and not argument:
+        raise RecipeError(
+            f"reward {text!r}: nothing follows the colon; write {kind} or {kind}:{SPECS[kind].argument.upper()}"
+        )
+    return {
+        "kind": kind,
+        **({SPECS[kind].argument: argument} if colon else {}),
+        **({"weight": weight} if weight is not None else {}),
+    }
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RecipeError(f'reward {text!r} is not valid JSON ({error}); write {{"kind": "math", …}}') from error
+    return cast("dict[str, Any]", value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _long_form(value: Any) -> Any:
+    try:
+        return short_form(value) if isinstance(value, str) else value
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
+
+
+AnyReward = Annotated[
+    Annotated[
+        ModelReward | ExactReward | MathReward | WorldReward | SchemaReward
+        | CodeReward | LengthReward | FormatReward | JudgeReward | FunctionReward,
+        Field(discriminator="kind"),
+    ],
+    BeforeValidator(_long_form),
+]  # fmt: skip
+"""Every scorer's specification, in full or as a short form."""
+
+
+class _Holder(Section):
+    rewards: tuple[AnyReward, ...]
+
+
+def reward_specs(values: Sequence[Mapping[str, Any] | str]) -> tuple[RewardSpec, ...]:
+    """The specifications that mappings or short forms stand for.
+
+    Raises RecipeError naming the key, its value, the rule, and the nearest key where one is not known.
+    """
+    plain = [short_form(value) if isinstance(value, str) else dict(value) for value in values]
+    return validated(_Holder, {"rewards": plain}).rewards
