@@ -1,0 +1,24 @@
+"""A value function that explains nothing: its baseline is noise."""
+
+from statistics import fmean
+
+from dunwu.align.doctor.finding import DoctorConfig, Finding
+from dunwu.align.doctor.history import History
+from dunwu.align.doctor.rules.common import WHOLE
+
+USELESS = 0.05
+
+
+def useless_value(history: History, config: DoctorConfig) -> Finding | None:
+    """After 32 steps the last 16 explain, on average, less than 5% of the variance of returns."""
+    explained = history.of("explained_variance")
+    if len(explained) < 2 * WHOLE or (now := fmean(explained.last(WHOLE))) >= USELESS:
+        return None
+    return Finding(
+        "value function explains nothing",
+        explained.since(lambda value: value < USELESS),
+        "warning",
+        f"its explained variance is {now:.2f}; 1 is perfect, 0 no better than a constant, less is worse than that",
+        "raise rl.algorithm.value_lr or warm it up for longer, begin it from the reward model, or use a method without one: "
+        "rl.algorithm.method=grpo or rloo",
+    )
