@@ -52,7 +52,7 @@ def reference_logprobs(
     starts = np.cumsum([0, *(len(item.answers) for item in items)])
     saved_s, fresh = time.monotonic(), False
     try:
-        for number, members in enumerate(chunks := list(_chunks(items, share=share, rows=rows))):
+        for number, members in enumerate(chunks := list(packed(items, share=share, rows=rows))):
             places = np.concatenate([np.arange(starts[item], starts[item + 1]) for row in members for item in row])
             if np.isfinite(values_A[places]).all():
                 continue
@@ -70,7 +70,7 @@ def reference_logprobs(
 def answer_logprobs(model: Decoder, items: Sequence[Item], *, share: bool = True, rows: int = 4) -> Logprobs:
     """The same under the model as it is, kept nowhere."""
     found: dict[int, npt.NDArray[np.float32]] = {}
-    for members in _chunks(items, share=share, rows=rows):
+    for members in packed(items, share=share, rows=rows):
         values = iter(_logprobs(model, items, members, share=share, deltas=True).tolist())
         for number in (number for row in members for number in row):
             found[number] = np.array([next(values) for _ in items[number].answers], np.float32)
@@ -96,8 +96,8 @@ def weights_fingerprint(model: Decoder) -> str:
     return digest.hexdigest()
 
 
-def _chunks(items: Sequence[Item], *, share: bool, rows: int) -> Iterator[list[list[int]]]:
-    """Items packed into rows, a few rows at a time, always the same."""
+def packed(items: Sequence[Item], *, share: bool, rows: int) -> Iterator[list[list[int]]]:
+    """Items packed into rows, a few rows at a time, always the same: their numbers."""
     lengths = np.array([item.length if share else item.length_apart for item in items], np.int64)
     packing = pack(lengths, row_width(int(lengths.max()), 0))
     order = np.argsort(-lengths, kind="stable")
@@ -111,7 +111,7 @@ def _logprobs(
     model: Decoder, items: Sequence[Item], members: list[list[int]], *, share: bool, deltas: bool = False
 ) -> npt.NDArray[np.float32]:
     device = next(model.parameters()).device
-    longest = max(sum(_length(items[number], share=share) for number in row) for row in members)
+    longest = max(sum(length_of(items[number], share=share) for number in row) for row in members)
     batch = rows_of(items, members, row_width(longest, 0), share=share).to(device)
     training = model.training
     with ExitStack() as stack:
@@ -130,7 +130,8 @@ def _logprobs(
     return values_A
 
 
-def _length(item: Item, *, share: bool) -> int:
+def length_of(item: Item, *, share: bool) -> int:
+    """Places that it takes in a row."""
     return item.length if share else item.length_apart
 
 

@@ -1,5 +1,6 @@
 """From a recipe file, a folder of documents or nothing at all, with overrides, to a checked `Recipe`."""
 
+import contextlib
 import fnmatch
 import json
 import re
@@ -16,6 +17,7 @@ from dunwu.core.modelfiles import HUB_NAME, is_phrasings_file
 from dunwu.core.nearest import explain_validation
 from dunwu.core.overrides import apply_override, parse_overrides
 from dunwu.core.recipe import PretrainSection, Recipe, ReplaySection, TokenizerSection
+from dunwu.core.rewards import short_form
 from dunwu.core.yaml import format_yaml, parse_yaml
 
 _PATH_KEYS = (
@@ -23,6 +25,9 @@ _PATH_KEYS = (
     "replay.sources.*.path",
     "sft.sources.*.path",
     "prefer.sources.*.path",
+    "rl.sources.*.path",
+    "rl.rewards.*.path",
+    "rl.rewards.*.file",
     "corpus.decontaminate_files.*",
 )
 _PHRASINGS_KEY = "sft.sources.*.phrasings.*"
@@ -37,6 +42,7 @@ def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises RecipeError with every fault found, each with its key, value, rule and remedy.
     """
     data = _read_mapping(file)
+    _write_out_rewards(data)
     _resolve_paths(data, file.parent)
     return check_recipe(data, overrides, origin=str(file))
 
@@ -62,6 +68,7 @@ def check_recipe(data: dict[str, Any], overrides: Sequence[str], *, origin: str)
     for key, value in parse_overrides(overrides, Recipe).items():
         apply_override(data, key, value)
     _name_kinds(data)
+    _write_out_rewards(data)
     _resolve_paths(data, Path.cwd())
     try:
         recipe = Recipe.model_validate_json(json.dumps(data, default=str), strict=True)
@@ -137,8 +144,46 @@ def _clashes_of_preferring(recipe: Recipe) -> list[str]:
     return found
 
 
+def _clashes_of_rl(recipe: Recipe) -> list[str]:
+    rl, spec = recipe.rl, recipe.rl.algorithm
+    found: list[str] = []
+    if not rl.sources:
+        if rl.rewards or rl.delta is not None:
+            found.append("rl: there are no prompts to answer; give rl.sources.0.path=FILE, or remove the section")
+        return found
+    if not rl.rewards:
+        found.append("rl.rewards is empty: say how answers are judged, such as rl.rewards.0=exact or rl.rewards.0=math")
+    if spec.in_groups and rl.completions == 1:
+        found.append(
+            f"rl.completions=1: {spec.name} compares the answers to one prompt; give 2 at least, or another algorithm.method"
+        )
+    if rl.prompts != "auto" and rl.prompts % spec.minibatches:
+        found.append(
+            f"rl.prompts={rl.prompts} is not divisible by rl.algorithm.minibatches={spec.minibatches}; change one of them"
+        )
+    if rl.batch_tokens != "auto" or rl.batch_warmup_fraction:
+        found.append(
+            "rl.batch_tokens and rl.batch_warmup_fraction: a batch is rl.prompts times rl.completions; remove them"
+        )
+    if rl.delta is not None and rl.freeze:
+        found.append(
+            f"rl.freeze={list(rl.freeze)}: with rl.delta all of the model is frozen already; remove one of the two"
+        )
+    if spec.pretraining and not recipe.corpus.sources:
+        found.append(
+            f"rl.algorithm.pretraining={spec.pretraining}: there is no text of pre-training; give corpus.sources, or set it to 0"
+        )
+    for name, section in (("sft", recipe.sft), ("prefer", recipe.prefer)):
+        if section.sources and section.delta is not None and not (section.delta_merged and section.delta.mergeable):
+            found.append(
+                f"rl.sources: it goes on from the weights that {name} leaves, and {name}.delta would not be in them; use a delta "
+                f"that can be merged, with {name}.delta_merged=true"
+            )
+    return found
+
+
 def _clashes_of_tuning(recipe: Recipe) -> list[str]:
-    found = _clashes_of_preferring(recipe)
+    found = _clashes_of_preferring(recipe) + _clashes_of_rl(recipe)
     sft = recipe.sft
     if sft.delta is not None and not sft.sources:
         found.append("sft.delta: there is nothing to tune on; give sft.sources.0.path=FILE, or remove the delta")
@@ -152,7 +197,7 @@ def _clashes_of_tuning(recipe: Recipe) -> list[str]:
         )
     if not recipe.only_tunes:
         return found
-    if not sft.sources and not recipe.prefer.sources:
+    if not sft.sources and not recipe.prefer.sources and not recipe.rl.sources:
         found.append(
             "there is neither text nor conversations: give corpus.sources.0.path=FOLDER, or sft.sources.0.path=FILE"
         )
@@ -243,6 +288,16 @@ def _name_kinds(data: dict[str, Any]) -> None:
         for source in cast("list[Any]", sources) if isinstance(sources, list) else ():
             if isinstance(source, dict) and "path" in source:
                 cast("dict[str, Any]", source).setdefault("kind", kind)
+
+
+def _write_out_rewards(data: dict[str, Any]) -> None:
+    """Rewards in their short form in full, in place, so that their paths can be found."""
+    group = data.get("rl")
+    rewards: Any = cast("dict[str, Any]", group).get("rewards") if isinstance(group, dict) else None
+    for place, reward in enumerate(cast("list[Any]", rewards) if isinstance(rewards, list) else ()):
+        if isinstance(reward, str):
+            with contextlib.suppress(RecipeError):  # the check says what is wrong with it
+                rewards[place] = short_form(reward)
 
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:

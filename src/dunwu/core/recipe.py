@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from dunwu.core.deltas import AnyDelta
+from dunwu.core.policy import AnyPolicy, GrpoSpec
 from dunwu.core.preference import AnyPreference, DpoSpec
+from dunwu.core.rewards import AnyReward
 from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole
 
 
@@ -242,6 +244,36 @@ PromptSource = Annotated[
 ]
 
 
+class RlSection(TrainSection):
+    """Reinforcement learning, after all other training: the model answers prompts, its answers are judged, and it learns from
+    that."""
+
+    sources: tuple[PromptSource, ...] = ()
+    rewards: tuple[AnyReward, ...] = ()  # their weighted sum; each in full or as a short form, such as world or math
+    algorithm: AnyPolicy = GrpoSpec()  # algorithm.method: grpo, rloo, reinforce++, ppo; each with its own options
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["wsd", "cosine", "constant"] = "constant"
+    warmup_fraction: Fraction = 0.05
+    steps: Count | Auto = "auto"  # rollouts; auto: as many as the budget allows, at most 100
+    prompts: Count | Auto = "auto"  # of a rollout; auto: 16
+    completions: Count | Auto = "auto"  # answers to each prompt; auto: 8, with ppo 4
+    answer_tokens: Count | Auto = "auto"  # the most of an answer; auto: half the context, at most 256
+    temperature: float = Field(
+        default=1.0, gt=0
+    )  # this and the next three: how answers are drawn (see align/rollout.py)
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eval_every: Count | Auto = "auto"  # updates between two looks at the prompts that are kept out; auto: ten in a run
+    keep: Literal["best", "last"] = (
+        "best"  # which weights are the result: those best on the kept-out prompts, or the last
+    )
+    share_prompts: bool = True  # the answers to one prompt lie in one row, which reads the prompt once
+    delta: AnyDelta | None = None  # learn a delta on the frozen model, by AdamW, instead of all its weights
+    delta_merged: bool = True  # the finished model has the delta in its weights; false: it lies beside those before it
+
+
 class EvaluateSection(Section):
     heldout_bytes: Count = 400_000  # held-out text scored, spread evenly over the documents
     exam_questions: Count = 100  # per kind
@@ -265,6 +297,7 @@ class Recipe(Section):
     pretrain: PretrainSection = PretrainSection()
     sft: SftSection = SftSection()
     prefer: PreferSection = PreferSection()
+    rl: RlSection = RlSection()
     evaluate: EvaluateSection = EvaluateSection()
 
     @property

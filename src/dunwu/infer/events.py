@@ -58,7 +58,8 @@ class EmbeddingEvent:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishEvent:
     """Completion `index` is over. `text`: what was held back until now. `error`: what went wrong, with reason "error";
-    `unanswerable`: what was asked is to blame for it, not the model. `score`: of one that a beam search found, its log-probability, nats, by the power of its length."""
+    `unanswerable`: what was asked is to blame for it, not the model. `score`: of one that a beam search found, its log-probability,
+    nats, by the power of its length. `stop_id`: the token that ended it, which is no part of it, with its log-probability if asked."""
 
     id: str
     index: int
@@ -68,6 +69,8 @@ class FinishEvent:
     error: str | None = None
     unanswerable: bool = False
     score: float | None = None
+    stop_id: int | None = None
+    stop_logprob: float | None = None
 
 
 Event = PromptEvent | TokenEvent | EmbeddingEvent | FinishEvent
@@ -75,7 +78,7 @@ Event = PromptEvent | TokenEvent | EmbeddingEvent | FinishEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One completion, whole. `logprobs` and `top_logprobs` are empty unless asked for."""
+    """One completion, whole. `logprobs` and `top_logprobs` are empty unless asked for; `stop_id`: see `FinishEvent`."""
 
     index: int
     text: str
@@ -86,6 +89,8 @@ class Output:
     top_logprobs: tuple[tuple[Scored, ...], ...] = ()
     error: str | None = None
     score: float | None = None
+    stop_id: int | None = None
+    stop_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +123,8 @@ def answer(request_id: str, events: list[Event]) -> Answer:
                 top_logprobs=tuple(event.top_logprobs for event in tokens if event.top_logprobs is not None),
                 error=end.error,
                 score=end.score,
+                stop_id=end.stop_id,
+                stop_logprob=end.stop_logprob,
             )
         )
     return Answer(id=request_id, outputs=tuple(outputs), prompt=judged[0] if judged else None, embedding=vector)

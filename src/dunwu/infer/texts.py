@@ -16,6 +16,8 @@ from dunwu.infer.writer import Writer
 
 Fault = Exception | str | None
 """What ended a text before its time; a RecipeError is its request's own."""
+Stop = tuple[int, float | None]
+"""A token that ends texts, and its log-probability."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +123,7 @@ class Texts:
         """One more token of a text: whether it goes on."""
         sequence = text.sequence
         if number in text.group.stop_ids:
-            self.finish(text, "stop", events)
+            self.finish(text, "stop", events, stop=(number, logprob))
             return False
         if text.matcher is not None:
             text.matcher.accept(number)
@@ -150,15 +152,23 @@ class Texts:
         return False
 
     def finish(
-        self, text: Text, reason: FinishReason, events: list[Event], error: Fault = None, *, flush: bool = True
+        self,
+        text: Text,
+        reason: FinishReason,
+        events: list[Event],
+        error: Fault = None,
+        *,
+        flush: bool = True,
+        stop: Stop | None = None,
     ) -> None:
-        """Take a text out and say so; completions that were to fork off it end with it, and beams end together."""
+        """Take a text out and say so; completions that were to fork off it end with it, and beams end together. `stop`: what
+        ended it."""
         group = text.group
         if text.is_beam:
             self.end(group, reason, events, error)
             return
         held, stopped = text.writer.finish() if flush else ("", False)
-        self.say_end(text, "stop" if stopped else reason, held, events, error=error)
+        self.say_end(text, "stop" if stopped else reason, held, events, error=error, stop=stop)
         if text in group.unborn:
             group.unborn.remove(text)
         self.drop(text)
@@ -203,6 +213,7 @@ class Texts:
         error: Fault = None,
         completion_tokens: int | None = None,
         score: float | None = None,
+        stop: Stop | None = None,
     ) -> None:
         """The last event of a completion, counted."""
         sequence, group = text.sequence, text.group
@@ -224,6 +235,8 @@ class Texts:
                 error=None if error is None else str(error),
                 unanswerable=isinstance(error, RecipeError),
                 score=score,
+                stop_id=None if stop is None else stop[0],
+                stop_logprob=None if stop is None else stop[1],
             )
         )
         self.finished[reason] = self.finished.get(reason, 0) + 1

@@ -22,8 +22,9 @@ from dunwu.core.progress import Progress
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Batch, Stream
 from dunwu.model.decoder import Block, Decoder
+from dunwu.train.alongside import Alongside, Nothing
 from dunwu.train.checkpoint import Checkpoint, newest_intact, prune, remove_after, remove_unfinished, write_checkpoint
-from dunwu.train.guard import REWIND_STEPS, GuardState, judge, judge_gradient
+from dunwu.train.guard import REWIND_STEPS, GuardState, judge_gradient
 from dunwu.train.learned import Learned, WholeModel
 from dunwu.train.metrics import MetricsLog
 from dunwu.train.optim import Optimizer
@@ -90,10 +91,12 @@ def fit(
     deadline_s: float | None = None,
     flops_per_token: float | None = None,
     peak_flops: float | None = None,
+    alongside: Alongside | None = None,
 ) -> TrainResult:
     """Train `model` in place on `total_tokens` positions of `stream`, to the nearest whole batch, and save it in `folder`.
 
-    `learned`: what of it learns, is kept in checkpoints and is saved, if not all.
+    `learned`: what of it learns, is kept in checkpoints and is saved, if not all. `alongside`: who makes the stream's rows out
+    of the model as it learns, if anybody; what it raises leaves the work saved.
 
     Goes on by itself from the newest good checkpoint in `folder/checkpoints`. A batch has `batch_rows` rows (fewer during
     batch warm-up), computed `micro_batch_rows` at a time. With `flops_per_token` and `peak_flops` (1/s) the share of the
@@ -106,14 +109,17 @@ def fit(
         run = _Run(
             model, stream, objective, optimizer, section, metrics, progress, folder, total_tokens, batch_rows,
             micro_batch_rows, seed, _share_of_peak(flops_per_token, peak_flops), learned or WholeModel(model),
+            alongside or Nothing(),
         )  # fmt: skip
         started_s = time.monotonic()
         state = run.resume_or_start()
         first = state
         while rows := run.next_rows(state):
             run.leave_if_asked(state, stop, deadline_s, started_s)
+            if not run.prepare(state, stop):
+                continue
             loss, figures = run.learn(state, rows)
-            trouble = judge(state.guard, loss)
+            trouble = run.alongside.judge(state.guard, loss)
             figures |= {} if trouble else run.update(state, rows)
             trouble = trouble or judge_gradient(figures["grad_norm"])
             if trouble:
@@ -145,6 +151,7 @@ class _Run:
     seed: int
     share_of_peak: Callable[[float], dict[str, float]]
     learned: Learned
+    alongside: Alongside
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -175,16 +182,26 @@ class _Run:
             state = self.restore(checkpoint)
             self.resumed_from = state.step
             self.progress.note(
-                f"resumed at step {state.step:,} ({state.tokens:,} of {self.total_tokens:,} tokens done)"
+                f"resumed at step {state.step:,} ({state.tokens:,} of {self.total_tokens:,} {self.alongside.unit} done)"
             )
         self.step_began_s = time.monotonic()
         return state
 
     def next_rows(self, state: TrainState) -> int:
         """The rows of the next batch; 0 at the end, which is where less than half a batch would be missing."""
+        if self.alongside.over:
+            return 0
         rows = max(1, round(self.batch_rows * batch_scale(self.section, state.tokens / self.total_tokens)))
         missing = self.total_tokens - state.tokens
         return rows if missing > 0 and (state.step == 0 or 2 * missing >= self.tokens_of(rows)) else 0
+
+    def prepare(self, state: TrainState, stop: StopSignal) -> bool:
+        """Let the rows be made, where somebody makes them; False when that was left off because `stop` asks."""
+        try:
+            return self.alongside.before(state.step, state.row, stop)
+        except Exception:
+            self.save(state)
+            raise
 
     def learn(self, state: TrainState, rows: int) -> tuple[float, dict[str, float]]:
         """Leave the gradient of the batch's mean loss in the parameters; returns the loss, nats a token, and its figures."""
@@ -225,20 +242,21 @@ class _Run:
             seconds=state.seconds + step_s,
             guard=state.guard.accept(loss),
         )
-        tokens_per_s = self.tokens_of(rows) / step_s
-        self.metrics.row(
-            {
-                "step": step,
-                "tokens": state.tokens,
-                "loss": loss,
-                "batch_rows": rows,
-                **figures,
-                "tokens_per_s": round(tokens_per_s, 1),
-                **self.share_of_peak(tokens_per_s),
-                "seconds": round(state.seconds, 3),
-                "peak_bytes": self.peak_bytes(),
-            }
-        )
+        figures = {**figures, **self.alongside.figures(step)}
+        tokens_per_s = figures.pop("batch_tokens", self.tokens_of(rows)) / step_s
+        row = {
+            "step": step,
+            self.alongside.unit: state.tokens,
+            "loss": loss,
+            "batch_rows": rows,
+            **figures,
+            "tokens_per_s": round(tokens_per_s, 1),
+            **self.share_of_peak(tokens_per_s),
+            "seconds": round(state.seconds, 3),
+            "peak_bytes": self.peak_bytes(),
+        }
+        self.metrics.row(row)
+        self.alongside.observe(row)
         if now_s - self.shown_s >= SHOW_EVERY_S:
             self.show(state, tokens_per_s)
         return state
@@ -315,6 +333,7 @@ class _Run:
             "settings": self.settings(),
             "random": _random_states(),
             "metrics_bytes": self.metrics.sync(),
+            **({"alongside": beside} if (beside := self.alongside.state()) else {}),
         }
         write_checkpoint(
             self.checkpoints,
@@ -345,6 +364,7 @@ class _Run:
         _set_random_states(checkpoint.values["random"])
         state = TrainState.from_json(checkpoint.values["state"])
         self.metrics.continue_from(checkpoint.values["metrics_bytes"], state.step)
+        self.alongside.restore(checkpoint.values.get("alongside", {}))
         self.saved_step, self.saved_s = state.step, time.monotonic()
         return state
 
