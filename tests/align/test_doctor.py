@@ -111,7 +111,7 @@ def test_a_number_that_is_none_is_lost_at_once():
     assert doctor.observe({"step": 1, "reward": 0.5, "kl": 0.1}, 1) == []
     [found] = doctor.observe({"step": 2, "reward": math.nan, "kl": math.inf}, 2)
     assert (found.severity, found.step) == ("lost", 2)
-    assert found.says == "reward, kl are not a number"
+    assert found.says == "Reward, kl are not a number."
     assert doctor.lost is found
     assert doctor.observe({"step": 3, "reward": math.nan}, 3) == []  # told once
 

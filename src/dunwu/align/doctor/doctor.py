@@ -30,7 +30,7 @@ class Doctor:
         found: list[Finding | None] = [not_finite(wrong, self.history)] if wrong else []
         if self.history.rows % self.config.judge_every_steps == 0:
             found += [rule(self.history, self.config) for rule in RULES]
-        fresh = [dataclasses.replace(one, told=step) for one in found if one is not None and self._is_news(one)]
+        fresh = [_told(one, step) for one in found if one is not None and self._is_news(one)]
         self.findings += fresh
         return fresh
 
@@ -49,3 +49,12 @@ class Doctor:
 
     def _is_news(self, finding: Finding) -> bool:
         return all(told.gravity < finding.gravity for told in self.findings if told.name == finding.name)
+
+
+def _told(finding: Finding, step: int) -> Finding:
+    """With what is said and advised as sentences."""
+    return dataclasses.replace(finding, told=step, says=_sentence(finding.says), try_=_sentence(finding.try_))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -4,7 +4,7 @@ from statistics import fmean
 
 from dunwu.align.doctor.finding import DoctorConfig, Finding
 from dunwu.align.doctor.history import History
-from dunwu.align.doctor.keys import RATE
+from dunwu.align.doctor.keys import AGAIN, RATE
 from dunwu.align.doctor.rules.common import HALF, has_fallen
 
 HIGH, MOST = 0.3, 0.5
@@ -21,5 +21,5 @@ def high_rate(history: History, config: DoctorConfig) -> Finding | None:
         clipped.since(lambda value: value >= HIGH),
         "lost" if lost else "warning",
         f"{now:.0%} of the tokens moved beyond the clip range within one batch of rollouts",
-        f"lower {RATE} to a third, or learn fewer times from the same rollouts",
+        f"lower {RATE} to a third, or learn fewer times from the same rollouts ({AGAIN})",
     )

@@ -4,7 +4,7 @@ from statistics import median
 
 from dunwu.align.doctor.finding import DoctorConfig, Finding
 from dunwu.align.doctor.history import History
-from dunwu.align.doctor.keys import RATE
+from dunwu.align.doctor.keys import AGAIN, RATE
 
 GAP, WIDE_GAP = 0.05, 0.5  # nats a token
 RATIO = 100.0
@@ -23,7 +23,7 @@ def rollout_gap(history: History, config: DoctorConfig) -> Finding | None:
         f"tokens have, in the middle, log-probabilities that differ by {now:.2g} nats between the engine that sampled them and "
         "the trainer, before anything was learned from them",
         "rounding explains up to 0.02 in bfloat16 and nothing in float32: look for other weights, another chat template or "
-        "another temperature, or set rl.dtype=float32",
+        "another temperature, or compute in rl.dtype=float32",
     )
 
 
@@ -37,5 +37,5 @@ def wide_ratios(history: History, config: DoctorConfig) -> Finding | None:
         ratio.since(lambda value: value >= RATIO, smooth=1),
         "warning",
         f"within one batch of rollouts some token became {now:.3g} times as likely as when it was sampled",
-        f"learn fewer times from the same rollouts, or lower {RATE}",
+        f"lower {RATE}, or learn fewer times from the same rollouts ({AGAIN})",
     )

@@ -22,7 +22,11 @@ def parts_apart(history: History, config: DoctorConfig) -> Finding | None:
             continue
         first, last = part.first(WHOLE), part.last(WHOLE)
         began, now = fmean(first), fmean(last)
-        if began - now < LEAST * abs(began) or below_p(first, last) > config.false_alarm or fall_p(part.last(2 * WHOLE)) > 1e-3:
+        if (
+            began - now < LEAST * abs(began)
+            or below_p(first, last) > config.false_alarm
+            or fall_p(part.last(2 * WHOLE)) > 1e-3
+        ):
             continue
         gain = max(parts, key=lambda other: fmean(parts[other].last(WHOLE)) - fmean(parts[other].first(WHOLE)))
         return Finding(

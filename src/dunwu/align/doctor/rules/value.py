@@ -4,6 +4,7 @@ from statistics import fmean
 
 from dunwu.align.doctor.finding import DoctorConfig, Finding
 from dunwu.align.doctor.history import History
+from dunwu.align.doctor.keys import METHOD, VALUE_FROM, VALUE_RATE
 from dunwu.align.doctor.rules.common import WHOLE
 
 USELESS = 0.05
@@ -19,6 +20,5 @@ def useless_value(history: History, config: DoctorConfig) -> Finding | None:
         explained.since(lambda value: value < USELESS),
         "warning",
         f"its explained variance is {now:.2f}; 1 is perfect, 0 no better than a constant, less is worse than that",
-        "raise rl.algorithm.value_lr or warm it up for longer, begin it from the reward model, or use a method without one: "
-        "rl.algorithm.method=grpo or rloo",
+        f"raise {VALUE_RATE}, begin it from a reward model ({VALUE_FROM}), or use a method without one: {METHOD}=grpo or rloo",
     )
