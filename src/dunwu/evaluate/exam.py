@@ -78,7 +78,7 @@ def grade_answer(grade: Grade, answer: str) -> bool:
         case "number":
             final = final_sentence(answer)
             numbers = re.findall(r"\d+", final)
-            return sorted(numbers) == sorted(grade.expected) and not any(_mentions(final, r) for r in grade.rivals)
+            return sorted(numbers) == sorted(grade.expected) and not any(mentions(final, r) for r in grade.rivals)
         case "exact":
             return _plain(answer) == _plain(grade.expected[0])
         case "json":
@@ -111,10 +111,10 @@ def _same_json(answer: str, expected: str) -> bool:
 
 
 def _names(text: str, expected: Sequence[str], rivals: Sequence[str]) -> bool:
-    return all(_mentions(text, name) for name in expected) and not any(_mentions(text, name) for name in rivals)
+    return all(mentions(text, name) for name in expected) and not any(mentions(text, name) for name in rivals)
 
 
-def _mentions(text: str, name: str) -> bool:
+def mentions(text: str, name: str) -> bool:
     """Whether the name stands in the text: Chinese anywhere, everything else as whole words, in any case."""
     if _HAS_CHINESE.search(name):
         return name in text
