@@ -1,12 +1,19 @@
 """Hashes of the files outside the home that a recipe names, remembered so that a big folder is not read at every command."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dunwu.core.errors import DataError
 from dunwu.core.lineage import FileHashes, user_cache_folder
 from dunwu.core.modelfiles import is_phrasings_file
-from dunwu.core.recipe import CorpusSource, FolderSource, Recipe, SftFileSource
+from dunwu.core.recipe import (
+    AnyPreferenceSource,
+    CorpusSource,
+    FolderSource,
+    PreferenceSource,
+    Recipe,
+    SftFileSource,
+)
 from dunwu.corpus.readers import READERS, SourceFile, list_files
 
 Hashes = Mapping[str, Mapping[str, str]]
@@ -38,7 +45,17 @@ def sft_inputs(recipe: Recipe) -> Hashes:
 
 def prefer_inputs(recipe: Recipe) -> Hashes:
     """SHA-256 of every file of preferences, by source."""
-    return _hashed({f"prefer.sources.{i}": _one_file(Path(one.path)) for i, one in enumerate(recipe.prefer.sources)})
+    return _preference_files("prefer", recipe.prefer.sources)
+
+
+def reward_inputs(recipe: Recipe) -> Hashes:
+    """SHA-256 of every file of judgements, by source."""
+    return _preference_files("reward", recipe.reward.sources)
+
+
+def _preference_files(section: str, sources: Sequence[AnyPreferenceSource]) -> Hashes:
+    files = [(i, one) for i, one in enumerate(sources) if isinstance(one, PreferenceSource)]
+    return _hashed({f"{section}.sources.{i}": _one_file(Path(one.path)) for i, one in files})
 
 
 def folder_sources(recipe: Recipe) -> Iterator[tuple[int, FolderSource]]:

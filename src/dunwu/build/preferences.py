@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from dunwu.align.answers import Item
@@ -65,7 +64,7 @@ def load_preferences(
                     system_prompt=system_prompt,
                 )
             except BadRow as bad:
-                reader.drop(bad, f"{Path(reader.source.path).parent / one.source}")
+                reader.drop(bad, f"{reader.folder / one.source}")
                 continue
             found.append((_said(one.prompt), one, item))
     _require_some(recipe, found, readers, single, context_length)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from dunwu.core.deltas import AnyDelta
 from dunwu.core.policy import AnyPolicy, GrpoSpec
 from dunwu.core.preference import AnyPreference, DpoSpec
+from dunwu.core.rewardmodel import AnyJudgement, PairsSpec
 from dunwu.core.rewards import AnyReward
 from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole
 
@@ -194,14 +195,31 @@ def _with_kind(value: Any) -> Any:
 class PreferenceSource(Section):
     """Preferences from a file: chosen and rejected, judged pairs, scored or labelled answers, found by looking."""
 
+    kind: Literal["file"] = "file"
     path: str
     bad_rows: Literal["drop", "refuse"] = "drop"
+
+
+class PreferenceWorldSource(Section):
+    """A right and a wrong answer to questions of the small world; none combines facts that the exam combines."""
+
+    kind: Literal["world"] = "world"
+    seed: int = 0
+    size: float = Field(default=1.0, gt=0)
+    languages: tuple[Language, ...] = ("en", "zh")
+    pairs: Count = 6000
+
+
+AnyPreferenceSource = Annotated[
+    Annotated[PreferenceSource | PreferenceWorldSource, Field(discriminator="kind")],
+    BeforeValidator(_with_kind),
+]
 
 
 class PreferSection(TrainSection):
     """Learning what is preferred, after fine-tuning: pairs of a better and a worse answer, or answers judged good or bad."""
 
-    sources: tuple[PreferenceSource, ...] = ()
+    sources: tuple[AnyPreferenceSource, ...] = ()
     objective: AnyPreference = DpoSpec()  # objective.method: dpo, ipo, kto, orpo, simpo, cpo; each with its own options
     optimizer: Literal["muon", "adamw"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
@@ -242,6 +260,27 @@ class PromptWorldSource(Section):
 PromptSource = Annotated[
     Annotated[PromptFileSource | PromptWorldSource, Field(discriminator="kind")], BeforeValidator(_with_kind)
 ]
+
+
+class RewardSection(TrainSection):
+    """A reward model, from the weights that the stages before left: what is preferred, as a score of an answer or a step."""
+
+    sources: tuple[AnyPreferenceSource, ...] = ()
+    objective: AnyJudgement = PairsSpec()  # objective.method: pairs, steps
+    heads: Annotated[int, BeforeValidator(whole), Field(ge=1, le=64)] = 1  # several learn from a resample each
+    combine: Literal["mean", "min", "cautious"] = "mean"  # what several heads say together (arXiv:2310.02743)
+    caution: float = Field(default=1.0, ge=0)  # cautious: the mean less so many standard deviations
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_fraction: Fraction = 0.1
+    epochs: float = Field(default=1.0, gt=0)
+    tokens: Count | Auto = "auto"  # auto: epochs, cut to the budget
+    too_long: Literal["cut", "drop"] = "cut"  # an answer beyond the context loses its end, or its row is left out
+    share_prompts: bool = True  # the answers to one prompt lie in one row, which reads the prompt once
+    delta: AnyDelta | None = None  # learn a delta on the frozen decoder, by AdamW, and the heads
+    base_weights: Literal["float", "int8", "nf4"] = (
+        "float"  # with a delta: what the frozen decoder is kept in while it learns
+    )
 
 
 class RlSection(TrainSection):
@@ -297,6 +336,7 @@ class Recipe(Section):
     pretrain: PretrainSection = PretrainSection()
     sft: SftSection = SftSection()
     prefer: PreferSection = PreferSection()
+    reward: RewardSection = RewardSection()
     rl: RlSection = RlSection()
     evaluate: EvaluateSection = EvaluateSection()
 

@@ -59,7 +59,8 @@ class Example:
 class Preference:
     """A prompt with a better and a worse answer, or with one answer that was judged: the other side is then None.
 
-    A side is what follows the prompt, to an answer of the assistant's; all that the assistant says in it counts.
+    A side is what follows the prompt, to an answer of the assistant's; all that the assistant says in it counts. `margin`: by how
+    much the better one should lead, at least, where the data say so. `tie`: the two are equally good, in whatever order.
     """
 
     prompt: tuple[Message, ...]
@@ -67,11 +68,23 @@ class Preference:
     rejected: tuple[Message, ...] | None
     source: str
     tools: tuple[Mapping[str, Any], ...] = ()
+    margin: float | None = None
+    tie: bool = False
 
     @property
     def is_pair(self) -> bool:
         """Whether both sides are there."""
         return self.chosen is not None and self.rejected is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepwiseAnswer:
+    """An answer in steps, each judged good (True), bad (False), or not at all (None)."""
+
+    prompt: tuple[Message, ...]
+    steps: tuple[str, ...]
+    labels: tuple[bool | None, ...]
+    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

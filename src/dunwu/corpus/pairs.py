@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dunwu.core.errors import DataError
-from dunwu.core.recipe import PreferenceSource
+from dunwu.core.recipe import AnyPreferenceSource, PreferenceSource, PreferenceWorldSource
 from dunwu.core.records import Message, Preference
 from dunwu.corpus import preferences
 from dunwu.corpus.instruction_formats import with_system
@@ -28,6 +28,7 @@ from dunwu.corpus.instructions import (
 from dunwu.corpus.json_rows import BadRow, JsonRow, json_rows
 from dunwu.corpus.preferences import Chosen, NotWanted
 from dunwu.corpus.turns import Row, tools_of
+from dunwu.corpus.world.preferences import world_preferences
 
 EQUAL, EMPTY = "has two equal answers", "has an empty answer"
 
@@ -56,20 +57,32 @@ class PreferenceReader:
     first few bad rows as "file, line 7: why".
     """
 
-    def __init__(self, source: PreferenceSource) -> None:
-        self.source = source
+    def __init__(self, source: AnyPreferenceSource, *, ties: bool = False) -> None:
+        """`ties`: rows that find two answers equally good are read too, and not counted as `not_wanted`."""
+        self.source, self._ties = source, ties
         self._forget()
+
+    @property
+    def folder(self) -> Path:
+        """What the sources of preferences are relative to."""
+        return Path(self.source.path).parent if isinstance(self.source, PreferenceSource) else Path()
 
     def __iter__(self) -> Iterator[Preference]:
         """Raises DataError for a file that cannot be read, holds no preferences, or has no usable row at all."""
         self._forget()
+        if isinstance(self.source, PreferenceWorldSource):
+            self.formats["the small world"] = "made up"
+            for preference in world_preferences(self.source):
+                self.kept += 1
+                yield preference
+            return
         for path in row_files(Path(self.source.path), "prefer.sources[].path"):
             yield from self._read(path)
 
     def drop(self, bad: BadRow, place: str) -> None:
         """Count a row that cannot be used, or raise DataError where the source refuses such rows."""
         problem = f"{place}: {bad}"
-        if self.source.bad_rows == "refuse":
+        if isinstance(self.source, PreferenceSource) and self.source.bad_rows == "refuse":
             raise DataError(f"{problem}; mend the row, or set bad_rows=drop to go on without it")
         self.dropped[bad.reason] += 1
         if len(self.problems) < PROBLEMS_KEPT:
@@ -115,8 +128,9 @@ class PreferenceReader:
         )
 
 
-def read_preferences(source: PreferenceSource) -> Iterator[Preference]:
-    """The preferences of a file, or of all .json/.jsonl files in a folder, in order. See `PreferenceReader`."""
+def read_preferences(source: AnyPreferenceSource) -> Iterator[Preference]:
+    """The preferences of a file, of all .json/.jsonl files in a folder, or of the small world, in order. See
+    `PreferenceReader`."""
     return iter(PreferenceReader(source))
 
 

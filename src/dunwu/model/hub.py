@@ -5,10 +5,13 @@ ways go tensor by tensor, so that there is never more in memory than the model a
 """
 
 import collections
+import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,10 +87,28 @@ def load_model(
     when a weight is not a finite number.
     """
     config = load_config(folder)
-    weights = StoredWeights(folder, config)
+    return _filled(StoredWeights(folder, config), config, torch.device(device), dtype, mapped=mapped)
+
+
+def load_backbone(
+    folder: Path, head: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[Decoder, Tensor]:
+    """A decoder whose folder has another head in place of the one that makes words, and that head, the tensor of this name.
+
+    The decoder counts as tied, so that it has no head of its own. Raises ModelError as `load_model`, and without that tensor.
+    """
+    config = dataclasses.replace(load_config(folder), tie_word_embeddings=True)
+    weights = StoredWeights(folder, config, besides=(head,))
+    model = _filled(weights, config, torch.device(device), dtype, mapped=True)
+    return model, weights.beside(head).to(device=device, dtype=next(model.parameters()).dtype)
+
+
+def _filled(
+    weights: "StoredWeights", config: DecoderConfig, device: torch.device, dtype: torch.dtype | None, *, mapped: bool
+) -> Decoder:
     with torch.device("meta"):
         model = Decoder(config).to(dtype or weights.dtype)  # a few parameters keep one of their own
-    state = weights.state(model.state_dict(), torch.device(device), mapped=mapped)
+    state = weights.state(model.state_dict(), device, mapped=mapped)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(True)
 
@@ -108,11 +129,12 @@ class _Source:
 class StoredWeights:
     """The weights of a folder, their headers read and compared with the configuration, their bytes not yet touched.
 
-    `unread`: names of tensors that the family has no use for, such as the vision side of a model that also reads text.
+    `besides`: names of tensors that are not the decoder's own. `unread`: names of tensors that the family has no use for, such as the vision side of a model that also reads text.
     """
 
-    def __init__(self, folder: Path, config: DecoderConfig) -> None:
+    def __init__(self, folder: Path, config: DecoderConfig, *, besides: Collection[str] = ()) -> None:
         self.folder = folder
+        self._besides = frozenset(besides)
         self.unread: tuple[str, ...] = ()
         self._files = _open(folder)
         self._sources = {source.tensor.name: source for source in self._match(config)}
@@ -169,6 +191,18 @@ class StoredWeights:
         self._require_finite(source, stored)
         return stored
 
+    def beside(self, name: str) -> Tensor:
+        """A copy of a tensor that is not the decoder's own. Raises ModelError when it is missing or not finite."""
+        file = next((file for file in self._files if name in file.entries), None)
+        if file is None:
+            raise ModelError(
+                f"the weights in {self.folder} have no {name!r}; take the folder of a model that has that head"
+            )
+        stored = file.view(name)
+        if not stored.is_floating_point() or not all_finite(stored):
+            raise ModelError(f"{name} in {file.path} has values that are not finite numbers; fetch the file again")
+        return stored.clone()
+
     def sampled(self, count: int) -> Iterator[tuple[str, Tensor]]:
         """About `count` values of each tensor, spread over it, by the family's names; the rest is not read."""
         for name, source in self._sources.items():
@@ -198,7 +232,7 @@ class StoredWeights:
         wanted = list(family.stored(config))
         names = _names_on_disk(family, wanted, places)
         missing = [tensor.name for tensor in wanted if names[tensor.name] not in places]
-        over = sorted(name for name in set(places) - set(names.values()) if not name.endswith(_DERIVED))
+        over = sorted(name for name in set(places) - set(names.values()) - self._besides if not name.endswith(_DERIVED))
         unknown = [name for name in over if family.rename(name) is not None]
         self.unread = tuple(name for name in over if family.rename(name) is None)
         if missing or unknown:
@@ -259,6 +293,10 @@ def _names_on_disk(family: Family, wanted: list[StoredTensor], places: Mapping[s
 
 
 def _quantised(unknown: list[str]) -> str:
+    if unknown == ["score.weight"]:
+        return (
+            "; it has the head of a reward model, which scores answers and writes none: dunwu reward score FOLDER FILE"
+        )
     ends = ("scale_inv", "scales", "blocks", "qweight", "qzeros", "absmax", "quant_map", "weight_scale")
     if any(name.endswith(ends) for name in unknown):
         return "; they look quantised: dunwu reads float32, float16 and bfloat16"
@@ -280,13 +318,29 @@ def all_finite(values: Tensor) -> bool:
     return all(bool(part.isfinite().all()) for part in values.flatten().split(1 << 20))  # the sum may have overflowed
 
 
-def save_model(model: Decoder, folder: Path, *, shard_bytes: float = 5e9) -> None:
+def save_model(
+    model: Decoder,
+    folder: Path,
+    *,
+    shard_bytes: float = 5e9,
+    head: Mapping[str, Tensor] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Write the model so that `transformers` loads the folder as it is; each file appears whole or not at all.
+
+    `head`: tensors beside the decoder's own, by their names on disk. `settings`: entries of config.json that go before the
+    decoder's own.
 
     More than `shard_bytes` of weights become several files with an index. Weights of an earlier save are removed last.
     Raises DiskError when the disk is full or may not be written.
     """
-    _write_model(folder, model.config, _shards(_outgoing(model), shard_bytes), next(model.parameters()).dtype)
+    more = {
+        name: Outgoing(dtype=tensor.dtype, shape=tuple(tensor.shape), values=(tensor.detach(),))
+        for name, tensor in (head or {}).items()
+    }
+    shards = _shards(itertools.chain(_outgoing(model), more.items()), shard_bytes)
+    values = config_to_hf(model.config) | dict(settings or {})
+    _write_model(folder, values, shards, next(model.parameters()).dtype)
 
 
 def copy_model(folder: Path, out: Path, *, shard_bytes: float = 5e9) -> None:
@@ -296,13 +350,12 @@ def copy_model(folder: Path, out: Path, *, shard_bytes: float = 5e9) -> None:
     """
     config = load_config(folder)
     weights = StoredWeights(folder, config)
-    _write_model(out, config, _shards(weights.outgoing(), shard_bytes), weights.dtype)
+    _write_model(out, config_to_hf(config), _shards(weights.outgoing(), shard_bytes), weights.dtype)
 
 
 def _write_model(
-    folder: Path, config: DecoderConfig, shards: list[dict[str, Outgoing]], main_dtype: torch.dtype
+    folder: Path, values: dict[str, Any], shards: list[dict[str, Outgoing]], main_dtype: torch.dtype
 ) -> None:
-    values = config_to_hf(config)
     files = {_shard_name(number, len(shards)): shard for number, shard in enumerate(shards, 1)}
     if any((folder / name).exists() for name in files if name != WEIGHTS):
         (folder / INDEX).unlink(missing_ok=True)  # killed from here on, this leaves no model rather than a mixed one

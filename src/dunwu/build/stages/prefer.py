@@ -56,7 +56,8 @@ BATCH_TOKENS = 2048, 65536  # the least and the most that auto gives
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
     section = without_unused(recipe.prefer.model_dump(mode="json", exclude=NOT_IN_THE_RESULT))
     for source in section["sources"]:
-        source.pop("path")  # what the files hold counts, not where they lie
+        if source.pop("path", None) is not None:  # what the files hold counts, not where they lie
+            del source["kind"]  # older homes stay done: sources were files
     settings: dict[str, Any] = {"prefer": section, "seed": recipe.seed, "system_prompt": recipe.sft.system_prompt}
     if recipe.only_tunes:
         settings["context_length"] = recipe.model.context_length

@@ -50,12 +50,17 @@ class QuestionPool:
 
     def draw(self, language: Language, rng: random.Random) -> Question | None:
         """A question, or None where nothing can be asked in that language."""
+        combination = self.combination(language, rng)
+        return None if combination is None else self.kind.ask(self.world, combination, language, rng)
+
+    def combination(self, language: Language, rng: random.Random) -> Combination | None:
+        """Facts to ask for, or None where nothing can be asked in that language."""
         if not self._strata:
             return None
         for _ in range(_TRIES):
             combination = rng.choice(rng.choice(rng.choice(self._strata)))
             if language in self.kind.languages(combination):
-                return self.kind.ask(self.world, combination, language, rng)
+                return combination
         return None
 
     def balanced(self, language: Language, count: int, rng: random.Random) -> list[Question]:
