@@ -118,7 +118,9 @@ class FormatReward(RewardSpec):
 
     argument: ClassVar[str] = "pattern"
     kind: Literal["format"] = "format"
-    pattern: str = ""  # a regular expression that must be found; ^ and $ tie it to the ends
+    pattern: str = (
+        ""  # a regular expression that must be found; ^ and $ are the ends of the answer, . is also a new line
+    )
     tags: tuple[Annotated[str, Field(pattern=r"^[\w:-]+$")], ...] = ()  # each opened and closed once, in this order
     ends: bool = False  # it must end its turn by itself
     timeout_s: Rate = 1.0  # for an answer; whoever takes longer has no match
@@ -135,6 +137,7 @@ class JudgeReward(RewardSpec):
     mode: Literal["mark", "pairwise"] = "mark"
     criteria: str = ""  # what the judge is told to look at; empty: whether it is right and helpful
     reference: str = "answer"  # the column: what `pairwise` compares with, in both orders
+    unread: float | None = None  # the score of a verdict that cannot be read, asked twice; None: it says nothing
 
 
 class FunctionReward(RewardSpec):
@@ -143,6 +146,7 @@ class FunctionReward(RewardSpec):
     argument: ClassVar[str] = "path"
     kind: Literal["function"] = "function"
     path: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]  # FILE.py:NAME
+    messages: bool = False  # prompts and completions come as lists of messages, not as texts
     timeout_s: Rate = 60.0  # for one call
 
 
