@@ -125,7 +125,7 @@ class PolicyRun:
         self._keep_best, self._watch = keep_best, watch
         self._spec = stream.spec
         self._share = stream.share
-        self._rollouts = settings.folder / "rollouts"
+        self._rollouts = settings.folder / "checkpoints" / "rollouts"
         self.findings: list[Finding] = []
         self.restore({})
 

@@ -123,7 +123,8 @@ def chat_fault(tokenizer: TokenizerLike, folder: Path) -> str | None:
 
 def require_chat(recipe: Recipe, fault: str | None) -> None:
     """Raise RecipeError where the recipe fine-tunes a base that cannot be: before the hours of pre-training, not after."""
-    for key, sources in (("sft", recipe.sft.sources), ("prefer", recipe.prefer.sources)):
+    wanting = (("sft", recipe.sft.sources), ("prefer", recipe.prefer.sources), ("rl", recipe.rl.sources))
+    for key, sources in wanting:
         if sources and fault is not None:
             raise RecipeError(f"{key}.sources: {fault}")
 

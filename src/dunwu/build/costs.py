@@ -124,7 +124,7 @@ def evaluate_seconds(
 
     `token_s`: seconds of training a token of this model; a forward pass is a third of that.
     """
-    models = 1 + bool(recipe.sft.sources) + bool(recipe.prefer.sources) + bool(recipe.base)
+    models = 1 + bool(recipe.sft.sources) + bool(recipe.prefer.sources) + bool(recipe.rl.sources) + bool(recipe.base)
     scored = min(heldout_bytes, recipe.evaluate.heldout_bytes)
     texts = 2 if recipe.replay.sources else 1
     held_out = 2 * texts * scored / bytes_per_token * token_s / 3

@@ -94,7 +94,7 @@ def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) 
     trained = last_trained(records)
     evaluated = records["evaluate"].facts if "evaluate" in records else {}
     base = records["base"].facts if "base" in records else {}
-    tuned = "sft" in records or "prefer" in records
+    tuned = bool({"sft", "prefer", "rl"} & records.keys())
     return {
         "name": recipe.name,
         "dunwu": __version__,
@@ -109,6 +109,7 @@ def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) 
         **(_of_delta(recipe, trained) if "delta" in trained.facts else {}),
         **({"conversations": records["sft"].facts["conversations"]} if recipe.only_tunes and "sft" in records else {}),
         **({"preferences": _of_preferences(records["prefer"].facts)} if "prefer" in records else {}),
+        **({"reinforcement": _of_rl(records["rl"].facts)} if "rl" in records else {}),
         "scores": evaluated.get("scores", {}),
         **(
             {"cut_bytes": cut}
@@ -129,7 +130,7 @@ def _base(record: StageRecord) -> dict[str, Any]:
 
 
 def _in_weights(recipe: Recipe, trained: StageRecord) -> bool:
-    section = recipe.prefer if trained.stage == "prefer" else recipe.sft
+    section = {"prefer": recipe.prefer, "rl": recipe.rl}.get(trained.stage, recipe.sft)
     return section.delta_merged and trained.facts.get("merged", True)
 
 
@@ -142,6 +143,11 @@ def _of_delta(recipe: Recipe, trained: StageRecord) -> dict[str, Any]:
 def _of_preferences(facts: Mapping[str, Any]) -> dict[str, Any]:
     """How preferences were learned, and how well on pairs that were kept out."""
     return {name: facts[name] for name in ("objective", "preferences", "held_out_pairs", "preference") if name in facts}
+
+
+def _of_rl(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How it was learned from rewards, and what that did to prompts that were kept out."""
+    return {name: facts[name] for name in ("algorithm", "rewards", "prompts", "held_out", "kept", "kept_step")}
 
 
 def _lineage(home: Home, records: Mapping[str, StageRecord]) -> dict[str, Any]:
@@ -192,7 +198,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     )
     terms = f"\nIts base came under this licence, which holds for it too: {licence}\n" if licence else ""
     use = "It was tuned to answer." if facts["instruction_tuned"] else "It continues text; it was not tuned to answer."
-    if facts["instruction_tuned"] and not {"sft", "prefer"} & facts["tokens"].keys():
+    if facts["instruction_tuned"] and not {"sft", "prefer", "rl"} & facts["tokens"].keys():
         use = "Its base was tuned to answer; what it learned since was plain text."
     return f"""---
 language: [{", ".join(languages)}]
@@ -251,6 +257,9 @@ def _learned_from(facts: Mapping[str, Any]) -> str:
     if "prefer" in facts["tokens"]:
         told = facts["preferences"]
         parts.append(f"{told['preferences']:,} preferences by {told['objective']['method']}")
+    if "rl" in facts["tokens"]:
+        told = facts["reinforcement"]
+        parts.append(f"rewards of its answers to {told['prompts']:,} prompts by {told['algorithm']['method']}")
     return " and ".join(parts)
 
 

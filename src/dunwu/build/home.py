@@ -29,7 +29,7 @@ T = TypeVar("T")
 STAGE_FILE = "stage.json"
 PLAN_FILE = "plan.json"
 INPUTS_FILE = "inputs.json"
-TRAINING_STAGES = ("pretrain", "sft", "prefer")
+TRAINING_STAGES = ("pretrain", "sft", "prefer", "rl")
 """Those that leave weights, in their order."""
 ADAPTER = "adapter"  # the folder of what a delta learned, beside the weights
 _REHASH_BELOW_BYTES = 1_000_000  # files up to this size are hashed at every check; larger ones when their time changed

@@ -11,9 +11,11 @@ from dunwu.core.recipe import (
     CorpusSource,
     FolderSource,
     PreferenceSource,
+    PromptFileSource,
     Recipe,
     SftFileSource,
 )
+from dunwu.core.rewards import FunctionReward
 from dunwu.corpus.readers import READERS, SourceFile, list_files
 
 Hashes = Mapping[str, Mapping[str, str]]
@@ -56,6 +58,18 @@ def reward_inputs(recipe: Recipe) -> Hashes:
 def _preference_files(section: str, sources: Sequence[AnyPreferenceSource]) -> Hashes:
     files = [(i, one) for i, one in enumerate(sources) if isinstance(one, PreferenceSource)]
     return _hashed({f"{section}.sources.{i}": _one_file(Path(one.path)) for i, one in files})
+
+
+def rl_inputs(recipe: Recipe) -> Hashes:
+    """SHA-256 of every file of prompts, by source, and of the files and folders that rewards name."""
+    files = [(i, source) for i, source in enumerate(recipe.rl.sources) if isinstance(source, PromptFileSource)]
+    found = {f"rl.sources.{i}": _one_file(Path(source.path)) for i, source in files}
+    for i, reward in enumerate(recipe.rl.rewards):
+        for named in (getattr(reward, "path", ""), getattr(reward, "file", "")):
+            place = Path(named.rpartition(":")[0] if isinstance(reward, FunctionReward) else named)
+            if named:
+                found[f"rl.rewards.{i}"] = _one_file(place)
+    return _hashed(found)
 
 
 def folder_sources(recipe: Recipe) -> Iterator[tuple[int, FolderSource]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dunwu.align.value import ValueModel
 from dunwu.build.base import GENERATION_FILE
 from dunwu.build.graph import Work
 from dunwu.core.devices import measure_matmul_flops, pick_device, pick_dtype, prepare_cpu
@@ -22,10 +23,11 @@ from dunwu.model.decoder import Decoder
 from dunwu.model.folder import copy_files
 from dunwu.tokenizer.bpe import Tokenizer
 from dunwu.tokenizer.like import TokenizerLike
-from dunwu.train.learned import Deltas
+from dunwu.train.alongside import Alongside
+from dunwu.train.learned import Deltas, Learned
 from dunwu.train.loop import Objective, TrainResult, fit
 from dunwu.train.objectives import causal_lm
-from dunwu.train.optim import build_delta_optimizer, build_optimizer, default_lrs
+from dunwu.train.optim import build_delta_optimizer, build_optimizer, default_lrs, with_values
 from dunwu.train.signals import StopSignal
 
 PREFER_SHARE = (
@@ -64,6 +66,7 @@ def require_freezable(recipe: Recipe, config: DecoderConfig) -> None:
     """Raise as `freeze` does, before there are weights: what the recipe freezes in a model of this shape."""
     sections = {"pretrain": recipe.pretrain, **({"sft": recipe.sft} if recipe.sft.sources else {})}
     sections |= {"prefer": recipe.prefer} if recipe.prefer.sources else {}
+    sections |= {"rl": recipe.rl} if recipe.rl.sources else {}
     if not any(section.freeze for section in sections.values()):
         return
     with torch.device("meta"):
@@ -133,9 +136,16 @@ def learn(
     total_tokens: int,
     deltas: Deltas | None = None,
     objective: Objective = causal_lm,
+    alongside: Alongside | None = None,
+    values: ValueModel | None = None,
+    result: Learned | None = None,
 ) -> TrainResult:
     """Train `model`, or `deltas` on it, in the stage's folder with the choices of `work.resolved`; goes on by itself where it
-    was interrupted."""
+    was interrupted.
+
+    `alongside`: see `fit`. `values`: a value model that learns beside it, at a rate of its own, and `result`, what of all of it
+    checkpoints keep and a finished run leaves, if not all of the model or the deltas.
+    """
     prepare_cpu()
     device = pick_device()
     chosen = work.resolved
@@ -143,6 +153,8 @@ def learn(
         optimizer = build_optimizer(model, section, (chosen["lr_muon"], chosen["lr_adamw"]))
     else:
         optimizer = build_delta_optimizer(deltas, section, chosen["lr_adamw"])
+    if values is not None:
+        optimizer = with_values(optimizer, values.trained(), section, chosen["lr_values"])
     with StopSignal() as stop:
         return fit(
             model,
@@ -157,7 +169,8 @@ def learn(
             seed=work.recipe.seed,
             progress=work.progress,
             stop=stop,
-            learned=deltas,
+            learned=result or deltas,
+            alongside=alongside,
             flops_per_token=train_flops_per_token(model.config, stream.context_length, frozen=deltas is not None),
             peak_flops=measure_matmul_flops(device, pick_dtype(device, section.dtype)),
         )

@@ -17,7 +17,7 @@ from dunwu.build.training import exact_speed, memory_limit, planned_speed
 from dunwu.core.deltas import DeltaSpec
 from dunwu.core.devices import pick_device
 from dunwu.core.errors import RecipeError
-from dunwu.core.recipe import PreferSection, Recipe, SftSection
+from dunwu.core.recipe import PreferSection, Recipe, RlSection, SftSection
 from dunwu.core.units import format_bytes
 from dunwu.delta.registry import DELTAS
 from dunwu.model.config import DecoderConfig
@@ -25,7 +25,7 @@ from dunwu.model.count import parameters, training_bytes
 from dunwu.model.decoder import Decoder
 from dunwu.tokenizer.load import load_tokenizer
 
-Tuning = SftSection | PreferSection
+Tuning = SftSection | PreferSection | RlSection
 SAMPLED_BYTES = 200_000  # of conversations, to measure how much text a token of the base holds
 FROZEN_SHARE = 0.7  # of the time of training all weights: what deltas on frozen ones take
 
@@ -59,9 +59,10 @@ class Start:
 
 def origin(work: Work) -> Origin:
     """Where a stage that runs finds what it tunes: what was fine-tuned before, pre-trained, or the base."""
-    if "sft" in work.needs:
-        folder = work.needs["sft"]
-        return Origin(model=folder, tokenizer=folder, context_length=work.facts["sft"]["context_length"])
+    for stage in ("prefer", "sft"):
+        if stage in work.needs:
+            folder = work.needs[stage]
+            return Origin(model=folder, tokenizer=folder, context_length=work.facts[stage]["context_length"])
     if work.recipe.only_tunes:
         folder = base_folder(work.recipe, work.facts["base"]["revision"])
         return Origin(model=folder, tokenizer=folder, context_length=work.resolved["context_length"])
@@ -122,7 +123,7 @@ def _micro_batch_rows(recipe: Recipe, section: Tuning, config: DecoderConfig, co
         rows //= 2
     if not rows:
         least = training_bytes(config, 1, context, section.optimizer, tuned=tuned)
-        key = "sft" if section is recipe.sft else "prefer"
+        key = "sft" if section is recipe.sft else "prefer" if section is recipe.prefer else "rl"
         remedy = "lower model.context_length" if tuned is not None else f"tune a delta with {key}.delta.method=lora"
         raise RecipeError(
             f"fine-tuning takes {format_bytes(least)} with one row of {context} tokens, and there are {format_bytes(limit)}: "

@@ -33,6 +33,7 @@ ANCHORS = {"cpu": ((128, 4), (256, 6)), "cuda": ((512, 8), (1024, 16))}
 ANCHOR_VOCAB_SIZE = 4096
 ANCHOR_PROBE_S = 1.0
 EXACT_PROBE_SHARE, EXACT_PROBE_S = 0.01, (2.0, 20.0)  # of the budget, at least and at most
+RL_SHARE = 0.25  # of the budget, kept for reinforcement learning
 PREFER_SHARE = 0.25  # the most of the budget that is kept for learning from preferences
 REFERENCE_COST = 4 / 3  # of training on an answer: training, and reading it once before
 BYTES_A_TOKEN = 3.5  # where no vocabulary was asked
@@ -134,13 +135,21 @@ def exact_speed(
     return probe_training(config, section, context_length=context_length, rows=rows, seconds=seconds, delta=delta)
 
 
-def after_training_s(outlook: Outlook, speed: TrainingSpeed, *, preferring: bool = True) -> float:
-    """What evaluation and report will take, and before them, if `preferring`, learning from preferences."""
+def after_training_s(
+    outlook: Outlook, speed: TrainingSpeed, *, preferring: bool = True, reinforcing: bool = True
+) -> float:
+    """What evaluation and report will take, and before them, if `preferring`, learning from preferences, and, if `reinforcing`,
+    reinforcement learning."""
+    if reinforcing and outlook.recipe.rl.sources:
+        rest_s = after_training_s(outlook, speed, preferring=preferring, reinforcing=False)
+        return rest_s + RL_SHARE * parse_duration(outlook.recipe.budget)
     if preferring and outlook.recipe.prefer.sources:
         wanted_s = expected_prefer_tokens(outlook.recipe, BYTES_A_TOKEN) * speed.token_s * REFERENCE_COST
         share_s = PREFER_SHARE * parse_duration(outlook.recipe.budget)
         fixed = outlook.recipe.prefer.tokens != "auto"
-        return after_training_s(outlook, speed, preferring=False) + (wanted_s if fixed else min(wanted_s, share_s))
+        return after_training_s(outlook, speed, preferring=False, reinforcing=False) + (
+            wanted_s if fixed else min(wanted_s, share_s)
+        )
     if outlook.recipe.only_tunes:
         return costs.REPORT_S + costs.tuned_seconds(outlook.recipe, token_s=speed.token_s)
     facts = _facts(outlook)

@@ -78,7 +78,7 @@ def _status(recipe: Recipe, home: Home) -> str:
 
 def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], seconds: float) -> str:
     trained = last_trained(records)
-    answers = bool({"sft", "prefer"} & records.keys()) or (
+    answers = bool({"sft", "prefer", "rl"} & records.keys()) or (
         "base" in records and bool(records["base"].facts.get("instruction_tuned"))
     )
     return "\n".join(
@@ -89,13 +89,14 @@ def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], se
             f"report   {home.report}",
             *_scores_line(records["evaluate"].facts),
             *_preference_line(records),
+            *_reward_line(records),
             f"try it:  dunwu {_command(home, records, answers)}",
         ]
     )
 
 
 def _adapter_line(recipe: Recipe, home: Home, trained: StageRecord) -> list[str]:
-    facts, section = trained.facts, recipe.prefer if trained.stage == "prefer" else recipe.sft
+    facts, section = trained.facts, {"prefer": recipe.prefer, "rl": recipe.rl}.get(trained.stage, recipe.sft)
     if "delta" not in facts:
         return []
     within = section.delta_merged and facts.get("merged", True)
@@ -127,6 +128,18 @@ def _preference_line(records: Mapping[str, StageRecord]) -> list[str]:
     return [
         f"pairs that it did not learn: the better answer gained more in {reward['value']:.1%} [{reward['low']:.1%}, "
         f"{reward['high']:.1%}] of {reward['n']}; likelier in {before['value']:.1%} before and {after['value']:.1%} after"
+    ]
+
+
+def _reward_line(records: Mapping[str, StageRecord]) -> list[str]:
+    """What reinforcement learning did to the answers to prompts that were kept out."""
+    told = records["rl"].facts["held_out"] if "rl" in records else None
+    if not told:
+        return []
+    change = told["change"]
+    return [
+        f"reward on prompts that it did not learn: {told['before']:.3f} → {told['after']:.3f}, change {change['value']:+.3f} "
+        f"[{change['low']:+.3f}, {change['high']:+.3f}] over {change['n']} prompts"
     ]
 
 

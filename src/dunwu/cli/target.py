@@ -45,9 +45,10 @@ def _tunes(overrides: Sequence[str]) -> bool:
     """Whether the overrides name a model and conversations or preferences, and no text: then they are the whole recipe."""
     begins = {
         start: any(word.startswith(start) for word in overrides)
-        for start in ("base=", "sft.sources", "prefer.sources", "corpus.")
+        for start in ("base=", "sft.sources", "prefer.sources", "rl.sources", "corpus.")
     }
-    return begins["base="] and (begins["sft.sources"] or begins["prefer.sources"]) and not begins["corpus."]
+    learns = begins["sft.sources"] or begins["prefer.sources"] or begins["rl.sources"]
+    return begins["base="] and learns and not begins["corpus."]
 
 
 def _sort(words: Sequence[str]) -> tuple[Path | None, list[str], Path | None]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dunwu.core.errors import RecipeError
 from dunwu.core.overrides import looks_like_override
+from dunwu.core.policy import METHODS as POLICY_METHODS
 
 METHODS = {"full": [], "qlora": ["sft.delta.method=lora", "sft.base_weights=nf4"]}
 """Methods that are more, or less, than a delta of that name."""
@@ -30,6 +31,40 @@ def preferring_words(model: str, data: Sequence[str], *, method: str, delta: str
     return _words(model, data, "prefer", learning, out, nothing)
 
 
+def aligning_words(
+    model: str, data: Sequence[str], *, method: str, delta: str, out: Path | None, rewards: Sequence[str]
+) -> list[str]:
+    """`preferring_words`, or with a method that learns from rewards a base, prompts, rewards and what learns, as overrides.
+
+    Raises RecipeError where there is no file, and where rewards and method do not go together.
+    """
+    if method not in POLICY_METHODS:
+        if rewards:
+            raise RecipeError(
+                f"--reward {rewards[0]}: {method} learns from pairs of answers, not from rewards; give --method grpo, rloo, "
+                "reinforce++ or ppo"
+            )
+        return preferring_words(model, data, method=method, delta=delta, out=out)
+    if not rewards and not any(word.startswith("rl.rewards") for word in data):
+        raise RecipeError(
+            f"{method} needs to know how answers are judged: give --reward KIND, such as --reward exact, --reward math, "
+            "--reward world or --reward function:FILE.py:NAME"
+        )
+    learning = [
+        *(f"rl.rewards.{number}={reward}" for number, reward in enumerate(rewards)),
+        f"rl.algorithm.method={method}",
+        *([] if delta == "full" else [f"rl.delta.method={delta}"]),
+    ]
+    nothing = "there is nothing to answer; give a file of prompts: dunwu align MODEL FILE --method grpo --reward KIND"
+    return _words(model, data, "rl", learning, out, nothing)
+
+
+def _source(section: str, number: int, file: str) -> str:
+    if section == "rl" and file == "world" and not Path(file).exists():
+        return f"rl.sources.{number}.kind=world"
+    return f"{section}.sources.{number}.path={file}"
+
+
 def _words(
     model: str, data: Sequence[str], section: str, learning: Sequence[str], out: Path | None, nothing: str
 ) -> list[str]:
@@ -39,7 +74,7 @@ def _words(
         raise RecipeError(nothing)
     return [
         f"base={model}",
-        *(f"{section}.sources.{number}.path={file}" for number, file in enumerate(files)),
+        *(_source(section, number, file) for number, file in enumerate(files)),
         *learning,
         *([f"out={out}"] if out is not None else []),
         *overrides,

@@ -72,6 +72,19 @@ class Optimizer:
             tensor.copy_(tensors[name])
 
 
+class Together(Optimizer):
+    """Two optimisers whose gradients are clipped apart, so that neither takes the other's room."""
+
+    def __init__(self, first: Optimizer, second: Optimizer, name: str) -> None:
+        super().__init__([*first.parts, *second.parts], [*first.parameters, *second.parameters])
+        self._first, self._second, self._name = first, second, name
+
+    def step(self, lr_scale: float, grad_clip: float) -> dict[str, float]:
+        figures = self._first.step(lr_scale, grad_clip)
+        second = self._second.step(lr_scale, grad_clip)
+        return {**figures, **{f"{self._name}_{name}": value for name, value in second.items()}}
+
+
 class AdamW:
     """AdamW (arXiv:1711.05101) in torch's fused kernel; vectors are not decayed, nor are the biases of stacked experts."""
 
@@ -212,3 +225,10 @@ def build_delta_optimizer(learned: Deltas, section: TrainSection, lr: float) -> 
         for factor, own in sorted(by_factor.items())
     ]
     return Optimizer(parts, list(named.values()))
+
+
+def with_values(policy: Optimizer, named: Mapping[str, nn.Parameter], section: TrainSection, lr: float) -> Optimizer:
+    """A value model's parameters, by AdamW, beside the policy's."""
+    own = [(name, parameter) for name, parameter in named.items() if parameter.requires_grad]
+    part = AdamW(own, lr=lr, betas=section.betas, weight_decay=section.weight_decay, name="values")
+    return Together(policy, Optimizer([part], [parameter for _, parameter in own]), "values")

@@ -46,7 +46,7 @@ from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 
 MODEL_STAGES = ("base", *TRAINING_STAGES)
-TUNED = ("sft", "prefer")
+TUNED = ("sft", "prefer", "rl")
 SCORECARD_FILE = "scorecard.json"
 
 
@@ -89,7 +89,9 @@ def _run_tuned(work: Work) -> Outcome:
     """What tuning alone did: to answers that it did not learn, and to what is said."""
     held = [with_system(example, work.recipe.sft.system_prompt) for example in held_out(work.recipe).values()]
     section, context = work.recipe.evaluate, _tuning_facts(work.facts)["context_length"]
-    first = _first_questions(held) or work.facts.get("prefer", {}).get("held_out_prompts", [])
+    first = _first_questions(held) or next(
+        (work.facts[name]["held_out_prompts"] for name in ("prefer", "rl") if name in work.facts), []
+    )
     asked = section.prompts or first[: section.samples]
     bits: dict[str, AnswerBits] = {}
     samples: list[Sample] = []
@@ -113,7 +115,7 @@ def _run_tuned(work: Work) -> Outcome:
 
 def _tuning_facts(facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Of the first stage that tuned a base as it is."""
-    return facts["sft"] if "sft" in facts else facts["prefer"]
+    return next(facts[name] for name in TUNED if name in facts)
 
 
 def _first_questions(held: Sequence[Example]) -> list[str]:
@@ -250,7 +252,7 @@ EVALUATE = Stage(
     name="evaluate",
     title="Evaluating",
     version="2",
-    needs=("base", "corpus", "replay", "pretrain", "sft", "prefer"),
+    needs=("base", "corpus", "replay", "pretrain", "sft", "prefer", "rl"),
     settings=_settings,
     forecast=_forecast,
     run=_run,

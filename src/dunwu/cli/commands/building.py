@@ -75,7 +75,18 @@ def align(
     model: Model,
     /,
     *data: str,
-    method: Annotated[str, Parameter(help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo.")] = "dpo",
+    method: Annotated[
+        str,
+        Parameter(
+            help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo; or rewards: grpo, rloo, reinforce++ or ppo."
+        ),
+    ] = "dpo",
+    reward: Annotated[
+        list[str] | None,
+        Parameter(
+            help="How answers are judged: KIND[:ARGUMENT], such as math or 0.1*length:200; several add up.", negative=""
+        ),
+    ] = None,
     delta: Annotated[
         str, Parameter(help="What learns beside the frozen model, such as lora; full lets all weights learn.")
     ] = "lora",
@@ -86,19 +97,24 @@ def align(
         bool, Parameter(name="--plan", help="Say what it would do, take and give.", negative="")
     ] = False,
 ) -> None:
-    """Let a model learn preferences: a build whose recipe has a base, these files, and no corpus.
+    """Let a model learn preferences, or rewards of its own answers: a build whose recipe has a base, these files, and no corpus.
 
     dunwu align MODEL FILE [FILE ...] [key=value ...]
+    dunwu align MODEL PROMPTS [PROMPTS ...] --method grpo --reward KIND[:ARGUMENT] [--reward ...] [key=value ...]
 
     What is finished is kept: the same command goes on where it stopped. Any key of a recipe can be given, with dots:
     budget=1h  prefer.epochs=2  prefer.objective.beta=0.05  prefer.lr_adamw=1e-4  sft.system_prompt="..."
+    rl.steps=200  rl.completions=16  rl.algorithm.beta=0.04  rl.lr_adamw=1e-5
 
     Parameters
     ----------
     data
-        FILE ... [key=value ...]: pairs of a chosen and a rejected answer, judged or scored answers; for kto labelled ones too
+        FILE ... [key=value ...]: pairs of a chosen and a rejected answer, judged or scored answers; for kto labelled ones too;
+        for rewards prompts, with what judges them, or the word world for the small world's questions
     """
-    from_command = work("tuning").preferring_words(model, data, method=method, delta=delta, out=out)
+    from_command = work("tuning").aligning_words(
+        model, data, method=method, delta=delta, out=out, rewards=tuple(reward or ())
+    )
     (work("building").plan if dry_run else work("building").build)(from_command)
 
 
@@ -119,7 +135,7 @@ def explain(stage: str, /, *words: str) -> None:
     Parameters
     ----------
     stage
-        base, corpus, replay, tokenizer, pretrain, sft, prefer, evaluate or report
+        base, corpus, replay, tokenizer, pretrain, sft, prefer, rl, evaluate or report
     words
         [RECIPE | FOLDER | FILE] [key=value ...], as given to `dunwu build`
     """
