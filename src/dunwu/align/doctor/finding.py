@@ -30,11 +30,12 @@ class Finding:
 class DoctorConfig:
     """What is known of a run beside its figures.
 
-    `reward_range`: the least and the most that an answer can be given, where that is known. `answer_tokens`: the most tokens
-    that an answer may have. `steps`: how many the run will have. `judge_every_steps`: how often the rules look; looking less
-    often is cheaper and gives fewer false alarms. `false_alarm`: the level of each single test.
+    `section`: of the recipe. `reward_range`: the least and the most that an answer can be given, where that is known.
+    `answer_tokens`: the most tokens that an answer may have. `steps`: how many the run will have. `judge_every_steps`: how often
+    the rules look; looking less often is cheaper and gives fewer false alarms. `false_alarm`: the level of each single test.
     """
 
+    section: str = "rl"
     reward_range: tuple[float, float] | None = None
     answer_tokens: int | None = None
     steps: int | None = None

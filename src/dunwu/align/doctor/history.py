@@ -25,10 +25,8 @@ class Series:
         return self.values[-count:]
 
     def since(self, holds: Callable[[float], bool], *, smooth: int = 4) -> int:
-        """The first step of the latest stretch in which `holds` is true of the mean of `smooth` values to either side's end.
-
-        The last step of all where it is true of none.
-        """
+        """Where the latest stretch begins in which `holds` is true of every mean of `smooth` neighbouring values; the last step
+        of all where it is true of none."""
         begin = len(self.values) - 1
         for at in range(len(self.values) - 1, -1, -1):
             if not holds(fmean(self.values[max(0, at - smooth + 1) : at + 1])):
@@ -37,11 +35,21 @@ class Series:
         return self.steps[begin]
 
 
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """What the loop's guard did at a step: "skip" or "rewind", and why."""
+
+    step: int
+    kind: str
+    reason: str
+
+
 class History:
-    """All figures of a run, by name."""
+    """All figures of a run, by name, and what the loop's guard did."""
 
     def __init__(self) -> None:
         self._series: dict[str, Series] = {}
+        self.incidents: list[Incident] = []
         self.rows = 0
         self.step = 0
 

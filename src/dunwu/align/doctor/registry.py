@@ -1,4 +1,4 @@
-"""The doctor's rules, in the order in which findings of one step are told. A new rule is one file and a line here."""
+"""The doctor's rules, in the order in which they are told. A new rule is one file and a line here."""
 
 from collections.abc import Callable
 
@@ -14,6 +14,13 @@ from dunwu.align.doctor.rules.length import falling_length, rising_length
 from dunwu.align.doctor.rules.no_variance import no_variance
 from dunwu.align.doctor.rules.parts import parts_apart
 from dunwu.align.doctor.rules.reward import falling_reward, no_learning, saturated_reward
+from dunwu.align.doctor.rules.training import (
+    growing_gradients,
+    jumping_loss,
+    rising_loss,
+    skipped_batches,
+    still_loss,
+)
 from dunwu.align.doctor.rules.value import useless_value
 
 Rule = Callable[[History, DoctorConfig], Finding | None]
@@ -35,4 +42,9 @@ RULES: tuple[Rule, ...] = (
     useless_value,
     no_learning,
     saturated_reward,
+    skipped_batches,
 )
+"""Of reinforcement learning."""
+
+TRAINING_RULES: tuple[Rule, ...] = (skipped_batches, rising_loss, growing_gradients, jumping_loss, still_loss)
+"""Of all other training."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from dunwu.cli.given import Model, work
+from dunwu.cli.given import AsJson, Model, work
 
 
 def build(*words: str) -> None:
@@ -127,6 +127,21 @@ def status(*words: str) -> None:
         [HOME | RECIPE | FOLDER] [key=value ...]
     """
     work("building").status(words)
+
+
+def doctor(
+    path: Annotated[Path, Parameter(help="A build's home, finished or running, or a metrics.jsonl.")],
+    /,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with a run of training, since which step, and what to try.
+
+    Of reinforcement learning: groups without variance, collapsed entropy, growing length, missing ends of turns, a divergence
+    that runs away, a reward that is hacked, and more. Of all other training: skipped batches and a loss that jumps, rises or
+    stands still. It looks at the figures that the run wrote down and at nothing else.
+    """
+    work("examining").doctor(path, as_json=as_json)
 
 
 def explain(stage: str, /, *words: str) -> None:
