@@ -11,7 +11,7 @@ from dunwu.evaluate.scorers.base import Case, Scorer
 from dunwu.evaluate.stats import PairedDifference, mcnemar_exact, mean_interval, paired_proportions
 
 BY_EXAM, BY_REWARD = "the exam's rules", "the reward"
-RIVAL = "rival"
+RIVAL, NO_ANSWER = "rival", "(no answer)"
 """The column in which a judge that compares finds the other answer."""
 
 Judge = Callable[[Sequence[Case], Sequence[Case]], list[float]]
@@ -54,7 +54,11 @@ def by_judge(scorer: Scorer) -> Judge:
 
     def judged(earlier: Sequence[Case], later: Sequence[Case]) -> list[float]:
         cases = [
-            Case(prompt=own.prompt, completion=own.completion, columns={**own.columns, RIVAL: other.completion.text})
+            Case(
+                prompt=own.prompt,
+                completion=own.completion,
+                columns={**own.columns, RIVAL: other.completion.text.strip() or NO_ANSWER},
+            )
             for other, own in zip(earlier, later, strict=True)
         ]
         return [score for score in scorer(cases) if not math.isnan(score)]

@@ -356,7 +356,6 @@ def _precision(section: RlSection, device: torch.device) -> Precision:
 
 def _watch(section: RlSection, chosen: Mapping[str, Any]) -> Callable[[Iterable[Mapping[str, Any]]], Doctor]:
     config = DoctorConfig(
-        method=section.algorithm.name,
         answer_tokens=chosen["answer_tokens"],
         steps=chosen["steps"] * section.algorithm.updates,
     )
