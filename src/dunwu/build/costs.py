@@ -28,6 +28,7 @@ BASELINE_BYTES_PER_S = 0.6e6  # of training text given to xz and the n-grams
 BASELINE_BYTES_HELD = 42  # a byte of that text
 BASELINE_MAX_BYTES = 24e6
 EXAM_ANSWER_TOKENS = 40
+CARD_ANSWERS = 224
 REPORT_S = 3.0
 HELD_OUT_TOKENS = 20_000  # of the conversations that tuning without a corpus holds out
 
@@ -133,11 +134,16 @@ def evaluate_seconds(
     baselines = (
         (min(train_bytes, BASELINE_MAX_BYTES) + scored) / BASELINE_BYTES_PER_S if recipe.evaluate.baselines else 0.0
     )
-    return START_S + models * (held_out + exam + samples) + baselines
+    return START_S + models * (held_out + exam + samples + _card_seconds(recipe, token_s)) + baselines
 
 
 def tuned_seconds(recipe: Recipe, *, token_s: float) -> float:
     """Scoring the conversations that were held out and answering some, by the base and by what was made of it."""
     held_out = HELD_OUT_TOKENS * token_s / 2
     samples = recipe.evaluate.samples * 120 * 4 * token_s
-    return START_S + 2 * (held_out + samples)
+    return START_S + 2 * (held_out + samples + _card_seconds(recipe, token_s))
+
+
+def _card_seconds(recipe: Recipe, token_s: float) -> float:
+    """Of the answers of one model for the alignment card."""
+    return CARD_ANSWERS * EXAM_ANSWER_TOKENS * token_s if recipe.prefer.sources or recipe.rl.sources else 0.0

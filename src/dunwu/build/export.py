@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dunwu import __version__
+from dunwu.align.card.markdown import card_markdown
+from dunwu.align.card.record import read_card
+from dunwu.build.aligned import CARD_FILE as ALIGNMENT_FILE
 from dunwu.build.base import FACTS_FILE, GENERATION_FILE, LICENCE_FILES, base_folder
 from dunwu.build.home import ADAPTER, TRAINING_STAGES, Home, StageRecord, last_trained
 from dunwu.core.files import disk_errors, fsync_folder, read_json, write_json, write_text
@@ -39,9 +42,16 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
             (fresh / name).parent.mkdir(exist_ok=True)
             _copy(file, fresh / name)
         write_json(fresh / FACTS_FILE, facts)
-        write_text(fresh / CARD_FILE, model_card(facts))
+        write_text(fresh / CARD_FILE, model_card(facts) + alignment_part(home, records))
         _swap(fresh, home.model, old)
     return [home.model / name for name in (*files, FACTS_FILE, CARD_FILE)]
+
+
+def alignment_part(home: Home, records: Mapping[str, StageRecord], *, heading: str = "## Alignment") -> str:
+    """The alignment card as Markdown; empty where there is none."""
+    if "alignment" not in (records["evaluate"].facts if "evaluate" in records else {}):
+        return ""
+    return "\n" + card_markdown(read_card(home.folder_of(records["evaluate"]) / ALIGNMENT_FILE), heading=heading)
 
 
 def _weight_files(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) -> dict[str, Path]:
@@ -118,6 +128,7 @@ def model_facts(home: Home, recipe: Recipe, records: Mapping[str, StageRecord]) 
         ),
         **({"gain_and_forgetting": evaluated.get("gain_and_forgetting", [])} if "base" in records else {}),
         **({"answers": evaluated["answers"]} if "answers" in evaluated else {}),
+        **({"alignment": evaluated["alignment"]} if "alignment" in evaluated else {}),
         "lineage": _lineage(home, records),
         "recipe": recipe.model_dump(mode="json"),
     }

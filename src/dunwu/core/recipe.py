@@ -13,7 +13,7 @@ from dunwu.core.deltas import AnyDelta
 from dunwu.core.policy import AnyPolicy, GrpoSpec
 from dunwu.core.preference import AnyPreference, DpoSpec
 from dunwu.core.rewardmodel import AnyJudgement, PairsSpec
-from dunwu.core.rewards import AnyReward
+from dunwu.core.rewards import AnyReward, JudgeReward
 from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole
 
 
@@ -319,6 +319,7 @@ class EvaluateSection(Section):
     baselines: bool = True  # xz and an order-5 n-gram on the same text
     samples: Annotated[int, Field(ge=0)] = 6
     prompts: tuple[str, ...] = ()
+    judge: JudgeReward | None = None  # who says which of two models answers better, in both orders; none: exact rules
 
 
 class Recipe(Section):

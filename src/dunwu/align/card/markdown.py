@@ -5,6 +5,16 @@ import math
 from dunwu.align.card.record import AlignmentCard, CardRow, meaning
 
 MARKS = {"better": "▲", "worse": "▼", "other": "◆", "same": ""}
+_HEADLINES = (
+    "reward",
+    "win_rate",
+    "refusal.sound",
+    "refusal.false_premise",
+    "bits_per_byte",
+    "diversity.edit_distance",
+    "ended",
+)
+_WORDS = {"better": "better", "worse": "worse", "other": "changed", "same": "no clear change"}
 _LEGEND = "▲ better, ▼ worse, ◆ changed and neither; no mark: no clear change"
 
 
@@ -14,6 +24,17 @@ def card_markdown(card: AlignmentCard, *, heading: str = "# Alignment card") -> 
     if card.findings:
         lines += ["", "What the doctor said of the run:", "", *_findings(card)]
     return "\n".join(lines) + "\n"
+
+
+def card_lines(card: AlignmentCard) -> list[str]:
+    """The headlines for a terminal: each later model against the first."""
+    lines = [f"alignment, against {card.against} (change with its 95% interval):"]
+    for row in card.rows:
+        if row.figure in _HEADLINES and row.change is not None:
+            lines.append(
+                f"  {row.stage:<9} {meaning(row.figure)[0]:<36} {_change(row)}  n={row.change.n}  {_WORDS[row.direction]}"
+            )
+    return lines
 
 
 def _table(card: AlignmentCard) -> list[str]:

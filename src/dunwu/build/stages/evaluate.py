@@ -1,6 +1,7 @@
 """Held-out bits per byte, baselines, the exam and samples of every model of the build: `evaluation.json`.
 
-Facts: `scores`, the headline figures by "stage figure", as dictionaries of `Score`; `heldout_bytes` scored.
+Facts: `scores`, the headline figures by "stage figure", as dictionaries of `Score`; `heldout_bytes` scored; of a build that
+learned from judgements `alignment`, its card in short.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dunwu.build.aligned import CardMaker
 from dunwu.build.base import base_folder
 from dunwu.build.conversations import with_system
 from dunwu.build.costs import baseline_bytes
@@ -51,7 +53,8 @@ SCORECARD_FILE = "scorecard.json"
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
-    return {"evaluate": recipe.evaluate.model_dump(mode="json"), "system_prompt": recipe.sft.system_prompt}
+    section = recipe.evaluate.model_dump(mode="json", exclude=set() if recipe.evaluate.judge else {"judge"})
+    return {"evaluate": section, "system_prompt": recipe.sft.system_prompt}
 
 
 def _forecast(outlook: Outlook) -> Forecast:
@@ -93,6 +96,7 @@ def _run_tuned(work: Work) -> Outcome:
         (work.facts[name]["held_out_prompts"] for name in ("prefer", "rl") if name in work.facts), []
     )
     asked = section.prompts or first[: section.samples]
+    card = CardMaker(work, [], otherwise=first)
     bits: dict[str, AnswerBits] = {}
     samples: list[Sample] = []
     for stage, folder in _models(work):
@@ -102,12 +106,14 @@ def _run_tuned(work: Work) -> Outcome:
             bits[stage] = answer_bits(model, load_tokenizer(folder), held, context_length=context)
             del model
             gc.collect()
-        if asked:
+        if asked or card.wanted:
             chat = LocalChat.load(folder, delta=_beside(stage, work), any_base=True)
             samples += answer_prompts(chat, asked, stage=stage, system=work.recipe.sft.system_prompt)
-    write_evaluation(work.folder / "evaluation.json", gather(text=None, bits={}, exams={}, samples=samples))
+            card.ask(stage, chat)
+    evaluation = gather(text=None, bits={}, exams={}, samples=samples)
+    write_evaluation(work.folder / "evaluation.json", evaluation)
     scores = {f"{stage} answers": _without_nan(found.score(f"{stage} answers")) for stage, found in bits.items()}
-    facts: dict[str, Any] = {"scores": scores}
+    facts: dict[str, Any] = {"scores": scores, **card.finish({}, evaluation)}
     if held:
         facts["answers"] = difference(bits["base"], bits["sft"])._asdict()
     return Outcome(facts=facts)
@@ -128,6 +134,7 @@ def _run_grown(work: Work) -> Outcome:
     text = choose_text(read_documents(work.needs["corpus"], "heldout"), max_bytes=section.heldout_bytes)
     general = _general_text(work)
     questions = _asked(work.recipe)
+    card = CardMaker(work, questions)
     bits: dict[str, BitsResult] = {}
     general_bits: dict[str, BitsResult] = {}
     exams: dict[str, ExamAnswers] = {}
@@ -137,9 +144,11 @@ def _run_grown(work: Work) -> Outcome:
         bits[stage] = _bits(stage, folder, text, work)
         if general is not None:
             general_bits[stage] = _bits(stage, folder, general, work)
-        if questions and load_tokenizer(folder).chat_template is not None:
+        if (questions or card.wanted) and load_tokenizer(folder).chat_template is not None:
             chat = LocalChat.load(folder, delta=_beside(stage, work), any_base=True)
-            exams[stage] = ExamAnswers.of(questions, run_exam(chat, questions, progress=work.progress))
+            if questions:
+                exams[stage] = ExamAnswers.of(questions, run_exam(chat, questions, progress=work.progress))
+            card.ask(stage, chat)
         samples += _samples(stage, folder, text, questions, work)
     work.progress.start("Measuring baselines")
     train = read_documents(work.needs["corpus"], "train")
@@ -147,6 +156,7 @@ def _run_grown(work: Work) -> Outcome:
     evaluation = gather(text=text, bits=bits, exams=exams, baselines=baselines, samples=samples)
     write_evaluation(work.folder / "evaluation.json", evaluation)
     facts: dict[str, Any] = {"scores": _headlines(evaluation), "heldout_bytes": text.bytes}
+    facts |= card.finish(exams, evaluation)
     if work.recipe.base:
         scorecard = make_scorecard(work.facts["base"]["name"], bits, general_bits, exams)
         write_scorecard(work.folder / SCORECARD_FILE, scorecard)
@@ -252,7 +262,7 @@ EVALUATE = Stage(
     name="evaluate",
     title="Evaluating",
     version="2",
-    needs=("base", "corpus", "replay", "pretrain", "sft", "prefer", "rl"),
+    needs=("base", "corpus", "replay", "pretrain", "sft", "prefer", "reward", "rl"),
     settings=_settings,
     forecast=_forecast,
     run=_run,

@@ -1,11 +1,14 @@
 """What the home shows the world: the finished model in `model/`, and the whole build on one page, `report.html`."""
 
+from pathlib import Path
+
 from dunwu.build.costs import REPORT_S
-from dunwu.build.export import FACTS_FILE, export_model
+from dunwu.build.export import FACTS_FILE, alignment_part, export_model
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.meters import resident_bytes
 from dunwu.build.report import write_report
+from dunwu.core.files import disk_errors, write_text
 
 
 def _forecast(outlook: Outlook) -> Forecast:
@@ -15,7 +18,20 @@ def _forecast(outlook: Outlook) -> Forecast:
 def _run(work: Work) -> Outcome:
     model_files = export_model(work.home, work.recipe, work.home.current())
     lasting = [file for file in model_files if file.name != FACTS_FILE]  # that one takes in figures of parity later
-    return Outcome(outside=(*lasting, write_report(work.home.folder)))
+    card = _alignment_card(work)
+    return Outcome(outside=(*lasting, *card, write_report(work.home.folder)))
+
+
+def _alignment_card(work: Work) -> list[Path]:
+    """`alignment_card.md` in the home of a build that learned from judgements."""
+    path = work.home.folder / "alignment_card.md"
+    text = alignment_part(work.home, work.home.current(), heading=f"# Alignment card of {work.recipe.name}").lstrip()
+    if not text:
+        with disk_errors(path):
+            path.unlink(missing_ok=True)  # of an earlier recipe
+        return []
+    write_text(path, text)
+    return [path]
 
 
 REPORT = Stage(
