@@ -22,7 +22,7 @@ def chat(
     model: str, url: str, *, key_env: str, system: str | None, temperature: float, seed: int | None, max_tokens: int
 ) -> None:
     """Talk in the terminal."""
-    with _partner(model, url, key_env) as partner:
+    with endpoint(model, url, key_env) as partner:
         converse(partner, system=system or "", temperature=temperature, seed=seed, max_tokens=max_tokens, read=input)
 
 
@@ -47,7 +47,7 @@ def generate(
     messages = [Message(role="system", content=system)] if system else []
     messages.append(Message(role="user", content=text))
     options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed, schema=_schema(schema))
-    with _partner(model, url, key_env) as partner:
+    with endpoint(model, url, key_env) as partner:
         for piece in partner.stream(messages, options):
             print(harmless(piece), end="", flush=True)
         print()
@@ -63,7 +63,7 @@ def _schema(file: Path | None) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _partner(model: str, url: str, key_env: str) -> Generator[Chat]:
+def endpoint(model: str, url: str, key_env: str) -> Generator[Chat]:
     """Raises MissingExtraError without the package `openai`."""
     partner = Blocking(Retrying(RemoteChat(url, model, key_variable=key_env)))
     try:

@@ -41,6 +41,8 @@ ANSWERS = (
     "reference",
 )
 ANSWERS += ("correct", "label", "答案", "回答", "输出", "a")
+# Where an answer stands that is to be judged; `Prompt.columns` then has it, or several, as `completion`.
+COMPLETIONS = ("completion", "completions", "response", "responses", "output", "generation", "prediction", "model_output")
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 128
 WATCHED_PER_KIND = 12
 
@@ -67,10 +69,12 @@ class PromptReader:
     """Iterate to get prompts; afterwards `kept`, `dropped` and `problems` say what became of the rows.
 
     `formats`: the format found, by file. `dropped`: rows by reason. `problems`: the first few bad rows as "file, line 7: why".
+    `judged`: the rows also hold answers to be judged, which are then the column `completion` and no right answer; under this key,
+    or where it is "auto" under a usual one, or as the last turn.
     """
 
-    def __init__(self, source: PromptFileSource) -> None:
-        self.source = source
+    def __init__(self, source: PromptFileSource, *, judged: str | None = None) -> None:
+        self.source, self.judged = source, judged
         self._forget()
 
     def __iter__(self) -> Iterator[Prompt]:
@@ -118,7 +122,11 @@ class PromptReader:
             messages, said = _unanswered(row_format.asked(value))
             messages = _with_system(value, messages, self.source.system_prompt)
             _check(messages)
-            columns = _columns(value, self.source.answer, said)
+            if self.judged is None:
+                columns = _columns(value, self.source.answer, ANSWERS, said)
+            else:
+                right = [key for key in ANSWERS if key not in (*COMPLETIONS, self.judged)]
+                columns = _columns(value, self.source.answer, right, None) | _completion(value, self.judged, said)
         except BadRow as bad:
             self.drop(bad, f"{path}, {row.place}")
             return None
@@ -320,15 +328,29 @@ def _check(messages: Sequence[Message]) -> None:
             raise BadRow("has text that is no Unicode", f"message {place} holds half of a surrogate pair")
 
 
-def _columns(row: Row, key: str, said: str | None) -> dict[str, Any]:
+def _columns(row: Row, key: str, usual: Sequence[str], said: str | None) -> dict[str, Any]:
     """All keys of the row, and its right answer as `answer`; one that is alone in a list stands by itself."""
     if key != "auto" and key not in row:
         raise BadRow(f"has no {key!r}", f"its keys are {sorted(map(str, row))[:8]}")
-    name = next((name for name in ANSWERS if row.get(name) is not None), None) if key == "auto" else key
+    name = next((name for name in usual if row.get(name) is not None), None) if key == "auto" else key
     answer = said if name is None else row[name]
     if isinstance(answer, list) and len(cast("list[Any]", answer)) == 1:
         answer = cast("list[Any]", answer)[0]
-    return {**{str(key): value for key, value in row.items()}, **({} if answer is None else {"answer": answer})}
+    columns = {str(key): value for key, value in row.items()}
+    return columns if answer is None else {**columns, "answer": answer}
+
+
+def _completion(row: Row, key: str, said: str | None) -> dict[str, Any]:
+    """The answers to be judged, as a list of texts."""
+    usual = COMPLETIONS if key == "auto" else (key,)
+    value = next((row[name] for name in usual if row.get(name) is not None), said)
+    several = cast("list[Any]", value) if isinstance(value, list) else [value]
+    turns = bool(several) and all(isinstance(one, dict) for one in several)
+    texts = [messages_of(several)[-1].content] if turns else several
+    if not texts or not all(isinstance(text, str) for text in texts):
+        what = f"none of {', '.join(usual)} is text, or a list of texts; its keys are {sorted(map(str, row))[:8]}"
+        raise BadRow("has no answer to judge", what)
+    return {"completion": texts}
 
 
 def _evenly(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
