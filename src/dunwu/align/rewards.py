@@ -23,7 +23,11 @@ def make_reward(
     means = Means(chat=chat)
     parts: list[tuple[float, Scorer]] = []
     for spec, name in zip(specs, part_names(specs), strict=True):
-        scorer = _model_scorer(spec, name, reward_model) if isinstance(spec, ModelReward) else build_scorer(spec, name, means)
+        scorer = (
+            _model_scorer(spec, name, reward_model)
+            if isinstance(spec, ModelReward)
+            else build_scorer(spec, name, means)
+        )
         shaped = Shaped(scorer, scale=spec.scale, clip=spec.clip)
         parts.append((spec.weight, scorer if spec.scale == 1 and spec.clip is None else shaped))
     return WeightedSum(parts)

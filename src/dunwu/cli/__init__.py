@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 from dunwu import __version__
 from dunwu.cli.commands.building import align, build, doctor, explain, plan, show_batch, status, tune
 from dunwu.cli.commands.deltas import deltas
+from dunwu.cli.commands.judging import best, score
 from dunwu.cli.commands.keys import keyring
 from dunwu.cli.commands.making import maker
 from dunwu.cli.commands.models import export, import_, inspect, quantise
@@ -26,7 +27,7 @@ app = App(
     help="Grow your own language model from a folder of documents, on the machine that you have.",
     help_format="plaintext",
 )
-for command in (build, plan, tune, align, status, doctor, explain, show_batch, chat, generate, serve):
+for command in (build, plan, tune, align, status, doctor, explain, show_batch, chat, generate, score, best, serve):
     app.command(command)
 app.command(import_, name="import")
 for command in (export, quantise, inspect, deltas, keyring, maker):

@@ -42,7 +42,16 @@ ANSWERS = (
 )
 ANSWERS += ("correct", "label", "答案", "回答", "输出", "a")
 # Where an answer stands that is to be judged; `Prompt.columns` then has it, or several, as `completion`.
-COMPLETIONS = ("completion", "completions", "response", "responses", "output", "generation", "prediction", "model_output")
+COMPLETIONS = (
+    "completion",
+    "completions",
+    "response",
+    "responses",
+    "output",
+    "generation",
+    "prediction",
+    "model_output",
+)
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 128
 WATCHED_PER_KIND = 12
 

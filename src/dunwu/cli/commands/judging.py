@@ -26,15 +26,11 @@ def score(
     completion: Annotated[str, Parameter(help="The key that holds the answer; auto finds a usual one.")] = "auto",
     prompt: Annotated[str, Parameter(help="The key that holds the prompt; auto finds a usual one.")] = "auto",
     answer: Annotated[str, Parameter(help="The key that holds what is right; auto finds a usual one.")] = "auto",
-    out: Annotated[
-        Path | None, Parameter(help="A .jsonl to write: each answer with its total and the parts.")
-    ] = None,
+    out: Annotated[Path | None, Parameter(help="A .jsonl to write: each answer with its total and the parts.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge answers that a file holds: the mean of the reward and of each part, with an interval."""
-    work("judging").score(
-        file, reward, prompt=prompt, completion=completion, answer=answer, out=out, as_json=as_json
-    )
+    work("judging").score(file, reward, prompt=prompt, completion=completion, answer=answer, out=out, as_json=as_json)
 
 
 def best(
