@@ -3,8 +3,8 @@
 
 const page = document.documentElement;
 const labels = {
-  en: { tokens: "tokens", loss: "loss", range: "single steps", lr: "of peak", speed: "tokens/s" },
-  "zh-Hans": { tokens: "词元", loss: "损失", range: "单步", lr: "占峰值", speed: "词元/秒" },
+  en: { tokens: "tokens", step: "step", loss: "loss", range: "single steps", lr: "of peak", speed: "tokens/s" },
+  "zh-Hans": { tokens: "词元", step: "步", loss: "损失", range: "单步", lr: "占峰值", speed: "词元/秒" },
 };
 
 function choose(language) {
@@ -65,8 +65,15 @@ function powers(low, high) {
   return found;
 }
 
+function around(values) {
+  const known = values.filter((value) => value !== null);
+  const low = Math.min(0, ...known), high = Math.max(0, ...known);
+  return [low * 1.08, high * 1.08 || 1];
+}
+
 function limits(data, series) {
   const known = data[series].filter((value) => value !== null);
+  if (data.step) return around([...known, ...(data[`held_out_${series}`] || data[`${series} high`] || []), ...(series === "reward" ? data.held_out_score || [] : [])]);
   if (series !== "loss") return [0, Math.max(...known) * 1.08 || 1];
   // The first steps of a run would flatten all the rest, so the axis ends near the loss after a fiftieth of it.
   const settled = data.high[Math.min(data.high.length - 1, Math.ceil(data.high.length / 50))];
@@ -81,23 +88,25 @@ function axes(svg, scale, width, height) {
     draw("text", { x: edge.left - 8, y: scale.y(value) + 4, "text-anchor": "end" }, svg, short(value));
   }
   const [first, last] = scale.xLimits;
-  for (const value of logarithmic ? powers(first, last) : ticks(first, last, width > 420 ? 6 : 3)) {
+  for (const value of scale.log ? powers(first, last) : ticks(first, last, width > 420 ? 6 : 3)) {
     draw("text", { x: scale.x(value), y: height - 4, "text-anchor": "middle" }, svg, short(value));
   }
 }
 
 function scales(data, series, width, height) {
-  const last = data.tokens[data.tokens.length - 1];
-  const xLimits = [logarithmic ? data.tokens[0] : 0, last];
+  const along = data.step || data.tokens;
+  const last = along[along.length - 1];
+  const log = logarithmic && !data.step;
+  const xLimits = [log ? along[0] : 0, last];
   const yLimits = limits(data, series);
-  const place = logarithmic ? Math.log : (value) => value;
+  const place = log ? Math.log : (value) => value;
   const span = place(xLimits[1]) - place(xLimits[0]) || 1;
   const x = (value) => edge.left + ((place(value) - place(xLimits[0])) / span) * (width - edge.left - edge.right);
   const y = (value) => {
     const share = (Math.min(value, yLimits[1]) - yLimits[0]) / (yLimits[1] - yLimits[0] || 1);
     return height - edge.bottom - share * (height - edge.top - edge.bottom);
   };
-  return { x, y, xLimits, yLimits };
+  return { x, y, xLimits, yLimits, along, log };
 }
 
 function plot(box) {
@@ -111,10 +120,22 @@ function plot(box) {
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}` }, box);
   const scale = scales(data, series, width, height);
   axes(svg, scale, width, height);
-  const at = (list) => list.flatMap((value, i) => (value === null ? [] : [`${scale.x(data.tokens[i]).toFixed(1)},${scale.y(value).toFixed(1)}`]));
+  const at = (list) => list.flatMap((value, i) => (value === null ? [] : [`${scale.x(scale.along[i]).toFixed(1)},${scale.y(value).toFixed(1)}`]));
   if (series === "loss") draw("polygon", { class: "band", points: [...at(data.high), ...at(data.low).reverse()].join(" ") }, svg);
+  if (data[`${series} low`]) draw("polygon", { class: "band", points: [...at(data[`${series} high`]), ...at(data[`${series} low`]).reverse()].join(" ") }, svg);
+  mark(svg, scale, data.marks || [], height);
   draw("polyline", { class: "line", points: at(values).join(" ") }, svg);
+  (data[box.dataset.dots] || []).forEach((value, i) => { if (value !== null) draw("circle", { class: "held-out", r: 3, cx: scale.x(scale.along[i]), cy: scale.y(value) }, svg); });
   follow(box, svg, scale, data, series);
+}
+
+// What the doctor found: a line at its step, and its number in the list below where there is room for it.
+function mark(svg, scale, marks, height) {
+  for (const { step, severity, number } of marks) {
+    const x = scale.x(step);
+    draw("line", { class: `mark ${severity}`, x1: x, x2: x, y1: edge.top, y2: height - edge.bottom }, svg);
+    if (height > 150) draw("text", { class: `mark ${severity}`, x: x + 3, y: edge.top + 8 + 12 * ((number - 1) % 4) }, svg, String(number));
+  }
 }
 
 function follow(box, svg, scale, data, series) {
@@ -128,9 +149,9 @@ function follow(box, svg, scale, data, series) {
   const move = (event) => {
     const x = event.clientX - box.getBoundingClientRect().left;
     let best = 0;
-    data.tokens.forEach((value, i) => { if (Math.abs(scale.x(value) - x) < Math.abs(scale.x(data.tokens[best]) - x)) best = i; });
+    scale.along.forEach((value, i) => { if (Math.abs(scale.x(value) - x) < Math.abs(scale.x(scale.along[best]) - x)) best = i; });
     if (data[series][best] === null) { leave(); return; }
-    const px = scale.x(data.tokens[best]), py = scale.y(data[series][best]);
+    const px = scale.x(scale.along[best]), py = scale.y(data[series][best]);
     for (const [key, value] of [["x1", px], ["x2", px], ["visibility", "visible"]]) line.setAttribute(key, value);
     for (const [key, value] of [["cx", px], ["cy", py], ["visibility", "visible"]]) point.setAttribute(key, value);
     tip.textContent = describe(data, series, best);
@@ -144,6 +165,7 @@ function follow(box, svg, scale, data, series) {
 
 function describe(data, series, i) {
   const words = labels[page.lang];
+  if (data.step) return `${words.step} ${data.step[i].toLocaleString("en")} · ${+data[series][i].toPrecision(4)}`;
   const where = `${short(data.tokens[i])} ${words.tokens}`;
   if (series === "loss") return `${where} · ${words.loss} ${data.loss[i].toFixed(3)} (${words.range} ${data.low[i].toFixed(2)} – ${data.high[i].toFixed(2)})`;
   if (series === "lr") return `${where} · ${(100 * data.lr[i]).toFixed(1)} % ${words.lr}`;

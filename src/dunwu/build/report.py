@@ -5,9 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dunwu.align.doctor.finding import Finding as Seen
+from dunwu.build.aligned import findings_of
 from dunwu.build.home import TRAINING_STAGES
+from dunwu.build.report_align import card_findings, card_section, rl_curves, rl_section
 from dunwu.build.report_charts import thin_rows
-from dunwu.build.report_data import ReportData, collect
+from dunwu.build.report_data import Curve, ReportData, collect
 from dunwu.build.report_forgetting import forgetting_findings, forgetting_section
 from dunwu.build.report_html import Html, both, el, embed_json, figure, fold, join, page, percent, untrusted
 from dunwu.build.report_measures import exam_section, heldout_section, samples_section
@@ -26,6 +29,7 @@ from dunwu.build.report_verdict import STAGES, findings
 from dunwu.core.files import write_text
 from dunwu.core.units import format_bytes, format_count, format_duration
 
+RL = "rl"
 _MARKS = {"good": "✓", "bad": "✗", "open": "~"}
 
 
@@ -44,9 +48,11 @@ def render_report(data: ReportData) -> str:
     sections = [
         ("gain", both("Gain and forgetting", "增益与遗忘"), _gain(data)),
         ("heldout", both("Text it never saw", "未见过的文本"), heldout_section(data.evaluation)),
+        ("alignment", both("Alignment", "对齐"), card_section(data.alignment)),
         ("exam", both("Exam", "考试"), exam_section(data.evaluation)),
         ("samples", both("What it writes", "它写的文字"), samples_section(data.evaluation.samples)),
-        ("training", both("Training", "训练过程"), curves_section(data.curves)),
+        ("rewards", both("Learning from rewards", "从奖励中学习"), _rl(data)),
+        ("training", both("Training", "训练过程"), curves_section(_on_text(data))),
         ("incidents", both("Incidents", "异常"), incidents_section(data)),
         ("data", both("Data card", "数据卡"), data_section(data.card)),
         ("predicted", both("Predicted and actual", "预测与实际"), predicted_section(data)),
@@ -55,7 +61,9 @@ def render_report(data: ReportData) -> str:
         ("go-on", both("Go on", "继续"), go_on_section(data)),
     ]
     shown = [(key, title, content) for key, title, content in sections if content is not None]
-    curves = {stage: thin_rows(curve.steps) for stage, curve in data.curves.items() if curve.steps}
+    curves: dict[str, Any] = {stage: thin_rows(curve.steps) for stage, curve in _on_text(data).items() if curve.steps}
+    if data.curves.get(RL) and data.curves[RL].steps:
+        curves[RL] = rl_curves(data.curves[RL].steps, _seen(data))
     body = join(
         [
             _header(data, shown),
@@ -67,6 +75,19 @@ def render_report(data: ReportData) -> str:
     own = files("dunwu.build")
     style, script = own.joinpath("report.css").read_text("utf-8"), own.joinpath("report.js").read_text("utf-8")
     return page(title=f"{data.name} · dunwu", style=style, script=script, body=body)
+
+
+def _on_text(data: ReportData) -> dict[str, Curve]:
+    """Runs that learned from text as it is: their loss says how far they are."""
+    return {stage: curve for stage, curve in data.curves.items() if stage != RL}
+
+
+def _rl(data: ReportData) -> Html | None:
+    return rl_section(data.curves[RL].steps, _seen(data), data.records[RL].facts) if RL in data.curves else None
+
+
+def _seen(data: ReportData) -> list[Seen]:
+    return findings_of({name: record.facts for name, record in data.records.items()})
 
 
 def _gain(data: ReportData) -> Html | None:
@@ -111,6 +132,7 @@ def _summary(data: ReportData) -> Html:
             *forgetting_findings(data.scorecard),
             *tuning_findings(data.records),
             *preference_findings(data.records),
+            *card_findings(data.alignment, _seen(data)),
             *findings(data.evaluation),
         )
     ]
@@ -178,7 +200,7 @@ def _model_tiles(data: ReportData) -> list[tuple[Html, str, Html]]:
             f"{config.get('num_hidden_layers', '?')} 层，宽 {config.get('hidden_size', '?')}",
         )
         tiles.append((both("Parameters", "参数"), format_count(parameters), shape if config else Html("")))
-    tokens = {stage: curve.steps[-1]["tokens"] for stage, curve in data.curves.items() if curve.steps}
+    tokens = {stage: curve.steps[-1]["tokens"] for stage, curve in _on_text(data).items() if curve.steps}
     if "pretrain" in tokens:
         extra = f"{format_count(tokens['sft'])}" if "sft" in tokens else ""
         note = both(f"and {extra} in fine-tuning", f"另有微调 {extra}") if extra else Html("")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dunwu.align.card.record import AlignmentCard, read_card
 from dunwu.build.home import TRAINING_STAGES, Home, StageRecord
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
@@ -36,6 +37,7 @@ class ReportData:
     curves: Mapping[str, Curve]
     evaluation: Evaluation
     scorecard: Scorecard | None = None  # of a build that went on from a base
+    alignment: AlignmentCard | None = None  # of a build that learned from judgements
     missing: Sequence[str] = field(default_factory=list[str])
 
 
@@ -49,6 +51,9 @@ def collect(folder: Path) -> ReportData:
     scorecard = None
     if "base" in records:
         scorecard = _read(_file(home, records, "evaluate", "scorecard.json"), read_scorecard, missing)
+    alignment = None
+    if "evaluate" in records and "alignment" in records["evaluate"].facts:
+        alignment = _read(_file(home, records, "evaluate", "alignment.json"), read_card, missing)
     evaluation = _evaluation(_file(home, records, "evaluate", "evaluation.json"), missing)
     curves = {
         stage: curve
@@ -65,6 +70,7 @@ def collect(folder: Path) -> ReportData:
         curves=curves,
         evaluation=evaluation,
         scorecard=scorecard,
+        alignment=alignment,
         missing=missing,
     )
 
@@ -119,7 +125,7 @@ def _curve(path: Path | None, missing: list[str]) -> Curve | None:
         missing.append(f"{path} does not exist")
         return None
     rows = [row for line in path.read_bytes().splitlines() if (row := _row(line)) is not None]
-    steps = [row for row in rows if "loss" in row and "tokens" in row]
+    steps = [row for row in rows if "loss" in row and ("tokens" in row or "reward" in row)]
     return Curve(steps=steps, incidents=[row for row in rows if "incident" in row])
 
 

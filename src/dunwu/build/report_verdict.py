@@ -20,6 +20,7 @@ STAGES = {
     "pretrain": ("pre-training", "预训练"),
     "sft": ("fine-tuning", "微调"),
     "prefer": ("learning preferences", "偏好学习"),
+    "reward": ("reward model", "奖励模型"),
     "rl": ("reinforcement learning", "强化学习"),
     "evaluate": ("evaluation", "评测"),
     "report": ("report", "报告"),

@@ -218,7 +218,8 @@ def _form(stage: str, parts: CardParts) -> list[Measured]:
 
 def _mean(figure: str, after: Sequence[float], before: Sequence[float] | None, unit: str) -> Measured:
     found = mean_interval(after)
-    score = Score(name=figure, value=found.value, low=found.low, high=found.high, n=found.n, unit=unit)
+    low = found.low if unit == "points" or math.isnan(found.low) else max(0.0, found.low)
+    score = Score(name=figure, value=found.value, low=low, high=found.high, n=found.n, unit=unit)
     return figure, score, None if before is None else paired_difference(before, after)
 
 
