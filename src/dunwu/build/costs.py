@@ -8,12 +8,22 @@ from collections.abc import Iterator, Sequence
 from dunwu.build.exam import exam_questions
 from dunwu.build.inputs import folders, source_files
 from dunwu.core.devices import available_cores
-from dunwu.core.recipe import CorpusSource, PythonDocsSource, Recipe, SftFileSource, SftSection, SftSource, WorldSource
+from dunwu.core.recipe import (
+    CorpusSource,
+    PythonDocsSource,
+    Recipe,
+    SftFileSource,
+    SftSection,
+    SftSource,
+    SftSumsSource,
+    WorldSource,
+)
 from dunwu.core.records import Example, Message
 from dunwu.corpus.instructions import read_instructions
 from dunwu.corpus.pairs import read_preferences
 from dunwu.corpus.readers import SourceFile
 from dunwu.corpus.source_mix import per_pass
+from dunwu.corpus.sums import sums_examples
 from dunwu.corpus.world import world_documents, world_examples
 
 START_S = 1.0
@@ -77,7 +87,13 @@ def tokenizer_seconds(recipe: Recipe, train_bytes: int, replay_bytes: int = 0) -
 
 def sft_examples(source: SftSource) -> Iterator[Example]:
     """The conversations of one source."""
-    return read_instructions(source) if isinstance(source, SftFileSource) else world_examples(source)
+    match source:
+        case SftFileSource():
+            return read_instructions(source)
+        case SftSumsSource():
+            return sums_examples(source)
+        case _:
+            return world_examples(source)
 
 
 def tuning_messages(recipe: Recipe) -> Iterator[Sequence[Message]]:

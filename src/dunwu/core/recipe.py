@@ -165,7 +165,30 @@ class SftWorldSource(Section):
     cap: Count | None = None
 
 
-SftSource = Annotated[SftFileSource | SftWorldSource, Field(discriminator="kind")]
+def _step_counts(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if not steps or not set(steps) <= {1, 2, 3}:
+        raise ValueError(f"{list(steps)} is no choice of steps; write some of 1, 2 and 3, such as [1, 2]")
+    return steps
+
+
+class SumsSource(Section):
+    """Generated word problems (`corpus/sums`); their calculations are never those of the problems kept for measuring."""
+
+    kind: Literal["sums"] = "sums"
+    seed: int = 0
+    problems: Count = 20_000
+    languages: Annotated[tuple[Language, ...], Field(min_length=1)] = ("en", "zh")
+    steps: Annotated[tuple[int, ...], AfterValidator(_step_counts)] = (1, 2, 3)
+
+
+class SftSumsSource(SumsSource):
+    """Word problems with their solutions, step by step."""
+
+    weight: float = Field(default=1.0, gt=0)
+    cap: Count | None = None
+
+
+SftSource = Annotated[SftFileSource | SftWorldSource | SftSumsSource, Field(discriminator="kind")]
 
 
 class SftSection(TrainSection):
@@ -257,8 +280,16 @@ class PromptWorldSource(Section):
     questions: Count = 2000
 
 
+class PromptSumsSource(SumsSource):
+    """Word problems to be solved; column `answer`."""
+
+    seed: int = 1  # others than fine-tuning has seen
+    problems: Count = 2000
+
+
 PromptSource = Annotated[
-    Annotated[PromptFileSource | PromptWorldSource, Field(discriminator="kind")], BeforeValidator(_with_kind)
+    Annotated[PromptFileSource | PromptWorldSource | PromptSumsSource, Field(discriminator="kind")],
+    BeforeValidator(_with_kind),
 ]
 
 

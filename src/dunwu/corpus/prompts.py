@@ -14,13 +14,14 @@ from typing import Any, cast
 
 from dunwu.core.errors import DataError
 from dunwu.core.lineage import stable_hash
-from dunwu.core.recipe import PromptFileSource, PromptSource, PromptWorldSource
+from dunwu.core.recipe import PromptFileSource, PromptSource, PromptSumsSource, PromptWorldSource
 from dunwu.core.records import Message
 from dunwu.corpus import preferences
 from dunwu.corpus.instructions import PROBLEMS_KEPT, ROWS_LOOKED_AT
 from dunwu.corpus.json_rows import BadRow, JsonRow, is_json_file, is_unicode, json_rows
 from dunwu.corpus.pairs import shared_prompt
 from dunwu.corpus.preferences import TURN_LISTS
+from dunwu.corpus.sums import problems
 from dunwu.corpus.table_rows import is_table_file, table_rows
 from dunwu.corpus.turns import Row, messages_of, require_text_alone, transcript
 from dunwu.corpus.world.prompts import practice_questions, watched_questions
@@ -54,6 +55,7 @@ COMPLETIONS = (
 )
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 128
 WATCHED_PER_KIND = 12
+WATCHED_PROBLEMS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,8 @@ def prompts_of(source: PromptSource) -> Iterable[Prompt]:
         case PromptWorldSource():
             name = f"world/{source.seed}/practice"
             return (_asked_of_world(q, f"{name}#{n}") for n, q in enumerate(practice_questions(source)))
+        case PromptSumsSource():
+            return _sums(source, source.problems, held_out=False)
 
 
 def watched_prompts(source: PromptSource, *, exam_questions: int) -> list[Prompt]:
@@ -199,6 +203,8 @@ def watched_prompts(source: PromptSource, *, exam_questions: int) -> list[Prompt
         case PromptWorldSource():
             questions = watched_questions(source, WATCHED_PER_KIND, exam_questions=exam_questions)
             return [_asked_of_world(q, f"world/{source.seed}/watched#{n}") for n, q in enumerate(questions)]
+        case PromptSumsSource():
+            return list(_sums(source, WATCHED_PROBLEMS, held_out=True))
 
 
 def held_out(
@@ -216,6 +222,17 @@ def said_in(messages: Sequence[Message]) -> str:
     """A digest of what is said, whatever its white space."""
     turns = [[m.role, " ".join(m.content.split()), [asdict(call) for call in m.tool_calls]] for m in messages]
     return stable_hash(turns)[:16]
+
+
+def _sums(source: PromptSumsSource, count: int, *, held_out: bool) -> Iterator[Prompt]:
+    found = problems(source.seed, count, source.languages, held_out=held_out, steps=source.steps)
+    for number, problem in enumerate(found):
+        columns = {"answer": problem.answer, "steps": problem.steps, "language": problem.language}
+        yield Prompt(
+            (Message(role="user", content=problem.question),),
+            {**columns, "solution": problem.solution, "calculation": problem.calculation},
+            f"sums/{source.seed}/{'watched' if held_out else 'practice'}#{number}",
+        )
 
 
 def _asked_of_world(question: Question, source: str) -> Prompt:

@@ -78,7 +78,7 @@ def align(
     method: Annotated[
         str,
         Parameter(
-            help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo; or rewards: grpo, rloo, reinforce++ or ppo."
+            help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo; or rewards: grpo, rloo, reinforce++, ppo or rejection."
         ),
     ] = "dpo",
     reward: Annotated[
@@ -106,15 +106,22 @@ def align(
     budget=1h  prefer.epochs=2  prefer.objective.beta=0.05  prefer.lr_adamw=1e-4  sft.system_prompt="..."
     rl.steps=200  rl.completions=16  rl.algorithm.beta=0.04  rl.lr_adamw=1e-5
 
+    With --method rejection the best of several answers are fine-tuned on: rejection.n=8  rejection.at_least=1  sft.epochs=2
+
     Parameters
     ----------
     data
         FILE ... [key=value ...]: pairs of a chosen and a rejected answer, judged or scored answers; for kto labelled ones too;
         for rewards prompts, with what judges them, or the word world for the small world's questions
     """
-    from_command = work("tuning").aligning_words(
-        model, data, method=method, delta=delta, out=out, rewards=tuple(reward or ())
-    )
+    if method == "rejection":
+        from_command = work("rejecting").words(
+            model, data, delta=delta, out=out, rewards=tuple(reward or ()), plan_only=dry_run
+        )
+    else:
+        from_command = work("tuning").aligning_words(
+            model, data, method=method, delta=delta, out=out, rewards=tuple(reward or ())
+        )
     (work("building").plan if dry_run else work("building").build)(from_command)
 
 
