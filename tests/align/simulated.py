@@ -16,7 +16,7 @@ def healthy(rng: random.Random, steps: int | None = None) -> list[Row]:
 
     Noise is that of means over the batch's prompts and answers, with a little that lasts from step to step.
     """
-    steps = steps or rng.choice((40, 60, 80, 120, 240))
+    steps = steps or rng.choice((40, 60, 80, 120, 200))
     prompts, answers = rng.choice((4, 8, 16, 32)), rng.choice((4, 8, 16))
     low, high = sorted((rng.uniform(0.05, 0.9), rng.uniform(0.1, 0.97)))
     middle, pace = rng.uniform(0, 0.6) * steps, rng.uniform(0.05, 0.3) * steps
@@ -48,7 +48,7 @@ def healthy(rng: random.Random, steps: int | None = None) -> list[Row]:
             "entropy": entropy * (1 + (entropy_left - 1) * done) * math.exp(rng.gauss(0, 0.1)),
             "kl": kl,
             "answer_tokens": tokens,
-            "ended": sum(rng.random() < ended for _ in range(prompts * answers)) / (prompts * answers),
+            "ended": min(1.0, max(0.0, rng.gauss(ended, math.sqrt(ended * (1 - ended) / (prompts * answers))))),
             "ratio_max": math.exp(abs(rng.gauss(0, 0.5))),
             "ratio_clipped": abs(rng.gauss(clipped, clipped / 3)),
             "rollout_gap": gap * math.exp(rng.gauss(0, 0.2)),

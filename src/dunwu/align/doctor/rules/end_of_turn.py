@@ -26,7 +26,7 @@ def missing_end_of_turn(history: History, config: DoctorConfig) -> Finding | Non
     severity: Severity = "warning"
     if (
         len(ended) >= 2 * WHOLE
-        and max(ended.last(WHOLE)) < NONE
+        and fmean(ended.last(WHOLE)) < NONE
         and (fell or not has_risen(history.of("reward"), config))
     ):
         severity = "lost"
