@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dunwu.align.doctor.doctor import Doctor
 from dunwu.align.doctor.finding import DoctorConfig
 from dunwu.align.doctor.history import Series
-from dunwu.align.doctor.trend import above_p, block_means, fall_p, rise_p, together
+from dunwu.align.doctor.trend import above_p, bend, block_means, fall_p, rise_p, together
 from tests.align.simulated import FAULTS, healthy, planted
 
 
@@ -62,6 +62,12 @@ def test_two_rising_figures_are_not_linked_by_rising():
     assert r > 0.8
     assert p < 1e-4
     assert together(noise, noise) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
+
+
+def test_a_bend_is_where_a_level_goes_over_into_a_fall():
+    assert bend([5.0, 5.0, 5.0, 5.0, 4.0, 3.0, 2.0, 1.0]) == 3
+    assert bend([5.0, 4.0, 3.0, 2.0]) == 0
+    assert bend([1.0, 1.1, 0.9, 1.0, 2.0, 3.1, 4.0]) == 3
 
 
 def test_where_a_stretch_begins():

@@ -83,6 +83,19 @@ def together(one: Sequence[float], other: Sequence[float]) -> tuple[float, float
     return r, 0.0 if r == 1 else t_cdf(-r * math.sqrt(freedom / (1 - r * r)), freedom) if r > -1 else 1.0
 
 
+def bend(values: Sequence[float]) -> int:
+    """Where a level goes over into a rise or a fall: the place at which a level, and from there a straight line, fit best."""
+
+    def misfit(place: int) -> float:
+        mean = fmean(values[: place + 1])
+        after = [value - mean for value in values[place + 1 :]]
+        slope = sum(at * value for at, value in enumerate(after, 1)) / sum(at * at for at in range(1, len(after) + 1))
+        level = sum((value - mean) ** 2 for value in values[: place + 1])
+        return level + sum((value - slope * at) ** 2 for at, value in enumerate(after, 1))
+
+    return min(range(len(values) - 1), key=misfit)
+
+
 @cache
 def _inversions_at_most(size: int, most: int) -> float:
     """The share of the orders of `size` things with at most so many pairs out of order."""

@@ -5,7 +5,7 @@ from statistics import fmean
 from dunwu.align.doctor.finding import DoctorConfig, Finding
 from dunwu.align.doctor.history import History, Series
 from dunwu.align.doctor.keys import KL, REWARDS, SOURCES
-from dunwu.align.doctor.trend import above_p, fall_p, rise_p
+from dunwu.align.doctor.trend import above_p, bend, fall_p, rise_p
 
 FEWEST = 6  # evaluations
 LONG = 12
@@ -29,7 +29,7 @@ def falling_held_out(history: History, config: DoctorConfig) -> Finding | None:
     lost = len(values) >= FEWEST and worst < began - max(0.25 * drop, 2 * _noise(held_out)) and fall_p(values) < 1e-3
     return Finding(
         "reward up, held-out score down",
-        steps[values.index(max(values))],
+        steps[bend(values)],
         "lost" if lost else "warning",
         f"since step {steps[0]} the reward rose from {fmean(over[:third]):.3g} to {fmean(over[-third:]):.3g}, while the score "
         f"on prompts that were kept out fell from {fmean(values[:2]):.3g} to {worst:.3g}",
