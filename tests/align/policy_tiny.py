@@ -74,9 +74,10 @@ def run(
     stop: StopSignal | None = None,
     watch: Any = None,
     eval_every: int = 5,
+    teacher: Any = None,
     **settings: Any,
 ) -> tuple[TrainResult, PolicyRun]:
-    """Train the tiny model for `steps` rollouts."""
+    """Train the tiny model for `steps` rollouts. `teacher`: makes, from the configuration, what it is compared with."""
     words = tokenizer(folder.parent / "words")
     spec = policy_spec(algorithm)
     config = DecoderConfig(
@@ -84,6 +85,7 @@ def run(
         num_key_value_heads=2, head_dim=8, max_position_embeddings=64, qk_norm="head",
     )  # fmt: skip
     model, before = new_decoder(config, seed=1), new_decoder(config, seed=1).requires_grad_(False)
+    before = before if teacher is None else teacher(config)
     values = ValueModel(new_decoder(config, seed=1)) if spec.wants_values else None
     section = RlSection(**{"checkpoint_every_s": 3600.0, **settings})
     stream = RolloutStream(spec, prompts=prompts, most_tokens=MOST, seed=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from dunwu.core.errors import DataError
 from dunwu.core.lineage import FileHashes, user_cache_folder
 from dunwu.core.modelfiles import is_phrasings_file
+from dunwu.core.policy import DistillSpec
 from dunwu.core.recipe import (
     AnyPreferenceSource,
     CorpusSource,
@@ -69,6 +70,8 @@ def rl_inputs(recipe: Recipe) -> Hashes:
             place = Path(named.rpartition(":")[0] if isinstance(reward, FunctionReward) else named)
             if named:
                 found[f"rl.rewards.{i}"] = _one_file(place)
+    if isinstance(recipe.rl.algorithm, DistillSpec):
+        found["rl.algorithm.teacher"] = _one_file(Path(recipe.rl.algorithm.teacher))
     return _hashed(found)
 
 

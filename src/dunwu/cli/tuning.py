@@ -42,7 +42,7 @@ def aligning_words(
         if rewards:
             raise RecipeError(
                 f"--reward {rewards[0]}: {method} learns from pairs of answers, not from rewards; give --method grpo, rloo, "
-                "reinforce++ or ppo"
+                "reinforce++, ppo or distill"
             )
         return preferring_words(model, data, method=method, delta=delta, out=out)
     if not rewards and not any(word.startswith("rl.rewards") for word in data):

@@ -27,6 +27,7 @@ _PATH_KEYS = (
     "prefer.sources.*.path",
     "rl.sources.*.path",
     "rl.rewards.*.path",
+    "rl.algorithm.teacher",
     "rl.rewards.*.file",
     "corpus.decontaminate_files.*",
 )

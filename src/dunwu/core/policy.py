@@ -112,6 +112,23 @@ class PpoSpec(PolicySpec):
     )
 
 
+class DistillSpec(PolicySpec):
+    """On-policy distillation (arXiv:2306.13649): what learns is told by a teacher how likely each of its tokens is. The teacher
+    stands where other methods have the model as it was; rewards say how it goes."""
+
+    kl_in_reward: ClassVar[bool] = True
+    method: Literal["distill"] = "distill"
+    teacher: Annotated[str, Field(min_length=1)]  # a model's folder; its vocabulary must be the same
+    reward_weight: Weight = 0.0  # of a score less the mean of its prompt's, beside the teacher's word
+    beta: Annotated[float, Field(ge=0, le=0)] = 0.0
+    per: Literal["answer", "token", "constant"] = "token"
+
+    @property
+    def wants_reference(self) -> bool:
+        """The teacher."""
+        return True
+
+
 def _with_method(value: Any) -> Any:
     """Options alone are GRPO's."""
     if isinstance(value, Mapping):
@@ -120,12 +137,12 @@ def _with_method(value: Any) -> Any:
 
 
 AnyPolicy = Annotated[
-    Annotated[GrpoSpec | RlooSpec | ReinforcePlusPlusSpec | PpoSpec, Field(discriminator="method")],
+    Annotated[GrpoSpec | RlooSpec | ReinforcePlusPlusSpec | PpoSpec | DistillSpec, Field(discriminator="method")],
     BeforeValidator(_with_method),
 ]
 """Every method's specification."""
 
-METHODS = ("grpo", "rloo", "reinforce++", "ppo")
+METHODS = ("grpo", "rloo", "reinforce++", "ppo", "distill")
 
 
 class _Holder(Section):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dunwu.align.advantages.annotated import Annotated, Judged
+from dunwu.align.advantages.distill import distill
 from dunwu.align.advantages.grpo import grpo
 from dunwu.align.advantages.ppo import ppo
 from dunwu.align.advantages.reinforce_plus_plus import reinforce_plus_plus
@@ -14,5 +15,6 @@ ADVANTAGES: Mapping[str, Callable[[Judged, Any], Annotated]] = {
     "rloo": rloo,
     "reinforce++": reinforce_plus_plus,
     "ppo": ppo,
+    "distill": distill,
 }
 """`(judged, spec) → annotated`."""

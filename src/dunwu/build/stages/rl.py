@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from dunwu.align.answers import Item
+from dunwu.align.baselines.distillation import load_teacher
 from dunwu.align.doctor.doctor import Doctor
 from dunwu.align.doctor.finding import DoctorConfig
 from dunwu.align.objectives.policy import PolicyObjective
@@ -46,7 +47,7 @@ from dunwu.build.stages.tokenizer import SHARDS
 from dunwu.build.training import RL_SHARE, SAFETY, after_training_s
 from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
 from dunwu.core.lineage import stable_hash
-from dunwu.core.policy import PolicySpec
+from dunwu.core.policy import DistillSpec, PolicySpec
 from dunwu.core.recipe import Recipe, RlSection
 from dunwu.core.units import parse_duration
 from dunwu.corpus.shards import TokenShards
@@ -56,6 +57,7 @@ from dunwu.model.blocks.rotary import depends_on_length
 from dunwu.model.count import parameters, train_flops_per_token
 from dunwu.model.decoder import Decoder
 from dunwu.model.hub import load_model
+from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.learned import Deltas, WholeModel
 from dunwu.train.loop import TrainResult
@@ -72,6 +74,7 @@ def _settings(recipe: Recipe) -> Mapping[str, Any]:
     for named in (*section["sources"], *section["rewards"]):  # what the files hold counts, not where they lie
         for key in ("path", "file"):
             named.pop(key, None)
+    section["algorithm"].pop("teacher", None)
     settings: dict[str, Any] = {"rl": section, "seed": recipe.seed, "system_prompt": recipe.sft.system_prompt}
     settings["exam_questions"] = recipe.evaluate.exam_questions  # none of them is asked
     if recipe.only_tunes:
@@ -179,7 +182,9 @@ def _run(work: Work) -> Outcome:
     freeze(model, section.freeze, "rl")
     deltas = attached_delta(model, recipe, section.delta)
     stream = _stream(work, model, deltas, asking)
-    reference = _reference(begin.model, model, deltas, stream, _precision(section, device))
+    reference = _reference(
+        begin.model, model, deltas, stream, _precision(section, device), _teacher(section, tokenizer, asking, chosen)
+    )
     values = _values(work, begin.model) if section.algorithm.wants_values else None
     objective = PolicyObjective(section.algorithm, values=values)
     learned = PolicyLearned(deltas or WholeModel(model), values, work.folder / "checkpoints" / "best", work.progress)
@@ -323,14 +328,21 @@ def _stream(work: Work, model: Decoder, deltas: Deltas | None, asking: Asking) -
 
 
 def _reference(
-    folder: Path, model: Decoder, deltas: Deltas | None, stream: RolloutStream, precision: Precision
+    folder: Path,
+    model: Decoder,
+    deltas: Deltas | None,
+    stream: RolloutStream,
+    precision: Precision,
+    teacher: Decoder | None = None,
 ) -> Callable[[Sequence[Item]], Floats] | None:
-    """What the model as it was says to answers: the model without its delta, or a second one."""
+    """What the model as it was says to answers: the model without its delta, or a second one; or a teacher."""
     if not stream.spec.wants_reference:
         return None
-    if deltas is None:
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    if teacher is not None:
+        before = teacher
+    elif deltas is None:
         before = load_model(folder, device=next(model.parameters()).device, dtype=torch.float32).requires_grad_(False)
-        around: Callable[[], AbstractContextManager[None]] = nullcontext
     else:
         before, around = model, lambda: without_deltas(model)
 
@@ -341,6 +353,13 @@ def _reference(
             )
 
     return read
+
+
+def _teacher(section: RlSection, tokenizer: TokenizerLike, asking: Asking, chosen: Mapping[str, Any]) -> Decoder | None:
+    if not isinstance(section.algorithm, DistillSpec):
+        return None
+    tokens = asking.longest + chosen["answer_tokens"]
+    return load_teacher(Path(section.algorithm.teacher), tokenizer, device=pick_device(), tokens=tokens)
 
 
 def _values(work: Work, folder: Path) -> ValueModel:

@@ -78,7 +78,7 @@ def align(
     method: Annotated[
         str,
         Parameter(
-            help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo; or rewards: grpo, rloo, reinforce++, ppo or rejection."
+            help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo; or rewards: grpo, rloo, reinforce++, ppo, rejection; or a teacher: distill."
         ),
     ] = "dpo",
     reward: Annotated[
