@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from dunwu.align.doctor.doctor import Doctor
 from dunwu.align.doctor.finding import DoctorConfig
 from dunwu.align.doctor.history import Series
+from dunwu.align.doctor.ranges import reward_range
 from dunwu.align.doctor.trend import above_p, bend, block_means, fall_p, rise_p, together
+from dunwu.core.rewards import reward_specs
 from tests.align.simulated import FAULTS, healthy, planted
 
 
@@ -164,3 +166,30 @@ def test_words_in_rows_are_passed_over_and_incidents_are_told():
     found = Doctor.after(mixed).findings
     assert [one for one in found if one.name != "batches skipped"] == Doctor.after(rows).findings
     assert [(one.step, one.severity) for one in found if one.name == "batches skipped"] == [(7, "note")]
+
+
+@pytest.mark.parametrize("fault", FAULTS[:4], ids=lambda fault: fault.name.replace(" ", "_"))
+def test_a_rollout_that_is_learned_from_several_times_counts_once(fault):
+    rows, _ = planted(fault, random.Random(8))
+    again = [
+        {**row, "step": 3 * number + part, "rollout_s": 0.0 if part else 2.0}
+        for number, row in enumerate(rows)
+        for part in range(3)
+    ]
+    once, thrice = Doctor.after(rows).findings, Doctor.after(again).findings
+    about_updates = {"ratios too wide", "learning rate too high"}
+    assert [(one.name, one.severity, one.says.split("step")[0]) for one in once if one.name not in about_updates] == [
+        (one.name, one.severity, one.says.split("step")[0]) for one in thrice if one.name not in about_updates
+    ]
+    assert once
+
+
+def test_the_range_of_a_reward_follows_from_its_parts():
+    specs = reward_specs(
+        ["math", "0.5*length:100", {"kind": "function", "path": "a.py:f", "clip": [-2, 3], "weight": 2}]
+    )
+    assert reward_range(specs) == (0 - 0.5 - 4, 1 + 0 + 6)
+    assert reward_range(reward_specs([{"kind": "world", "scale": 4, "clip": [1, 3], "weight": -1}])) == (-3, -1)
+    assert reward_range(reward_specs([{"kind": "judge", "model": "m", "scale": 0.1}])) == (0.1, 1.0)
+    assert reward_range(reward_specs(["math", "model"])) is None
+    assert reward_range([]) is None

@@ -22,7 +22,7 @@ def home(tmp_path):
     """A build whose reinforcement learning is still running, half a row written, and goes wrong."""
     home = Home(tmp_path / "there")
     home.make()
-    home.recipe_file.write_text("name: there\n")
+    home.recipe_file.write_text("name: there\ncorpus: {sources: [{kind: world}]}\n")
     write(home.stages / "pretrain-000000000001", curve(0, 100))
     fault = next(one for one in FAULTS if one.name == "KL runs away")
     write(home.stages / "rl-000000000002", planted(fault, random.Random(3))[0], tail='{"step": 121, "rew')

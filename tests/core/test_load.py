@@ -144,3 +144,20 @@ def test_every_fault_of_an_override_is_a_recipe_error(tmp_path):
         recipe_for_documents(tmp_path, ["corpus.quality=[oops"])
     with pytest.raises(RecipeError, match="nothing named"):
         recipe_for_documents(tmp_path, ["corpus.sources=3", "corpus.sources.0.path=x"])
+
+
+def test_lists_within_sources_and_rewards_that_are_looked_at_first_come_back_as_they_were_written(tmp_path):
+    text = """\
+corpus: {sources: [{kind: world}]}
+sft: {sources: [{kind: world}]}
+rl:
+  sources: [{kind: world, languages: [zh]}]
+  rewards: [world, {kind: format, tags: [think, answer], clip: [0, 0.5]}]
+"""
+    file = tmp_path / "rl.yaml"
+    file.write_text(text, "utf-8")
+    recipe = load_recipe(file)
+    assert recipe.rl.sources[0].languages == ("zh",)
+    assert (recipe.rl.rewards[1].tags, recipe.rl.rewards[1].clip) == (("think", "answer"), (0, 0.5))
+    file.write_text(dump_recipe(recipe), "utf-8")
+    assert load_recipe(file) == recipe

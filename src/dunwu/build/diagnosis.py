@@ -8,13 +8,15 @@ from typing import Any
 
 from dunwu.align.doctor.doctor import Doctor
 from dunwu.align.doctor.finding import DoctorConfig, Finding
+from dunwu.align.doctor.ranges import reward_range
 from dunwu.align.doctor.registry import RULES, TRAINING_RULES
 from dunwu.build.home import Home, StageRecord, read_forecast
 from dunwu.core.errors import BuildError, DataError
 from dunwu.core.files import disk_errors
+from dunwu.core.load import load_recipe
+from dunwu.core.recipe import RlSection
 
 METRICS_FILE = "metrics.jsonl"
-RL = "rl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +32,32 @@ class Diagnosis:
 def diagnose(path: Path) -> list[Diagnosis]:
     """What is found in every run of a home, or in a file of metrics. Raises BuildError where there is nothing to look at."""
     if path.is_file():
-        return [_diagnosis(path, path.parent.name.rpartition("-")[0] or "metrics", done=True, resolved={})]
+        return [_diagnosis(path, path.parent.name.rpartition("-")[0] or "metrics", done=True, rewarded=DoctorConfig())]
     home = Home(path)
     if not home.exists():
         raise BuildError(f"{path} is neither a build's home nor a file of metrics; name builds/NAME or a metrics.jsonl")
     runs = _runs(home)
     if not runs:
         raise BuildError(f"nothing has been trained in {path} yet; run `dunwu build {path}` first")
+    section = load_recipe(home.recipe_file).rl
     return [
-        _diagnosis(folder / METRICS_FILE, stage, done=record is not None, resolved=_resolved(folder, record))
+        _diagnosis(
+            folder / METRICS_FILE,
+            stage,
+            done=record is not None,
+            rewarded=rl_config(section, _resolved(folder, record)),
+        )
         for stage, (folder, record) in runs.items()
     ]
 
 
-def doctor_config(resolved: Mapping[str, Any], section: str = RL) -> DoctorConfig:
-    """What a stage's choices say of its run."""
-    return DoctorConfig(section=section, answer_tokens=resolved.get("answer_tokens"), steps=resolved.get("updates"))
+def rl_config(section: RlSection, resolved: Mapping[str, Any]) -> DoctorConfig:
+    """What a doctor is told of reinforcement learning by its section and the stage's choices."""
+    return DoctorConfig(
+        reward_range=reward_range(section.rewards),
+        answer_tokens=resolved.get("answer_tokens"),
+        steps=resolved.get("steps"),
+    )
 
 
 def read_rows(path: Path) -> Iterable[dict[str, Any]]:
@@ -69,11 +81,13 @@ def _runs(home: Home) -> dict[str, tuple[Path, StageRecord | None]]:
     return {stage: (folder, home.record(folder)) for stage, folder in began if (folder / METRICS_FILE).is_file()}
 
 
-def _diagnosis(file: Path, stage: str, *, done: bool, resolved: Mapping[str, Any]) -> Diagnosis:
+def _diagnosis(file: Path, stage: str, *, done: bool, rewarded: DoctorConfig) -> Diagnosis:
+    """By the rules of what the rows are of; `rewarded`: what is known of a run that has rewards."""
     rows = list(read_rows(file))
-    rewarded = any("reward" in row for row in rows)
-    config = doctor_config(resolved, stage if not rewarded else RL)
-    doctor = Doctor.after(rows, config, RULES if rewarded else TRAINING_RULES)
+    if any("reward" in row for row in rows):
+        doctor = Doctor.after(rows, rewarded, RULES)
+    else:
+        doctor = Doctor.after(rows, DoctorConfig(section=stage), TRAINING_RULES)
     return Diagnosis(stage=stage, done=done, steps=doctor.history.rows, findings=tuple(doctor.findings))
 
 

@@ -14,7 +14,7 @@ from dunwu.core.policy import AnyPolicy, GrpoSpec
 from dunwu.core.preference import AnyPreference, DpoSpec
 from dunwu.core.rewardmodel import AnyJudgement, PairsSpec
 from dunwu.core.rewards import AnyReward, JudgeReward
-from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole
+from dunwu.core.section import Auto, Bytes, Count, Decay, Duration, Fraction, Rate, Section, whole, with_tuples
 
 
 def _language_code(code: str) -> str:
@@ -211,7 +211,7 @@ class SftSection(TrainSection):
 def _with_kind(value: Any) -> Any:
     """A source that names a path is a file."""
     if isinstance(value, Mapping):
-        return {"kind": "file", **cast("Mapping[str, Any]", value)}
+        return with_tuples({"kind": "file", **cast("Mapping[str, Any]", value)})
     return value
 
 

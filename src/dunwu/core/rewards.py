@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from dunwu.core.errors import RecipeError
 from dunwu.core.nearest import validated
-from dunwu.core.section import Bytes, Count, Rate, Section
+from dunwu.core.section import Bytes, Count, Rate, Section, with_tuples
 
 
 def _range(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -204,7 +204,7 @@ def _number(text: str) -> float | None:
 
 def _long_form(value: Any) -> Any:
     try:
-        return short_form(value) if isinstance(value, str) else value
+        return with_tuples(short_form(value) if isinstance(value, str) else value)
     except RecipeError as error:
         raise ValueError(str(error)) from error
 

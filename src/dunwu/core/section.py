@@ -1,7 +1,7 @@
 """The ground that every part of a recipe stands on: strict sections, and the kinds of values in them."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -12,6 +12,15 @@ from dunwu.core.units import parse_bytes, parse_duration
 def whole(value: Any) -> Any:
     """`1e6` is a whole number too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def with_tuples(value: Any) -> Any:
+    """Lists as tuples, all through: what a validator has looked at counts as Python's own, of which a strict tuple takes no list."""
+    if isinstance(value, dict):
+        return {key: with_tuples(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return tuple(with_tuples(item) for item in cast("list[Any]", value))
+    return value
 
 
 def _quantity(parse: Callable[[str], float], *, auto: bool = False) -> AfterValidator:

@@ -29,7 +29,7 @@ class Doctor:
             return []
         wrong = self.history.add(row, step)
         found: list[Finding | None] = [not_finite(wrong, self.history)] if wrong else []
-        if self.history.rows % self.config.judge_every_steps == 0:
+        if self.history.rollouts % self.config.judge_every_steps == 0:
             found += [rule(self.history, self.config) for rule in self.rules]
         fresh = [_told(one, step) for one in found if one is not None and self._is_news(one)]
         self.findings += fresh

@@ -31,7 +31,7 @@ class DoctorConfig:
     """What is known of a run beside its figures.
 
     `section`: of the recipe. `reward_range`: the least and the most that an answer can be given, where that is known.
-    `answer_tokens`: the most tokens that an answer may have. `steps`: how many the run will have. `judge_every_steps`: how often
+    `answer_tokens`: the most tokens that an answer may have. `steps`: how many rollouts the run will have. `judge_every_steps`: how often
     the rules look; looking less often is cheaper and gives fewer false alarms. `false_alarm`: the level of each single test.
     """
 

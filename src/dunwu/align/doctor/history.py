@@ -44,21 +44,29 @@ class Incident:
     reason: str
 
 
+UPDATES = ("ratio_", "held_out", "loss", "policy_loss", "value_loss", "grad_norm", "lr_", "kl_coefficient")
+"""How figures begin that are of an update. All others are of the rollout, which several updates may learn from."""
+
+
 class History:
-    """All figures of a run, by name, and what the loop's guard did."""
+    """All figures of a run, by name, and what the loop's guard did. A rollout's figures count once, with its first update."""
 
     def __init__(self) -> None:
         self._series: dict[str, Series] = {}
         self.incidents: list[Incident] = []
-        self.rows = 0
+        self.rows = self.rollouts = 0
         self.step = 0
 
     def add(self, row: Mapping[str, object], step: int) -> list[str]:
         """Take in a row; returns the names of figures in it that are not finite."""
         self.rows, self.step = self.rows + 1, step
         wrong: list[str] = []
+        learned_before = row.get("rollout_s") == 0.0  # from this rollout
+        self.rollouts += not learned_before
         for name, value in row.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if learned_before and not name.startswith(UPDATES):
                 continue
             if not math.isfinite(value):
                 wrong.append(name)

@@ -23,7 +23,6 @@ import torch
 from dunwu.align.answers import Item
 from dunwu.align.baselines.distillation import load_teacher
 from dunwu.align.doctor.doctor import Doctor
-from dunwu.align.doctor.finding import DoctorConfig
 from dunwu.align.objectives.policy import PolicyObjective
 from dunwu.align.policy_learned import PolicyLearned
 from dunwu.align.policy_run import METRICS, PolicyRun, RunSettings
@@ -36,6 +35,7 @@ from dunwu.align.value import ValueModel
 from dunwu.build.asking import Asking, load_asking
 from dunwu.build.base import require_chat
 from dunwu.build.budget import MICRO_BATCH_TOKENS
+from dunwu.build.diagnosis import rl_config
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import rl_inputs
@@ -374,10 +374,7 @@ def _precision(section: RlSection, device: torch.device) -> Precision:
 
 
 def _watch(section: RlSection, chosen: Mapping[str, Any]) -> Callable[[Iterable[Mapping[str, Any]]], Doctor]:
-    config = DoctorConfig(
-        answer_tokens=chosen["answer_tokens"],
-        steps=chosen["steps"] * section.algorithm.updates,
-    )
+    config = rl_config(section, chosen)
     return lambda rows: Doctor.after(rows, config)
 
 

@@ -45,7 +45,7 @@ def no_learning(history: History, config: DoctorConfig) -> Finding | None:
         "no learning",
         reward.steps[0],
         "warning",
-        f"after {len(reward)} steps the reward is {last:.3g}, {first:.3g} at first; it varies by {noise:.2g} from step to step",
+        f"after {len(reward)} rollouts the reward is {last:.3g}, {first:.3g} at first; it varies by {noise:.2g} from one to the next",
         f"look first at groups without variance; then raise {RATE}, lower {KL}, or give more answers to each prompt ({ANSWERS})",
     )
 
