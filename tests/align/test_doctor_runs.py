@@ -89,7 +89,10 @@ def test_a_reward_for_length_is_named(place, begin):
     found, rows, *_ = watched(place / "long", long_winded, steps=40, lr=0.003)
     assert rows[-1]["answer_tokens"] > 2 * rows[0]["answer_tokens"]
     assert found["rising length"].severity == "warning", [(r["answer_tokens"], r["reward"]) for r in rows]
-    assert "longer ones are rewarded more" in found["rising length"].says
+    assert (
+        "longer ones are rewarded more (correlation of +1.00 among answers to one prompt)"
+        in found["rising length"].says
+    )
 
 
 def test_ends_of_turns_that_go_missing_are_named_and_the_run_is_stopped(place, begin):

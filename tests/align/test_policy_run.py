@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dunwu.align.doctor.finding import Finding
+from dunwu.align.policy_run import _goes_with_length
 from dunwu.align.rollout import Sampler, Sampling, seed_of
 from dunwu.core.errors import DataError
 from dunwu.core.files import sha256_file
@@ -227,3 +228,13 @@ def test_rollouts_are_kept_as_far_back_as_checkpoints_reach(tmp_path):
 
 def test_sampling_says_what_its_numbers_are_of():
     assert Sampling() == Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
+
+
+def test_the_correlation_with_length_is_among_the_answers_to_one_prompt():
+    """Two prompts, worked by hand. Between them longer answers score less; within each they score more."""
+    scores = np.array([[1.0, 2.0, 3.0], [-5.0, -5.0, -2.0]])
+    tokens = np.array([[1, 2, 3], [10, 10, 13]])
+    assert _goes_with_length(scores, tokens) == {"reward_length_correlation": pytest.approx(1.0)}
+    mixed = _goes_with_length(np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]]), np.array([[1, 2, 3], [13, 10, 10]]))
+    assert mixed["reward_length_correlation"] == pytest.approx(((1 + 0 + 1) + (-2 + 1 - 2)) / 8)
+    assert _goes_with_length(np.ones((2, 3)), tokens) == {}

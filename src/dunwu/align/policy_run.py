@@ -419,9 +419,17 @@ def _figures(made: Experience, *, grouped: bool) -> dict[str, float]:
     }
     if grouped:
         figures["groups_without_variance"] = float((groups.max(1) == groups.min(1)).mean())
+        figures |= _goes_with_length(groups, tokens_A.reshape(groups.shape))
     if made.reference_N is not None:
         figures["kl"] = _divergence(made)
     return figures
+
+
+def _goes_with_length(scores_GA: npt.NDArray[np.float64], tokens_GA: npt.NDArray[Any]) -> dict[str, float]:
+    """The correlation of score and length among the answers to one prompt; empty where either is always the same."""
+    scores, tokens = (values - values.mean(1, keepdims=True) for values in (scores_GA, tokens_GA))
+    scale = math.sqrt(float((scores**2).sum() * (tokens**2).sum()))
+    return {"reward_length_correlation": float((scores * tokens).sum()) / scale} if scale else {}
 
 
 def _divergence(made: Experience) -> float:
