@@ -5,12 +5,13 @@ outputs and a verdict (AlpacaEval), scored answers (UltraFeedback: the best agai
 A row that cannot be used is named (file, line, why) and dropped, or stops the reading where `bad_rows` says `refuse`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 from dunwu.core.errors import DataError
 from dunwu.core.recipe import AnyPreferenceSource, PreferenceSource, PreferenceWorldSource
@@ -30,15 +31,20 @@ from dunwu.corpus.preferences import Chosen, NotWanted
 from dunwu.corpus.turns import Row, tools_of
 from dunwu.corpus.world.preferences import world_preferences
 
+T = TypeVar("T")
 EQUAL, EMPTY = "has two equal answers", "has an empty answer"
 
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """The conversations that a row holds, to the better and to the worse answer; None where it has only one of them."""
+    """The conversations that a row holds, to the better and to the worse answer; None where it has only one of them.
+
+    `tie`: in words, where the row finds both equally good.
+    """
 
     chosen: Chosen | None
     rejected: Chosen | None
+    tie: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +56,33 @@ class PreferenceFormat:
     sides: Callable[[Row], _Sides]
 
 
-class PreferenceReader:
-    """Iterate to get preferences; afterwards `kept`, `dropped`, `not_wanted` and `problems` say what became of the rows.
+class JudgementReader(Generic[T]):
+    """Iterate to get what rows say; afterwards `kept`, `dropped`, `not_wanted` and `problems` say what became of the rows.
 
     `formats`: the format found, by file. `dropped`: rows by reason. `not_wanted`: rows that prefer nothing. `problems`: the
     first few bad rows as "file, line 7: why".
     """
 
-    def __init__(self, source: AnyPreferenceSource, *, ties: bool = False) -> None:
-        """`ties`: rows that find two answers equally good are read too, and not counted as `not_wanted`."""
-        self.source, self._ties = source, ties
+    def __init__(self, source: AnyPreferenceSource, *, key: str = "prefer") -> None:
+        self.source, self._key = source, key
         self._forget()
 
     @property
     def folder(self) -> Path:
-        """What the sources of preferences are relative to."""
+        """What the sources of rows are relative to."""
         return Path(self.source.path).parent if isinstance(self.source, PreferenceSource) else Path()
 
-    def __iter__(self) -> Iterator[Preference]:
-        """Raises DataError for a file that cannot be read, holds no preferences, or has no usable row at all."""
+    def __iter__(self) -> Iterator[T]:
+        """Raises DataError for a file that cannot be read, holds nothing of the kind, or has no usable row at all."""
         self._forget()
-        if isinstance(self.source, PreferenceWorldSource):
-            self.formats["the small world"] = "made up"
-            for preference in world_preferences(self.source):
-                self.kept += 1
-                yield preference
+        if isinstance(self.source, PreferenceSource):
+            for path in row_files(Path(self.source.path), f"{self._key}.sources[].path"):
+                yield from self._read(path)
             return
-        for path in row_files(Path(self.source.path), "prefer.sources[].path"):
-            yield from self._read(path)
+        self.formats["the small world"] = "made up"
+        for one in self._made_up(self.source):
+            self.kept += 1
+            yield one
 
     def drop(self, bad: BadRow, place: str) -> None:
         """Count a row that cannot be used, or raise DataError where the source refuses such rows."""
@@ -95,37 +100,78 @@ class PreferenceReader:
         self.not_wanted: Counter[str] = Counter()
         self.problems: list[str] = []
 
-    def _read(self, path: Path) -> Iterator[Preference]:
+    def _read(self, path: Path) -> Iterator[T]:
         rows = json_rows(path)
         head = list(islice(rows, ROWS_LOOKED_AT))
-        row_format = _detect([row.value for row in head], path)
-        self.formats[path.name] = row_format.name
+        self.formats[path.name] = name = self._look_at([row.value for row in head], path)
         before = self.kept
         for row in chain(head, rows):
-            preference = self._preference(row, row_format, path)
-            if preference is not None:
+            try:
+                one = self._understood(row, path)
+            except BadRow as bad:
+                self.drop(bad, f"{path}, {row.place}")
+            except NotWanted as why:
+                self.not_wanted[str(why)] += 1
+            else:
                 self.kept += 1
-                yield preference
+                yield one
         if self.kept == before:
             first = self.problems[0] if self.problems else "; ".join(self.not_wanted) or "the file has no rows"
-            raise DataError(f"{path}: none of the rows could be used as {row_format.name}; first: {first}")
+            raise DataError(f"{path}: none of the rows could be used as {name}; first: {first}")
 
-    def _preference(self, row: JsonRow, row_format: PreferenceFormat, path: Path) -> Preference | None:
-        try:
-            value = require_object(row.value, row_format.name, row_format.fits)
-            sides = row_format.sides(value)
-            chosen, rejected = (_messages(value, side) for side in (sides.chosen, sides.rejected))
-            prompt, chosen, rejected = parted(chosen, rejected)
-            tools = tools_of(value)
-        except BadRow as bad:
-            self.drop(bad, f"{path}, {row.place}")
-            return None
-        except NotWanted as why:
-            self.not_wanted[str(why)] += 1
-            return None
+    def _look_at(self, rows: Sequence[Any], path: Path) -> str:
+        """Tell the format by the first rows; returns its name. Raises DataError where it is none that is known."""
+        raise NotImplementedError
+
+    def _understood(self, row: JsonRow, path: Path) -> T:
+        """What a row says. Raises BadRow, or NotWanted."""
+        raise NotImplementedError
+
+    def _made_up(self, source: PreferenceWorldSource) -> Iterator[T]:
+        """The same of the small world."""
+        raise NotImplementedError
+
+
+class PreferenceReader(JudgementReader[Preference]):
+    """Preferences. `graded`: also by how much an answer is better, and which are equally good; these are not wanted otherwise."""
+
+    def __init__(self, source: AnyPreferenceSource, *, key: str = "prefer", graded: bool = False) -> None:
+        super().__init__(source, key=key)
+        self._graded = graded
+
+    def _look_at(self, rows: Sequence[Any], path: Path) -> str:
+        self._format = _detect(rows, path)
+        return self._format.name
+
+    def _understood(self, row: JsonRow, path: Path) -> Preference:
+        value = require_object(row.value, self._format.name, self._format.fits)
+        sides = self._format.sides(value)
+        if sides.tie and not self._graded:
+            raise NotWanted(sides.tie)
+        chosen, rejected = (_messages(value, side) for side in (sides.chosen, sides.rejected))
+        prompt, chosen, rejected = parted(chosen, rejected)
         return Preference(
-            prompt=prompt, chosen=chosen, rejected=rejected, source=f"{path.name}#{row.number}", tools=tools
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            source=f"{path.name}#{row.number}",
+            tools=tools_of(value),
+            margin=_margin(value) if self._graded else None,
+            tie=bool(sides.tie),
         )
+
+    def _made_up(self, source: PreferenceWorldSource) -> Iterator[Preference]:
+        return world_preferences(source)
+
+
+def _margin(row: Row) -> float | None:
+    """By how much the chosen answer is better, where the row says so."""
+    margin = row.get("margin")
+    if margin is None:
+        return None
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin) or margin < 0:
+        raise BadRow("has a margin that is no number from 0 on", f"`margin` is {margin!r}")
+    return float(margin)
 
 
 def read_preferences(source: AnyPreferenceSource) -> Iterator[Preference]:
@@ -176,10 +222,14 @@ def _last_answer(messages: Turns) -> tuple[Turns, Turns]:
 
 
 def _pair(row: Row) -> _Sides:
-    return _Sides(preferences.side(row, row["chosen"]), preferences.side(row, row["rejected"]))
+    tie = "a row that calls itself a tie" if row.get("tie") is True else ""
+    return _Sides(preferences.side(row, row["chosen"]), preferences.side(row, row["rejected"]), tie)
 
 
 def _judged(row: Row) -> _Sides:
+    if row["preference"] == preferences.NEITHER:
+        first, second = (preferences.side(row, row[key]) for key in ("output_1", "output_2"))
+        return _Sides(first, second, preferences.PREFERS_NEITHER)
     better = preferences.preferred_key(row)
     worse = "output_2" if better == "output_1" else "output_1"
     return _Sides(preferences.side(row, row[better]), preferences.side(row, row[worse]))
@@ -191,7 +241,8 @@ def _scored(row: Row) -> _Sides:
     if len(answers) < 2 or float("-inf") in scores:
         raise BadRow("has no two scored answers", f"{len(answers)} answers, scores {scores[:4]}")
     if min(scores) == max(scores):
-        raise NotWanted("scores that prefer no answer")
+        first, second = (preferences.side(row, answer["response"]) for answer in answers[:2])
+        return _Sides(first, second, "scores that prefer no answer")
     best, worst = (answers[scores.index(extreme)]["response"] for extreme in (max(scores), min(scores)))
     return _Sides(preferences.side(row, best), preferences.side(row, worst))
 

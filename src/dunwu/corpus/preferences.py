@@ -13,6 +13,7 @@ from dunwu.corpus.turns import Row, answers_before, messages_of, transcript
 
 TURN_LISTS = ("messages", "conversations", "conversation", "turns", "对话")
 QUESTIONS = ("prompt", "instruction", "question", "query", "input", "指令", "问题")
+NEITHER, PREFERS_NEITHER = 1.5, "a verdict that prefers neither answer"
 LABELS = ("label", "kto_tag")
 SCORES = ("overall_score", "fine-grained_score", "score")
 
@@ -67,8 +68,8 @@ def preferred_key(row: Row) -> str:
     verdict = row["preference"]
     if isinstance(verdict, bool) or not isinstance(verdict, int | float) or not 1 <= verdict <= 2:
         raise BadRow("has no verdict", f"`preference` is {verdict!r}, not a number from 1 to 2")
-    if verdict == 1.5:
-        raise NotWanted("a verdict that prefers neither answer")
+    if verdict == NEITHER:
+        raise NotWanted(PREFERS_NEITHER)
     return "output_1" if verdict < 1.5 else "output_2"
 
 
