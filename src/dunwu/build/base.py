@@ -123,9 +123,8 @@ def chat_fault(tokenizer: TokenizerLike, folder: Path) -> str | None:
 
 def require_chat(recipe: Recipe, fault: str | None) -> None:
     """Raise RecipeError where the recipe fine-tunes a base that cannot be: before the hours of pre-training, not after."""
-    wanting = (("sft", recipe.sft.sources), ("prefer", recipe.prefer.sources), ("rl", recipe.rl.sources))
-    for key, sources in wanting:
-        if sources and fault is not None:
+    for key in ("sft", "prefer", "reward", "rl"):
+        if getattr(recipe, key).sources and fault is not None:
             raise RecipeError(f"{key}.sources: {fault}")
 
 

@@ -9,20 +9,21 @@ from dunwu.build.exam import exam_questions
 from dunwu.build.inputs import folders, source_files
 from dunwu.core.devices import available_cores
 from dunwu.core.recipe import (
+    AnyPreferenceSource,
     CorpusSource,
     PythonDocsSource,
     Recipe,
     SftFileSource,
-    SftSection,
     SftSource,
     SftSumsSource,
     WorldSource,
 )
 from dunwu.core.records import Example, Message
 from dunwu.corpus.instructions import read_instructions
-from dunwu.corpus.pairs import read_preferences
+from dunwu.corpus.pairs import PreferenceReader
 from dunwu.corpus.readers import SourceFile
 from dunwu.corpus.source_mix import per_pass
+from dunwu.corpus.stepwise import StepReader
 from dunwu.corpus.sums import sums_examples
 from dunwu.corpus.world import world_documents, world_examples
 
@@ -100,15 +101,39 @@ def tuning_messages(recipe: Recipe) -> Iterator[Sequence[Message]]:
     """What is said in each conversation and each preference, in order."""
     for source in recipe.sft.sources:
         yield from (example.messages for example in sft_examples(source))
-    for source in recipe.prefer.sources:
-        for one in read_preferences(source):
+    yield from _preference_messages(recipe.prefer.sources)
+    yield from _judged_messages(recipe)
+
+
+def _preference_messages(
+    sources: Sequence[AnyPreferenceSource], *, key: str = "prefer", graded: bool = False
+) -> Iterator[Sequence[Message]]:
+    for source in sources:
+        for one in PreferenceReader(source, key=key, graded=graded):
             yield (*one.prompt, *(one.chosen or ()), *(one.rejected or ()))
+
+
+def _judged_messages(recipe: Recipe) -> Iterator[Sequence[Message]]:
+    if recipe.reward.objective.method == "pairs":
+        yield from _preference_messages(recipe.reward.sources, key="reward", graded=True)
+        return
+    for source in recipe.reward.sources:
+        for one in StepReader(source, key="reward"):
+            yield (*one.prompt, *(Message(role="assistant", content=step) for step in one.steps))
 
 
 def prefer_bytes(recipe: Recipe) -> int:
     """Bytes of one pass over the preferences, prompts read once."""
-    recipe = recipe.model_copy(update={"sft": SftSection()})
-    return sum(len(message.content.encode("utf-8")) for messages in tuning_messages(recipe) for message in messages)
+    return _bytes(_preference_messages(recipe.prefer.sources))
+
+
+def reward_bytes(recipe: Recipe) -> int:
+    """Bytes of one pass over what a reward model learns from, prompts read once."""
+    return _bytes(_judged_messages(recipe))
+
+
+def _bytes(conversations: Iterator[Sequence[Message]]) -> int:
+    return sum(len(message.content.encode("utf-8")) for messages in conversations for message in messages)
 
 
 def sft_bytes(recipe: Recipe) -> int:

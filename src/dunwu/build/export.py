@@ -34,17 +34,31 @@ def export_model(home: Home, recipe: Recipe, records: Mapping[str, StageRecord])
     files = files_of(trained, MODEL_FILES) | _weight_files(home, recipe, records)
     if "base" in records:
         files |= files_of(home.folder_of(records["base"]), LICENCE_FILES)
-    fresh, old = home.folder / ".model-new.tmp", home.folder / ".model-old.tmp"
-    with disk_errors(home.model):
+    return copy_whole(
+        home.model,
+        files,
+        json_files={FACTS_FILE: facts},
+        text_files={CARD_FILE: model_card(facts) + alignment_part(home, records)},
+    )
+
+
+def copy_whole(
+    place: Path, files: Mapping[str, Path], *, json_files: Mapping[str, Any], text_files: Mapping[str, str]
+) -> list[Path]:
+    """Make the folder `place` of copies and of new files, whole or not at all; returns its files. Raises DiskError."""
+    fresh, old = (place.parent / f".{place.name}-{which}.tmp" for which in ("new", "old"))
+    with disk_errors(place):
         shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed; the home is locked against others
         fresh.mkdir()
         for name, file in files.items():
             (fresh / name).parent.mkdir(exist_ok=True)
             _copy(file, fresh / name)
-        write_json(fresh / FACTS_FILE, facts)
-        write_text(fresh / CARD_FILE, model_card(facts) + alignment_part(home, records))
-        _swap(fresh, home.model, old)
-    return [home.model / name for name in (*files, FACTS_FILE, CARD_FILE)]
+        for name, values in json_files.items():
+            write_json(fresh / name, values)
+        for name, text in text_files.items():
+            write_text(fresh / name, text)
+        _swap(fresh, place, old)
+    return [place / name for name in (*files, *json_files, *text_files)]
 
 
 def alignment_part(home: Home, records: Mapping[str, StageRecord], *, heading: str = "## Alignment") -> str:

@@ -9,6 +9,7 @@ builds/NAME/
 │   └── stage.json         written last: this folder is done (see `StageRecord`)
 ├── reference/             log-probabilities of preferences under models as they were, by what they follow from
 ├── model/                 the finished model: a Hugging Face directory and dunwu.json
+├── reward/                the reward model, where there is one: the same, to score with
 ├── report.html
 ├── logs/                  traces of unexpected errors
 └── lock
@@ -99,6 +100,7 @@ class Home:
         self.stages = folder / "stages"
         self.reference = folder / "reference"
         self.model = folder / "model"
+        self.reward = folder / "reward"
         self.report = folder / "report.html"
         self.logs = folder / "logs"
         self.lock_file = folder / "lock"

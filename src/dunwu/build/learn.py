@@ -66,6 +66,7 @@ def require_freezable(recipe: Recipe, config: DecoderConfig) -> None:
     """Raise as `freeze` does, before there are weights: what the recipe freezes in a model of this shape."""
     sections = {"pretrain": recipe.pretrain, **({"sft": recipe.sft} if recipe.sft.sources else {})}
     sections |= {"prefer": recipe.prefer} if recipe.prefer.sources else {}
+    sections |= {"reward": recipe.reward} if recipe.reward.sources else {}
     sections |= {"rl": recipe.rl} if recipe.rl.sources else {}
     if not any(section.freeze for section in sections.values()):
         return

@@ -17,7 +17,7 @@ from dunwu.build.training import exact_speed, memory_limit, planned_speed
 from dunwu.core.deltas import DeltaSpec
 from dunwu.core.devices import pick_device
 from dunwu.core.errors import RecipeError
-from dunwu.core.recipe import PreferSection, Recipe, RlSection, SftSection
+from dunwu.core.recipe import PreferSection, Recipe, RewardSection, RlSection, SftSection
 from dunwu.core.units import format_bytes
 from dunwu.delta.registry import DELTAS
 from dunwu.model.config import DecoderConfig
@@ -25,7 +25,7 @@ from dunwu.model.count import parameters, training_bytes
 from dunwu.model.decoder import Decoder
 from dunwu.tokenizer.load import load_tokenizer
 
-Tuning = SftSection | PreferSection | RlSection
+Tuning = SftSection | PreferSection | RewardSection | RlSection
 SAMPLED_BYTES = 200_000  # of conversations, to measure how much text a token of the base holds
 FROZEN_SHARE = 0.7  # of the time of training all weights: what deltas on frozen ones take
 
@@ -123,7 +123,7 @@ def _micro_batch_rows(recipe: Recipe, section: Tuning, config: DecoderConfig, co
         rows //= 2
     if not rows:
         least = training_bytes(config, 1, context, section.optimizer, tuned=tuned)
-        key = "sft" if section is recipe.sft else "prefer" if section is recipe.prefer else "rl"
+        key = next(name for name in ("sft", "prefer", "reward", "rl") if getattr(recipe, name) is section)
         remedy = "lower model.context_length" if tuned is not None else f"tune a delta with {key}.delta.method=lora"
         raise RecipeError(
             f"fine-tuning takes {format_bytes(least)} with one row of {context} tokens, and there are {format_bytes(limit)}: "

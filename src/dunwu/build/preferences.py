@@ -11,7 +11,7 @@ from dunwu.core.errors import DataError
 from dunwu.core.lineage import stable_hash
 from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe
-from dunwu.core.records import Message, Preference
+from dunwu.core.records import Message, Preference, StepwiseAnswer
 from dunwu.corpus.conversations import system_fault
 from dunwu.corpus.instructions import PROBLEMS_KEPT
 from dunwu.corpus.json_rows import BadRow
@@ -66,7 +66,7 @@ def load_preferences(
             except BadRow as bad:
                 reader.drop(bad, f"{reader.folder / one.source}")
                 continue
-            found.append((_said(one.prompt), one, item))
+            found.append((said(one.prompt), one, item))
     _require_some(recipe, found, readers, single, context_length)
     prompts = sorted({digest for digest, _, _ in found})
     kept_out = set(prompts[: min(len(prompts) // EVERY, MOST)])
@@ -79,21 +79,23 @@ def load_preferences(
         "preferences": len(items),
         "pairs": sum(one.is_pair for digest, one, _ in found if digest not in kept_out),
         "held_out_pairs": sum(one.is_pair for one, _ in held),
-        "held_out_prompts": _questions([one for one, _ in held]),
+        "held_out_prompts": questions([one for one, _ in held]),
         "formats": {name: kind for reader in readers for name, kind in reader.formats.items()},
         "bad_rows": dict(sum((reader.dropped for reader in readers), Counter[str]())),
         "first_bad_rows": [problem for reader in readers for problem in reader.problems][:PROBLEMS_KEPT],
         "not_wanted": dict(not_wanted + Counter({SINGLE: single} if single else {})),
     }
-    _tell(facts, progress)
+    kept = f"{facts['preferences']:,} preferences to learn from, {facts['held_out_pairs']:,} pairs kept out"
+    tell(facts, progress, kept)
     return Preferences(items=items, held_out=[item for _, item in held], facts=facts)
 
 
-def _said(messages: Sequence[Message]) -> str:
+def said(messages: Sequence[Message]) -> str:
+    """A digest of what was asked."""
     return stable_hash([[m.role, m.content, [asdict(call) for call in m.tool_calls]] for m in messages])[:16]
 
 
-def _questions(held: Sequence[Preference]) -> list[str]:
+def questions(held: Sequence[Preference | StepwiseAnswer]) -> list[str]:
     """The prompts of a single turn among those that were kept out, the first few."""
     asked = [one.prompt[-1].content for one in held if len(one.prompt) == 1]
     return list(dict.fromkeys(asked))[:PROMPTS_KEPT]
@@ -119,11 +121,11 @@ def _require_some(
     )
 
 
-def _tell(facts: dict[str, Any], progress: Progress) -> None:
-    """Say aloud what was left out."""
+def tell(facts: dict[str, Any], progress: Progress, what: str) -> None:
+    """Say aloud what was left out, and what is there: `what`."""
     if dropped := Counter(facts["bad_rows"]):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common(4))
         progress.note(f"{dropped.total():,} rows left out ({reasons}); first: {facts['first_bad_rows'][0]}")
     if not_wanted := facts["not_wanted"]:
         progress.note("; ".join(f"{count:,} rows hold {what}" for what, count in not_wanted.items()))
-    progress.note(f"{facts['preferences']:,} preferences to learn from, {facts['held_out_pairs']:,} pairs kept out")
+    progress.note(what)

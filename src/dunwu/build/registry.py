@@ -8,8 +8,9 @@ from dunwu.build.stages.prefer import PREFER
 from dunwu.build.stages.pretrain import PRETRAIN
 from dunwu.build.stages.replay import REPLAY
 from dunwu.build.stages.report import REPORT
+from dunwu.build.stages.reward import REWARD
 from dunwu.build.stages.rl import RL
 from dunwu.build.stages.sft import SFT, TUNE
 from dunwu.build.stages.tokenizer import TOKENIZER
 
-STAGES: tuple[Stage, ...] = (BASE, CORPUS, REPLAY, TOKENIZER, PRETRAIN, SFT, TUNE, PREFER, RL, EVALUATE, REPORT)
+STAGES: tuple[Stage, ...] = (BASE, CORPUS, REPLAY, TOKENIZER, PRETRAIN, SFT, TUNE, PREFER, REWARD, RL, EVALUATE, REPORT)

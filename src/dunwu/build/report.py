@@ -24,6 +24,7 @@ from dunwu.build.report_records import (
     predicted_section,
     settings_section,
 )
+from dunwu.build.report_reward import reward_findings, reward_section
 from dunwu.build.report_tuning import tuned_in_short, tuning_findings
 from dunwu.build.report_verdict import STAGES, findings
 from dunwu.core.files import write_text
@@ -50,6 +51,7 @@ def render_report(data: ReportData) -> str:
         ("heldout", both("Text it never saw", "未见过的文本"), heldout_section(data.evaluation)),
         ("alignment", both("Alignment", "对齐"), card_section(data.alignment)),
         ("exam", both("Exam", "考试"), exam_section(data.evaluation)),
+        ("reward", both("Reward model", "奖励模型"), reward_section(data.records)),
         ("samples", both("What it writes", "它写的文字"), samples_section(data.evaluation.samples)),
         ("rewards", both("Learning from rewards", "从奖励中学习"), _rl(data)),
         ("training", both("Training", "训练过程"), curves_section(_on_text(data))),
@@ -133,6 +135,7 @@ def _summary(data: ReportData) -> Html:
             *tuning_findings(data.records),
             *preference_findings(data.records),
             *card_findings(data.alignment, _seen(data)),
+            *reward_findings(data.records),
             *findings(data.evaluation),
         )
     ]

@@ -57,7 +57,7 @@ def collect(folder: Path) -> ReportData:
     evaluation = _evaluation(_file(home, records, "evaluate", "evaluation.json"), missing)
     curves = {
         stage: curve
-        for stage in TRAINING_STAGES
+        for stage in (*TRAINING_STAGES, "reward")
         if (curve := _curve(_file(home, records, stage, "metrics.jsonl"), missing)) is not None
     }
     return ReportData(

@@ -1,6 +1,6 @@
 """How the budget's time and memory are shared out between pre-training, fine-tuning and evaluation, at this machine's measured speed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import psutil
@@ -29,11 +29,13 @@ from dunwu.core.units import format_bytes, format_count, format_duration, parse_
 from dunwu.model.config import DecoderConfig
 from dunwu.model.count import parameters
 
+LATER = ("prefer", "reward", "rl")  # stages of training after fine-tuning
 ANCHORS = {"cpu": ((128, 4), (256, 6)), "cuda": ((512, 8), (1024, 16))}
 ANCHOR_VOCAB_SIZE = 4096
 ANCHOR_PROBE_S = 1.0
 EXACT_PROBE_SHARE, EXACT_PROBE_S = 0.01, (2.0, 20.0)  # of the budget, at least and at most
 RL_SHARE = 0.25  # of the budget, kept for reinforcement learning
+REWARD_SHARE = 0.25  # the most of the budget that is kept for a reward model
 PREFER_SHARE = 0.25  # the most of the budget that is kept for learning from preferences
 REFERENCE_COST = 4 / 3  # of training on an answer: training, and reading it once before
 BYTES_A_TOKEN = 3.5  # where no vocabulary was asked
@@ -97,18 +99,14 @@ def affordable_parameters(outlook: Outlook) -> int:
     return parameters(choose(recipe.model, recipe.pretrain, ANCHOR_VOCAB_SIZE, limits, _estimated_speed(recipe)).config)
 
 
-def tuning_limit(outlook: Outlook, speed: TrainingSpeed, batch_tokens: int, *, preferring: bool = True) -> int:
-    """The most tokens that fine-tuning may take in what the stages before leave of the budget; `preferring`: learning from
-    preferences is still to come.
+def tuning_limit(outlook: Outlook, speed: TrainingSpeed, batch_tokens: int, *, still: Collection[str] = LATER) -> int:
+    """The most tokens that a stage of tuning may take in what the stages before leave of the budget; `still`: which of those
+    after it are to come.
 
     Counted from what the stages before were expected to take, not from the clock: a build that was interrupted fine-tunes as
     long as one that was not, and so ends in the same weights.
     """
-    left_s = (
-        parse_duration(outlook.recipe.budget)
-        - outlook.predicted_s
-        - after_training_s(outlook, speed, preferring=preferring)
-    )
+    left_s = parse_duration(outlook.recipe.budget) - outlook.predicted_s - after_training_s(outlook, speed, still=still)
     return max(speed.tokens(left_s * SAFETY, batch_tokens), batch_tokens)
 
 
@@ -135,21 +133,30 @@ def exact_speed(
     return probe_training(config, section, context_length=context_length, rows=rows, seconds=seconds, delta=delta)
 
 
-def after_training_s(
-    outlook: Outlook, speed: TrainingSpeed, *, preferring: bool = True, reinforcing: bool = True
-) -> float:
-    """What evaluation and report will take, and before them, if `preferring`, learning from preferences, and, if `reinforcing`,
-    reinforcement learning."""
-    if reinforcing and outlook.recipe.rl.sources:
-        rest_s = after_training_s(outlook, speed, preferring=preferring, reinforcing=False)
-        return rest_s + RL_SHARE * parse_duration(outlook.recipe.budget)
-    if preferring and outlook.recipe.prefer.sources:
-        wanted_s = expected_prefer_tokens(outlook.recipe, BYTES_A_TOKEN) * speed.token_s * REFERENCE_COST
-        share_s = PREFER_SHARE * parse_duration(outlook.recipe.budget)
-        fixed = outlook.recipe.prefer.tokens != "auto"
-        return after_training_s(outlook, speed, preferring=False, reinforcing=False) + (
-            wanted_s if fixed else min(wanted_s, share_s)
-        )
+def after_training_s(outlook: Outlook, speed: TrainingSpeed, *, still: Collection[str] = LATER) -> float:
+    """What evaluation and report will take, and before them those of `still` that the recipe has."""
+    return _measuring_s(outlook, speed) + sum(_later_s(outlook, speed, stage) for stage in still)
+
+
+def _later_s(outlook: Outlook, speed: TrainingSpeed, stage: str) -> float:
+    """The time that is kept for a stage after fine-tuning: what it wants, at most its share of the budget."""
+    recipe, budget_s = outlook.recipe, parse_duration(outlook.recipe.budget)
+    match stage:
+        case "rl" if recipe.rl.sources:
+            return RL_SHARE * budget_s
+        case "reward" if recipe.reward.sources:
+            wanted_s = expected_reward_tokens(recipe, BYTES_A_TOKEN) * speed.token_s
+            return wanted_s if recipe.reward.tokens != "auto" else min(wanted_s, REWARD_SHARE * budget_s)
+        case "prefer" if recipe.prefer.sources:
+            wanted_s = expected_prefer_tokens(recipe, BYTES_A_TOKEN) * speed.token_s * REFERENCE_COST
+            return wanted_s if recipe.prefer.tokens != "auto" else min(wanted_s, PREFER_SHARE * budget_s)
+        case _:
+            return 0.0
+
+
+def _measuring_s(outlook: Outlook, speed: TrainingSpeed) -> float:
+    if outlook.recipe.only_scores:
+        return costs.REPORT_S
     if outlook.recipe.only_tunes:
         return costs.REPORT_S + costs.tuned_seconds(outlook.recipe, token_s=speed.token_s)
     facts = _facts(outlook)
@@ -174,6 +181,13 @@ def expected_prefer_tokens(recipe: Recipe, bytes_per_token: float) -> int:
     if recipe.prefer.tokens != "auto":
         return recipe.prefer.tokens
     return int(recipe.prefer.epochs * costs.prefer_bytes(recipe) / bytes_per_token * CHAT_OVERHEAD)
+
+
+def expected_reward_tokens(recipe: Recipe, bytes_per_token: float) -> int:
+    """Places in rows of all epochs of judgements, if time allows."""
+    if recipe.reward.tokens != "auto":
+        return recipe.reward.tokens
+    return int(recipe.reward.epochs * costs.reward_bytes(recipe) / bytes_per_token * CHAT_OVERHEAD)
 
 
 def _pretrain_seconds(outlook: Outlook, choice: Choice, left_s: float) -> float:

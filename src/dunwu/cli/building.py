@@ -77,6 +77,8 @@ def _status(recipe: Recipe, home: Home) -> str:
 
 
 def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], seconds: float) -> str:
+    if recipe.only_scores:
+        return _finished_reward_model(recipe, home, records, seconds)
     trained = last_trained(records)
     answers = bool({"sft", "prefer", "rl"} & records.keys()) or (
         "base" in records and bool(records["base"].facts.get("instruction_tuned"))
@@ -89,10 +91,37 @@ def _finished(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], se
             f"report   {home.report}",
             *_scores_line(records["evaluate"].facts),
             *_preference_line(records),
+            *_reward_model_lines(home, records),
             *_reward_line(records),
             f"try it:  dunwu {_command(home, records, answers)}",
         ]
     )
+
+
+def _finished_reward_model(recipe: Recipe, home: Home, records: Mapping[str, StageRecord], seconds: float) -> str:
+    return "\n".join(
+        [
+            f"\nfinished in {format_duration(seconds)} (budget {recipe.budget})",
+            *_reward_model_lines(home, records),
+            f"report   {home.report}",
+            f"try it:  dunwu reward score {home.folder} FILE",
+        ]
+    )
+
+
+def _reward_model_lines(home: Home, records: Mapping[str, StageRecord]) -> list[str]:
+    """Where the reward model lies, and how often it is right on what it did not learn."""
+    if "reward" not in records:
+        return []
+    facts = records["reward"].facts
+    share = facts["held_out_measures"].get("scores", {}).get("accuracy")
+    lines = [f"reward   {home.reward}  ({format_count(facts['parameters'])} parameters)"]
+    if share:
+        lines.append(
+            f"judgements that it did not learn: right in {share['value']:.1%} [{share['low']:.1%}, {share['high']:.1%}] "
+            f"of {share['n']}"
+        )
+    return lines
 
 
 def _adapter_line(recipe: Recipe, home: Home, trained: StageRecord) -> list[str]:

@@ -45,9 +45,9 @@ def _tunes(overrides: Sequence[str]) -> bool:
     """Whether the overrides name a model and conversations or preferences, and no text: then they are the whole recipe."""
     begins = {
         start: any(word.startswith(start) for word in overrides)
-        for start in ("base=", "sft.sources", "prefer.sources", "rl.sources", "corpus.")
+        for start in ("base=", "sft.sources", "prefer.sources", "reward.sources", "rl.sources", "corpus.")
     }
-    learns = begins["sft.sources"] or begins["prefer.sources"] or begins["rl.sources"]
+    learns = any(begins[f"{name}.sources"] for name in ("sft", "prefer", "reward", "rl"))
     return begins["base="] and learns and not begins["corpus."]
 
 

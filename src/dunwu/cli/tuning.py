@@ -38,6 +38,10 @@ def aligning_words(
 
     Raises RecipeError where there is no file, and where rewards and method do not go together.
     """
+    if method == "reward" and not rewards:
+        learning = [] if delta == "full" else [f"reward.delta.method={delta}"]
+        nothing = "there is nothing to learn from; give a file of judgements: dunwu align MODEL FILE --method reward"
+        return _words(model, data, "reward", learning, out, nothing)
     if method not in POLICY_METHODS:
         if rewards:
             raise RecipeError(
@@ -60,8 +64,8 @@ def aligning_words(
 
 
 def _source(section: str, number: int, file: str) -> str:
-    if section == "rl" and file == "world" and not Path(file).exists():
-        return f"rl.sources.{number}.kind=world"
+    if section != "sft" and file == "world" and not Path(file).exists():
+        return f"{section}.sources.{number}.kind=world"
     return f"{section}.sources.{number}.path={file}"
 
 

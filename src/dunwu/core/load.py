@@ -25,6 +25,7 @@ _PATH_KEYS = (
     "replay.sources.*.path",
     "sft.sources.*.path",
     "prefer.sources.*.path",
+    "reward.sources.*.path",
     "rl.sources.*.path",
     "rl.rewards.*.path",
     "rl.algorithm.teacher",
@@ -60,7 +61,9 @@ def recipe_for_tuning(overrides: Sequence[str]) -> Recipe:
     base = next((word.partition("=")[2] for word in overrides if word.startswith("base=")), "model")
     place = Path(base.partition("@")[0]).expanduser()
     named = place.absolute().parent if place.name == "model" else place
-    ending = "tuned" if any(word.startswith("sft.") for word in overrides) else "aligned"
+    endings = {"sft.": "tuned", "prefer.": "aligned", "rl.": "aligned", "reward.": "reward"}
+    begins = (start for start in endings if any(word.startswith(f"{start}sources") for word in overrides))
+    ending = endings[next(begins, "prefer.")]
     return check_recipe({"name": f"{_name_from(named)[:56]}-{ending}"}, overrides, origin="what was given")
 
 
@@ -145,6 +148,38 @@ def _clashes_of_preferring(recipe: Recipe) -> list[str]:
     return found
 
 
+def _clashes_of_reward(recipe: Recipe) -> list[str]:
+    reward = recipe.reward
+    found: list[str] = []
+    if not reward.sources:
+        if reward.delta is not None or reward.heads > 1:
+            found.append(
+                "reward: there is nothing to learn from; give reward.sources.0.path=FILE, or remove the section"
+            )
+        return found
+    if reward.delta is not None and reward.freeze:
+        found.append(
+            f"reward.freeze={list(reward.freeze)}: with reward.delta all of the model is frozen already; remove one of the two"
+        )
+    if reward.delta is not None and not reward.delta.mergeable:
+        found.append(
+            f"reward.delta.method={reward.delta.name}: a reward model has what it learned in its weights; use a delta that can "
+            "be merged, such as lora"
+        )
+    if reward.delta is None and reward.base_weights != "float":
+        found.append(
+            f"reward.base_weights={reward.base_weights}: weights of few bits learn nothing; give reward.delta.method=lora, or "
+            "remove it"
+        )
+    for name, section in (("sft", recipe.sft), ("prefer", recipe.prefer)):
+        if section.sources and section.delta is not None and not (section.delta_merged and section.delta.mergeable):
+            found.append(
+                f"reward.sources: it goes on from the weights that {name} leaves, and {name}.delta would not be in them; use a "
+                f"delta that can be merged, with {name}.delta_merged=true"
+            )
+    return found
+
+
 def _clashes_of_rl(recipe: Recipe) -> list[str]:
     rl, spec = recipe.rl, recipe.rl.algorithm
     found: list[str] = []
@@ -184,7 +219,7 @@ def _clashes_of_rl(recipe: Recipe) -> list[str]:
 
 
 def _clashes_of_tuning(recipe: Recipe) -> list[str]:
-    found = _clashes_of_preferring(recipe) + _clashes_of_rl(recipe)
+    found = _clashes_of_preferring(recipe) + _clashes_of_reward(recipe) + _clashes_of_rl(recipe)
     sft = recipe.sft
     if sft.delta is not None and not sft.sources:
         found.append("sft.delta: there is nothing to tune on; give sft.sources.0.path=FILE, or remove the delta")
@@ -198,7 +233,7 @@ def _clashes_of_tuning(recipe: Recipe) -> list[str]:
         )
     if not recipe.only_tunes:
         return found
-    if not sft.sources and not recipe.prefer.sources and not recipe.rl.sources:
+    if not (sft.sources or recipe.prefer.sources or recipe.reward.sources or recipe.rl.sources):
         found.append(
             "there is neither text nor conversations: give corpus.sources.0.path=FOLDER, or sft.sources.0.path=FILE"
         )

@@ -376,3 +376,9 @@ class Recipe(Section):
     def only_tunes(self) -> bool:
         """Whether a base is fine-tuned as it is: there is no corpus to read and to learn before."""
         return bool(self.base) and not self.corpus.sources
+
+    @property
+    def only_scores(self) -> bool:
+        """Whether a reward model is all that a base becomes: there is no other model to show for it."""
+        tuned = self.sft.sources or self.prefer.sources or self.rl.sources
+        return self.only_tunes and bool(self.reward.sources) and not tuned

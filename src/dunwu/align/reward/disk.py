@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
+from dunwu.align.reward.items import turn_end
 from dunwu.align.reward.model import Ensemble, RewardModel, ScalarHead
 from dunwu.core.errors import ModelError
 from dunwu.core.files import read_json, write_json
-from dunwu.core.records import Example, Message
-from dunwu.corpus.conversations import encode_example
 from dunwu.model.config import DecoderConfig
 from dunwu.model.families import family_of
-from dunwu.model.folder import config_values, read_settings
+from dunwu.model.folder import config_values
 from dunwu.model.hub import load_backbone, save_model
 from dunwu.tokenizer.like import TokenizerLike
 
@@ -26,7 +25,6 @@ FACTS_KEY = "reward_model"
 _CLASS = "ForSequenceClassification"
 _WITHOUT_CLASS = {"gemma3": "gemma3_text"}
 """Architectures whose class for scoring has a vision tower that we do not keep, and the one of their text side."""
-_SAMPLE = (Message(role="user", content="Hello."), Message(role="assistant", content="Hello."))
 
 
 def class_for_scoring(config: DecoderConfig) -> str:
@@ -44,15 +42,13 @@ def class_for_scoring(config: DecoderConfig) -> str:
 def padding_id(tokenizer: TokenizerLike, config: DecoderConfig) -> int:
     """What transformers may fill rows up with. It reads a score before the first of these at a row's end, so never the token
     that ends a turn. Raises ModelError where the tokenizer has no other special token."""
-    answered = Example(messages=_SAMPLE, source="")
-    tokens = encode_example(tokenizer, answered)
-    turn_end = int(tokens.ids[tokens.learned][-1])
+    end = turn_end(tokenizer)
     wanted = (config.pad_token_id, tokenizer.eos_id, *sorted(tokenizer.special_ids.values()))
     for number in wanted:
-        if number is not None and number != turn_end and 0 <= number < config.vocab_size:
+        if number is not None and number != end and 0 <= number < config.vocab_size:
             return number
     raise ModelError(
-        f"the tokenizer has no special token but {tokenizer.decode([turn_end], skip_special=False)!r}, which ends a turn, and a "
+        f"the tokenizer has no special token but {tokenizer.decode([end], skip_special=False)!r}, which ends a turn, and a "
         "reward model needs another one to fill rows up; add a padding token to it"
     )
 
@@ -87,11 +83,10 @@ def facts_of(model: RewardModel) -> dict[str, Any]:
     }
 
 
-def is_reward_model(folder: Path) -> bool:
-    """Whether a folder says that it holds one."""
-    return any(
-        str(name).endswith(_CLASS) for name in (read_settings(folder, "config.json") or {}).get("architectures") or ()
-    )
+def reward_folder(place: Path) -> Path:
+    """Where the reward model of a place lies: the place itself, or `reward/` of a build's home."""
+    inside = place / "reward"
+    return inside if not (place / "config.json").exists() and (inside / "config.json").exists() else place
 
 
 def load_reward_model(

@@ -18,13 +18,15 @@ import torch
 from dunwu.align.answers import Answer, Ids, Item, rows_of
 from dunwu.align.encode import LEAST_ANSWER, TooLong, encode_preference
 from dunwu.align.stream import AnswerStream
-from dunwu.core.records import Preference
+from dunwu.core.records import Example, Message, Preference
+from dunwu.corpus.conversations import encode_example
 from dunwu.corpus.json_rows import BadRow
 from dunwu.corpus.pairs import EQUAL
 from dunwu.corpus.stream import Batch, fingerprint_of
 from dunwu.tokenizer.like import TokenizerLike
 
 UNLIMITED = 1 << 30
+_SAMPLE = (Message(role="user", content="Hello."), Message(role="assistant", content="Hello."))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,12 @@ def encode_pair(
     if len(answers) == 2 and np.array_equal(answers[0].ids, answers[1].ids):
         raise BadRow(EQUAL, f"they are the same within the context of {context_length} tokens")
     return Judged(item=Item(whole.prompt, tuple(answers)), margin=preference.margin or 0.0, tie=preference.tie)
+
+
+def turn_end(tokenizer: TokenizerLike) -> int:
+    """The id with which the chat template ends an answer."""
+    tokens = encode_example(tokenizer, Example(messages=_SAMPLE, source=""))
+    return int(tokens.ids[tokens.learned][-1])
 
 
 def shortened(ids: Ids, most: int) -> Ids:

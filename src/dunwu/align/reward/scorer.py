@@ -8,8 +8,8 @@ import torch
 
 from dunwu.align.answers import CHOSEN, Answer, Ids, Item
 from dunwu.align.encode import encode_preference
-from dunwu.align.reward.disk import load_reward_model
-from dunwu.align.reward.items import UNLIMITED, read_at, shortened
+from dunwu.align.reward.disk import load_reward_model, reward_folder
+from dunwu.align.reward.items import UNLIMITED, read_at, shortened, turn_end
 from dunwu.align.reward.model import Ensemble, RewardModel
 from dunwu.align.reward.scoring import Scores, score_items
 from dunwu.align.reward.steps import STEP_SEPARATOR, step_ends
@@ -19,6 +19,7 @@ from dunwu.corpus.json_rows import BadRow
 from dunwu.evaluate.scorers.base import Case
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
+from dunwu.tokenizer.template import encode_prompt
 
 ROWS = 4
 
@@ -54,8 +55,8 @@ class RewardModelScorer:
         ensemble: Ensemble | None = None,
         device: torch.device | str = "cpu",
     ) -> "RewardModelScorer":
-        """The scorer of a folder, or of several. Raises what reading them raises."""
-        places = (folders,) if isinstance(folders, Path) else tuple(folders)
+        """The scorer of a folder, or of several; a build's home stands for its reward model. Raises what reading them raises."""
+        places = [reward_folder(one) for one in ((folders,) if isinstance(folders, Path) else folders)]
         models = [load_reward_model(folder, device=device) for folder in places]
         tokenizers = [load_tokenizer(folder) for folder in places]
         if any(one.vocab_size != tokenizers[0].vocab_size for one in tokenizers):
@@ -103,21 +104,27 @@ class RewardModelScorer:
         by_step = self.models[0].reads == "steps" and not calls
         lines = [line.strip() for line in text.splitlines() if line.strip()] if by_step else []
         said = Message(role="assistant", content=STEP_SEPARATOR.join(lines) or text, tool_calls=calls)
-        asked = Preference(prompt=case.prompt, chosen=(said,), rejected=None, source="")
         try:
-            whole = encode_preference(self.tokenizer, asked, context_length=UNLIMITED)
-            ids, room = whole.answers[0].ids, self.context_length - len(whole.prompt)
+            prompt, ids = self._ids(case, said)
+            room = self.context_length - len(prompt)
             if room < 1:
-                raise BadRow(
-                    "has a prompt that is too long", f"{len(whole.prompt)} tokens of {self.context_length} for all"
-                )
+                raise BadRow("has a prompt that is too long", f"{len(prompt)} tokens of {self.context_length} for all")
             ends = [end for end in step_ends(self.tokenizer, ids, lines) if end < room] if lines else []
-        except BadRow as bad:
+        except (BadRow, DataError) as bad:
             raise DataError(f"the reward model {self._name!r} cannot score an answer to {_asked(case)}: {bad}") from bad
         if ends:
-            return whole.prompt, read_at(ids[: ends[-1] + 1], ends, CHOSEN)
+            return prompt, read_at(ids[: ends[-1] + 1], ends, CHOSEN)
         ids = shortened(ids, room)
-        return whole.prompt, read_at(ids, [len(ids) - 1], CHOSEN)
+        return prompt, read_at(ids, [len(ids) - 1], CHOSEN)
+
+    def _ids(self, case: Case, said: Message) -> tuple[Ids, Ids]:
+        """Of the prompt and of the answer. An empty answer, which many templates do not show, is the end of its turn alone."""
+        if not said.content.strip() and not said.tool_calls:
+            prompt = np.asarray(encode_prompt(self.tokenizer, case.prompt), np.int32)
+            return prompt, np.array([turn_end(self.tokenizer)], np.int32)
+        asked = Preference(prompt=case.prompt, chosen=(said,), rejected=None, source="")
+        whole = encode_preference(self.tokenizer, asked, context_length=UNLIMITED)
+        return whole.prompt, whole.answers[0].ids
 
 
 def _asked(case: Case) -> str:

@@ -65,7 +65,9 @@ def _forecast(outlook: Outlook) -> Forecast:
         )
         held = 4 * parameters(config)
         return Forecast(
-            predicted=Figures(seconds=after_training_s(outlook, speed), peak_bytes=resident_bytes() + 2 * held)
+            predicted=Figures(
+                seconds=after_training_s(outlook, speed, still=()), peak_bytes=resident_bytes() + 2 * held
+            )
         )
     pretrain = outlook.facts["pretrain"]
     config = DecoderConfig(**pretrain["model"])
@@ -73,7 +75,7 @@ def _forecast(outlook: Outlook) -> Forecast:
     speed = exact_speed(outlook.recipe, config, context, rows)
     return Forecast(
         predicted=Figures(
-            seconds=after_training_s(outlook, speed),
+            seconds=after_training_s(outlook, speed, still=()),
             peak_bytes=resident_bytes()
             + max(
                 training_bytes(config, rows, context, "adamw") // 3,
@@ -266,4 +268,5 @@ EVALUATE = Stage(
     settings=_settings,
     forecast=_forecast,
     run=_run,
+    wanted=lambda recipe: not recipe.only_scores,
 )

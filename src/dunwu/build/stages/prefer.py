@@ -76,7 +76,7 @@ def _forecast(outlook: Outlook) -> Forecast:
     batch_tokens = _batch_tokens(recipe, wanted)
     reading = REFERENCE_COST if section.objective.wants_reference else 1.0
     speed = dataclasses.replace(begin.speed, token_s=begin.speed.token_s * reading)
-    most = None if section.tokens != "auto" else tuning_limit(outlook, speed, batch_tokens, preferring=False)
+    most = None if section.tokens != "auto" else tuning_limit(outlook, speed, batch_tokens, still=("reward", "rl"))
     tokens = wanted if most is None else min(wanted, most)
     share = begin.rate_share * PREFER_SHARE
     lr_muon, lr_adamw = peak_rates(section, config, scale=share)
@@ -121,7 +121,7 @@ def _run(work: Work) -> Outcome:
     stops = stop_ids(tokenizer, model.config)
     model.config = dataclasses.replace(model.config, eos_token_id=stops)
     context = begin.context_length
-    found = load_preferences(recipe, tokenizer, context, work.progress, system_prompt=_system_prompt(work))
+    found = load_preferences(recipe, tokenizer, context, work.progress, system_prompt=system_prompt(work))
     share = section.share_prompts and not depends_on_length(model.config)
     rows = max(1, work.resolved["micro_batch_tokens"] // context)
 
@@ -138,7 +138,7 @@ def _run(work: Work) -> Outcome:
         found.items,
         least_width=context,
         seed=recipe.seed,
-        share=share and _row_wise(deltas),
+        share=share and row_wise(deltas),
         by_answer=section.objective.takes_single_answers,
         reference=reference,
     )
@@ -196,14 +196,14 @@ def _learned(work: Work, model: Decoder, stream: AnswerStream, deltas: Deltas | 
     )
 
 
-def _system_prompt(work: Work) -> str:
+def system_prompt(work: Work) -> str:
     """What the model was tuned to: the recipe's, or else its base's."""
     if work.recipe.sft.system_prompt or "base" not in work.facts or "sft" in work.needs:
         return work.recipe.sft.system_prompt
     return work.facts["base"]["system_prompt"]
 
 
-def _row_wise(deltas: Deltas | None) -> bool:
+def row_wise(deltas: Deltas | None) -> bool:
     """Whether branches of a text stay blind to each other under the delta: whatever stands in front of a text is not."""
     return deltas is None or all(delta.row_wise or delta.mergeable for delta in deltas.deltas)
 

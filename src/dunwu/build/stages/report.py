@@ -8,6 +8,7 @@ from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.meters import resident_bytes
 from dunwu.build.report import write_report
+from dunwu.build.reward_home import export_reward_model
 from dunwu.core.files import disk_errors, write_text
 
 
@@ -16,7 +17,10 @@ def _forecast(outlook: Outlook) -> Forecast:
 
 
 def _run(work: Work) -> Outcome:
-    model_files = export_model(work.home, work.recipe, work.home.current())
+    records = work.home.current()
+    model_files = [] if work.recipe.only_scores else export_model(work.home, work.recipe, records)
+    if "reward" in records:
+        model_files += export_reward_model(work.home, work.recipe, records)
     lasting = [file for file in model_files if file.name != FACTS_FILE]  # that one takes in figures of parity later
     card = _alignment_card(work)
     return Outcome(outside=(*lasting, *card, write_report(work.home.folder)))
@@ -38,7 +42,7 @@ REPORT = Stage(
     name="report",
     title="Writing the model home and the report",
     version="1",
-    needs=("corpus", "tokenizer", "pretrain", "sft", "prefer", "rl", "evaluate"),
+    needs=("corpus", "tokenizer", "pretrain", "sft", "prefer", "reward", "rl", "evaluate"),
     settings=lambda recipe: {"name": recipe.name},
     forecast=_forecast,
     run=_run,

@@ -153,7 +153,7 @@ def _step_seconds(spec: PolicySpec, begin: Start, chosen: Mapping[str, int]) -> 
 def _affordable_steps(outlook: Outlook, begin: Start, step_s: float) -> int:
     """As many as fit into the share of the budget, or into what is left of it."""
     budget_s = parse_duration(outlook.recipe.budget)
-    after_s = after_training_s(outlook, begin.speed, preferring=False, reinforcing=False)
+    after_s = after_training_s(outlook, begin.speed, still=())
     left_s = min(RL_SHARE * budget_s, budget_s - outlook.predicted_s - after_s)
     if outlook.recipe.only_tunes:
         left_s = budget_s - outlook.predicted_s - after_s

@@ -78,7 +78,8 @@ def align(
     method: Annotated[
         str,
         Parameter(
-            help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo; or rewards: grpo, rloo, reinforce++, ppo, rejection; or a teacher: distill."
+            help="How preferences are learned: dpo, ipo, kto, orpo, simpo or cpo; or rewards: grpo, rloo, reinforce++, ppo, rejection; "
+            "or a teacher: distill; or reward, for a model that scores answers."
         ),
     ] = "dpo",
     reward: Annotated[
@@ -100,6 +101,7 @@ def align(
     """Let a model learn preferences, or rewards of its own answers: a build whose recipe has a base, these files, and no corpus.
 
     dunwu align MODEL FILE [FILE ...] [key=value ...]
+    dunwu align MODEL FILE [FILE ...] --method reward [key=value ...]
     dunwu align MODEL PROMPTS [PROMPTS ...] --method grpo --reward KIND[:ARGUMENT] [--reward ...] [key=value ...]
 
     What is finished is kept: the same command goes on where it stopped. Any key of a recipe can be given, with dots:
