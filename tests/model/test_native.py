@@ -141,11 +141,26 @@ def test_two_that_compile_at_the_same_time_both_get_a_whole_library(tmp_path):
     assert not [path for path in (tmp_path / "dunwu" / "kernels").iterdir() if path.suffix != ".so"]
 
 
-def test_large_pages_hold_what_is_put_there():
-    tensor = on_large_pages((3, 5), torch.int8)
-    tensor.copy_(torch.arange(15).view(3, 5))
-    assert tensor.tolist() == torch.arange(15).view(3, 5).tolist()
-    assert tensor.data_ptr() % LARGE == 0
+@pytest.mark.parametrize("rows", [3, 1 << 19])
+def test_large_pages_hold_what_is_put_there(rows):
+    tensor = on_large_pages((rows, 5), torch.int8)
+    assert not tensor.any()
+    own = torch.arange(rows * 5).to(torch.int8).view(rows, 5)
+    tensor.copy_(own)
+    assert torch.equal(tensor, own)
+    assert rows == 3 or tensor.data_ptr() % LARGE == 0
+
+
+def test_quantised_weights_are_kept_together_too():
+    torch.manual_seed(0)
+    layers = [QuantisedLinear(*quantised(one, 8), bits=8, bias=None) for one in torch.randn(2, 900, 1600)]
+    model = torch.nn.Sequential(*layers)
+    before = [one.clone() for one in model.buffers()]
+    keep_together(model)
+    first, second = (layer.packed.data_ptr() for layer in layers)
+    assert first % LARGE == 0
+    assert first + layers[0].packed.nbytes <= second < first + LARGE
+    assert all(map(torch.equal, model.buffers(), before))
 
 
 def test_weights_kept_together_stay_what_they_were_and_learn():

@@ -22,7 +22,6 @@ from dunwu.model.blocks.quantised import (
     pack,
 )
 from dunwu.model.decoder import Decoder
-from dunwu.model.native.pages import on_large_pages
 
 Weights = Literal["float", "int8", "int4"]
 INT4_GROUP = 32
@@ -90,9 +89,9 @@ def quantised(weight_OI: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
     if bits == 8:
         scales_O1 = weight_OI.abs().amax(1, keepdim=True) / 127
         numbers_OI = (weight_OI / scales_O1.clamp(min=1e-30)).round_().clamp_(-127, 127).to(torch.int8)
-        return _on_large_pages(numbers_OI), scales_O1.contiguous()
+        return numbers_OI, scales_O1.contiguous()
     numbers_OGN, scales_OG1 = _of_four_bits(weight_OI.unflatten(1, (-1, INT4_GROUP)))
-    return _on_large_pages(pack(numbers_OGN.flatten(1))), scales_OG1[..., 0].contiguous()
+    return pack(numbers_OGN.flatten(1)), scales_OG1[..., 0].contiguous()
 
 
 def _of_four_bits(weight_OGN: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,12 +107,6 @@ def _of_four_bits(weight_OGN: Tensor) -> tuple[Tensor, Tensor]:
         numbers_OGN = torch.where(better_OG1, tried_OGN, numbers_OGN)
         scales_OG1 = torch.where(better_OG1, scale_OG1, scales_OG1)
     return numbers_OGN.to(torch.int8), scales_OG1
-
-
-def _on_large_pages(tensor: Tensor) -> Tensor:
-    if not tensor.is_cpu:
-        return tensor
-    return on_large_pages(tuple(tensor.shape), tensor.dtype).copy_(tensor)
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -4,53 +4,56 @@ A core here reads memory of 4 KiB pages at 17 GB/s and of 2 MiB pages at 29 (two
 border. Linux gives large pages to whom asks for them before the memory is first touched.
 """
 
-import ctypes
+import contextlib
+import mmap
 import sys
 
 import torch
 from torch import Tensor, nn
 
 LARGE = 2 << 20
-_MADV_HUGEPAGE = 14  # <sys/mman.h>
+LINE = 64
+"""Bytes of a cache line."""
 
 
 def on_large_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor on a CPU whose memory begins at a large page, where the system has them."""
+    """A tensor of zeros on a CPU; of `LARGE` bytes and more it begins at a large page, where the system has them.
+
+    Its memory is new from the system: what a program freed and is given again lies on the pages that it was first touched as.
+    """
     elements = int(torch.Size(shape).numel())
-    spare = LARGE // dtype.itemsize
-    room = torch.empty(elements + 2 * spare, dtype=dtype)
-    start = -room.data_ptr() % LARGE
-    if sys.platform.startswith("linux"):
-        size = -(-elements * dtype.itemsize // LARGE) * LARGE
-        # Whoever can't have them has small ones.
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(room.data_ptr() + start), ctypes.c_size_t(size), _MADV_HUGEPAGE)
-    first = start // dtype.itemsize
-    return room[first : first + elements].view(shape)
+    size = -(-elements * dtype.itemsize // LARGE) * LARGE
+    if elements * dtype.itemsize < LARGE or not sys.platform.startswith("linux"):
+        return torch.zeros(shape, dtype=dtype)
+    room = mmap.mmap(-1, size + LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # whoever can't have them has small ones
+        room.madvise(mmap.MADV_HUGEPAGE)
+    bytes_ = torch.frombuffer(room, dtype=torch.uint8)
+    start = -bytes_.data_ptr() % LARGE
+    return bytes_[start : start + elements * dtype.itemsize].view(dtype).view(shape)
 
 
 def keep_together(model: nn.Module) -> None:
-    """Move the model's matrices into one piece of memory with large pages; their values, shapes and gradients stay.
+    """Move the model's matrices into one piece of memory with large pages, in the order of its modules; their values, shapes
+    and gradients stay.
 
-    Only float32 on a CPU. Storage that several parameters share, or that others look into, is left alone.
+    Only float32 and whole numbers of 8 bits on a CPU. Storage that several tensors share, or that others look into, is left alone.
     """
-    found = [parameter for parameter in model.parameters() if parameter.ndim >= 2 and _movable(parameter)]
-    if sum(parameter.numel() for parameter in found) * 4 < LARGE:
-        return
     with torch.inference_mode(False):  # the model may be trained again
-        room = on_large_pages((sum(map(_padded, found)),), torch.float32)
+        matrices = [*model.parameters(), *model.buffers()]
+        found = [one for one in matrices if one.ndim >= 2 and _movable(one)]
+        sizes = [-(-one.nbytes // LINE) * LINE for one in found]
+        if sum(sizes) < LARGE:
+            return
+        room = on_large_pages((sum(sizes),), torch.uint8)
         done = 0
-        for parameter in found:
-            place = room[done : done + parameter.numel()].view(parameter.shape)
-            place.copy_(parameter.data)
-            parameter.data = place
-            done += _padded(parameter)
+        for one, size in zip(found, sizes, strict=True):
+            place = room[done : done + one.nbytes].view(one.dtype).view(one.shape)
+            place.copy_(one.data)
+            one.data = place
+            done += size
 
 
-def _movable(parameter: Tensor) -> bool:
-    whole = parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
-    return whole and parameter.is_cpu and parameter.dtype == torch.float32
-
-
-def _padded(parameter: Tensor) -> int:
-    """Elements up to the next cache line."""
-    return -(-parameter.numel() // 16) * 16
+def _movable(tensor: Tensor) -> bool:
+    whole = not tensor.is_inference() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return whole and tensor.is_cpu and tensor.dtype in (torch.float32, torch.int8, torch.uint8)
