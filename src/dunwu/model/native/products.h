@@ -14,7 +14,7 @@
 #define MOST_N 4
 #define STRIP 12  /* outputs whose weights stay in the nearest cache while a few rows pass; a multiple of each N */
 #define STRIPS 48 /* and in the second, while many do */
-#define STRETCH 640
+#define STRETCH 768
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MOST_R 8 /* 32 vector registers */
 #define FEW_ROWS_N 4
@@ -306,12 +306,12 @@ INLINE int64_t row_bytes(const Matrix *m) {
 /* Outputs `start` to `end` of all rows: out [rows, ldo], bias added. A row is computed alike whatever rows are beside it: each
    output is summed in an order that the matrix alone decides.
 
-   Up to MOST_R rows read the weights once, straight on. More: MOST_R rows at a time over one stretch of inputs, so that these
-   are in the nearest cache and the weights of this call in the second. */
+   Few rows read the weights once, straight on. More: MOST_R rows at a time over one stretch of inputs, so that these are in the
+   nearest cache and the weights of this call in the second. */
 static void product(const Matrix *m, int64_t start, int64_t end, const Rows *x, int64_t first, int64_t rows, float *out, int64_t ldo) {
     const int rounded = x->numbers && wants_rounded(m), any = rounded || m->kind == FLOAT32;
-    const int64_t stretch = rounded || rows <= MOST_R || m->kind == INT4 ? m->inputs : stretch_of(m);
-    const int64_t strip = rows <= MOST_R ? end - start : rows <= 2 * MOST_R ? STRIP : STRIPS;
+    const int64_t stretch = rounded || rows <= MOST_R / 2 || m->kind == INT4 ? m->inputs : stretch_of(m);
+    const int64_t strip = stretch == m->inputs && rows <= MOST_R ? end - start : rows <= 2 * MOST_R ? STRIP : STRIPS;
     for (int64_t o = start; o < end; o += strip) {
         const int64_t stop = o + strip < end ? o + strip : end;
         for (int64_t k = 0; k < m->inputs; k += stretch) {
