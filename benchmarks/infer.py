@@ -102,9 +102,11 @@ def prepare(folder: Path) -> None:
     """The model with a vocabulary of its size, as a folder of Hugging Face's and as GGUF files."""
     model = folder / "model"
     generator = torch.Generator().manual_seed(0)
-    letters = torch.randint(97, 123, (3_000_000,), generator=generator).to(torch.uint8).numpy().tobytes().decode()
-    words = [letters[at : at + 3 + at % 6] for at in range(0, len(letters) - 9, 6)]
-    train_tokenizer([" ".join(words)], vocab_size=CONFIG.vocab_size, out=model)
+    # Words enough for every id: what no token stands for need not be multiplied.
+    letters = torch.randint(97, 123, (60_000 * 8,), generator=generator).to(torch.uint8).numpy().tobytes().decode()
+    words = [letters[at : at + 8] for at in range(0, len(letters), 8)]
+    tokenizer = train_tokenizer([" ".join(words * 4)], vocab_size=CONFIG.vocab_size, out=model)
+    assert tokenizer.vocab_size == CONFIG.vocab_size, tokenizer.vocab_size
     save_model(new_decoder(CONFIG, seed=0), model)
     for kind in ("f32", "q8_0"):
         # Only ids go in and out, so any rule of cutting text will do.

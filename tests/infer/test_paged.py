@@ -187,6 +187,25 @@ def test_a_token_is_read_alike_bit_for_bit_whatever_is_beside_it(name, kind, wei
     assert torch.equal(torch.cat([runner.logits(row_D[None]) for row_D in whole_ND[:9]]), runner.logits(whole_ND)[:9])
 
 
+@pytest.mark.skipif(native() is None, reason="no C compiler on this machine")
+def test_weights_that_move_are_read_where_they_lie_when_a_text_begins():
+    model = strong(TINY).requires_grad_(False)
+    runner = Runner(model, PagedCache(TINY, 8, SIZE, "cpu", torch.float32))
+    sequence, ids = new_sequence([5, 6, 7], 1), [5, 6, 7]
+    sequence.table = Table(None, [0, 1])
+    before = runner.run([Work(sequence, 0, len(ids), [])])
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    going_on = runner.run([Work(sequence, 2, 1, [])])
+    torch.testing.assert_close(going_on, before[2:])
+    for parameter in model.parameters():
+        parameter.data = parameter.data * 1.5
+    again = runner.run([Work(sequence, 0, len(ids), [])])
+    with torch.inference_mode():
+        torch.testing.assert_close(again, model(torch.tensor([ids]))[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(again, before)
+
+
 def rounded(x: torch.Tensor) -> torch.Tensor:
     """What an 8-bit cache keeps of keys or values `[B, K, T, C]`."""
     scales = x.abs().amax(-1, keepdim=True) / 127

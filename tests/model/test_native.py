@@ -85,6 +85,47 @@ def test_a_row_is_multiplied_alike_bit_for_bit_whatever_is_beside_it(kind, input
         assert torch.equal(kernels.product(matrix, x[-rows:]), alone[-rows:]), rows
 
 
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_likeliest_output_is_the_first_of_the_greatest_allowed(threads):
+    kernels = native()
+    assert kernels is not None
+    generator = torch.Generator().manual_seed(threads)
+    weight, x = torch.randint(-1, 2, (4999, 6), generator=generator).float(), torch.randn(40, 6, generator=generator)
+    barred = torch.randint(0, 2, (4999,), generator=generator, dtype=torch.uint8)
+    matrix = Matrix(weights=weight.data_ptr(), outputs=4999, inputs=6, group=6, kind=FLOAT32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for rows in (1, 2, 7, 8, 16, 17, 40):
+            logits = kernels.product(matrix, x[:rows])
+            for mask in (None, barred):
+                allowed = logits if mask is None else logits.masked_fill(mask.bool(), -math.inf)
+                first = [row.index(max(row)) for row in allowed.tolist()]
+                assert kernels.likeliest(matrix, x[:rows], mask) == first
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_compiler
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_an_output_that_is_not_finite_is_no_likeliest_one(odd):
+    kernels = native()
+    assert kernels is not None
+    weight, x = torch.randn(500, 8), torch.ones(2, 8)
+    x[1, 3] = odd
+    matrix = Matrix(weights=weight.data_ptr(), outputs=500, inputs=8, group=8, kind=FLOAT32)
+    assert kernels.likeliest(matrix, x, None) == [(weight @ x[0]).argmax().item(), -1]
+    only = torch.ones(500, dtype=torch.uint8)
+    assert kernels.likeliest(matrix, x, only) == [-1, -1]
+    only[77] = 0
+    assert kernels.likeliest(matrix, x[:1], only) == [77]
+    weight[400] = math.nan
+    assert kernels.likeliest(matrix, x[:1], None) == [-1]
+    only[400] = 1
+    assert kernels.likeliest(matrix, x[:1], only) == [77]
+
+
 def test_off_by_the_environment(monkeypatch):
     monkeypatch.setenv(library.SWITCH, "off")
     assert native() is None

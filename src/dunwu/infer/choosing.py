@@ -9,6 +9,7 @@ coupling costs.)
 Shapes: `R` rows that choose, `D` model width, `V` vocabulary.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +38,18 @@ class Head:
         size = min(self._size, runner.model.config.vocab_size)
         unused = [number for number in tokenizer.unused_ids if number < size]
         self._unused = torch.tensor(unused, dtype=torch.int64, device=runner.cache.reach.device)
+        self._barred = torch.zeros(size, dtype=torch.uint8).index_fill_(0, self._unused.cpu(), 1) if unused else None
 
     def __call__(self, hidden_RD: Tensor) -> Tensor:
         """`[R, V]`."""
         logits_RV = self._runner.logits(hidden_RD)[:, : self._size]
         return logits_RV.index_fill(1, self._unused, -math.inf) if self._unused.numel() else logits_RV
+
+    def likeliest(self, hidden_RD: Tensor) -> list[int] | None:
+        """The likeliest id of each row, without its logits; None where these are needed."""
+        size = min(self._size, self._runner.model.config.vocab_size)
+        found = self._runner.likeliest(hidden_RD, size, self._barred)
+        return None if found is None or -1 in found else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +95,20 @@ def write(
     if not masked:
         return []
     rows = [row for turn, _ in masked for row in turn.rows]
-    logits_RV = head(hidden_ND if rows == [*range(len(hidden_ND))] else hidden_ND[rows])
-    try:
-        chosen = _choose(masked, logits_RV)
-    except FAULTS:
-        chosen = None  # one row spoils the choice of all: each chooses for itself
+    hidden_RD = hidden_ND if rows == [*range(len(hidden_ND))] else hidden_ND[rows]
+    logits_RV, chosen = None, None
+    if all(not masks and turn.text.group.params.plain for turn, masks in masked):
+        chosen = _certain(head.likeliest(hidden_RD))
+    if chosen is None:
+        logits_RV = head(hidden_RD)
+        with contextlib.suppress(*FAULTS):  # one row may spoil the choice of all: then each chooses for itself
+            chosen = _choose(masked, logits_RV)
     first, going = 0, []
     for turn, masks in masked:
         end = first + len(turn.rows)
         try:
             if chosen is None:
+                assert logits_RV is not None
                 right = _take(turn, _choose([(turn, masks)], logits_RV[first:end]), 0, texts, events)
             else:
                 right = _take(turn, chosen, first, texts, events)
@@ -121,6 +133,11 @@ def masks_along(matcher: Matcher, guesses: Sequence[int]) -> list[Tensor]:
         if fed:
             matcher.rollback(fed)
     return masks
+
+
+def _certain(ids: list[int] | None) -> Choice | None:
+    """The choice of rows that only want the likeliest."""
+    return None if ids is None else Choice(ids, [None] * len(ids), [None] * len(ids))
 
 
 def _choose(masked: Sequence[tuple[Turn, list[Tensor]]], logits_RV: Tensor) -> Choice:

@@ -328,7 +328,8 @@ class Engine:
         for work in plan.work:
             text, end = texts.of[work.sequence], row + work.count
             texts.read_tokens += work.count
-            prompts.judge(text, work, hidden_ND[row:end], self._head)
+            if text.group.params.prompt_logprobs is not None and not text.group.prompt_read:
+                prompts.judge(text, work, hidden_ND[row:end], self._head)
             if text.group.request.task == "embed":
                 prompts.embed(text, work, hidden_ND[row:end], texts, events)
             elif work.reaches_the_end:

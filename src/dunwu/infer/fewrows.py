@@ -6,10 +6,11 @@ between two calls. Weights are read where they lie, so that training shows at on
 Shapes: `N` tokens of the pass, `D` model width, `C` half of the rotated channels, `R` rows, `V` vocabulary.
 """
 
+import ctypes
+from array import array
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +20,23 @@ from dunwu.model.blocks.reading import Reading
 from dunwu.model.blocks.rotary import depends_on_length, rotary_tables
 from dunwu.model.cache import RaggedCache, Span
 from dunwu.model.decoder import Decoder
-from dunwu.model.native.library import ROWS_TOGETHER, Library, Step
+from dunwu.model.native.library import ROWS_TOGETHER, Library, Matrix, Step
 
 MOST_ROWS = 1024
 """Of one pass: what is kept of each row then fits 20 MB at a width of 576. More tokens take several."""
+
+
+class _Rows(NamedTuple):
+    """Of each row of a pass: its slot, how many tokens of its text it sees, the first run of its text, and its own number; the
+    texts' runs; and rows that read the keys of their text together: the first and how many, long texts first, for they take
+    longest."""
+
+    slots: list[int]
+    seen: list[int]
+    first_runs: list[int]
+    numbers: range
+    runs: list[int]
+    together: list[int]
 
 
 class FewRows:
@@ -34,20 +48,41 @@ class FewRows:
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
         self._scratch = torch.empty(0)
         self._parts = Parts(model, cache)
+        self._stretches = depends_on_length(model.config)
+        scale = torch.tensor(model.config.embedding_scale, dtype=torch.float32)  # rounded as the weights are
+        self._embedding_scale = scale.item()
+        self._alike = self._record()
 
     def run(self, ids: Sequence[int], spans: Sequence[Span]) -> Tensor:
         """Final, normalised hidden states `[N, D]`; keys and values go into the cache."""
-        self._parts.look()
-        if len(ids) <= MOST_ROWS or depends_on_length(self._config):
+        # Weights that moved are seen when a text begins; while texts go on, in some steps: what was told of stays readable.
+        self._parts.look(some=len(spans) == len(ids) and all(span.start for span in spans))
+        if len(ids) <= MOST_ROWS or self._stretches:
             return self._pass(ids, spans)
         return torch.cat([self._pass(own_ids, own_spans) for own_ids, own_spans in _passes(ids, spans)])
 
     def _pass(self, ids: Sequence[int], spans: Sequence[Span]) -> Tensor:
+        rows = _rows(spans)
+        whole = self._parts.whole
+        if whole is not None and 0 <= min(ids) <= max(ids) < self._config.vocab_size:
+            x_ND = torch.empty(len(ids), self._config.hidden_size)
+            step, kept = self._step(x_ND, rows, spans)
+            numbers = array("q", ids)
+            step.ids, step.embedding_scale = numbers.buffer_info()[0], self._embedding_scale
+            step.embedding, step.norm = ctypes.pointer(whole.embedding), ctypes.pointer(whole.norm)
+            self._kernels.step(step, whole.chain)
+            del kept
+            return x_ND
+        return self._by_parts(ids, rows, spans)
+
+    @torch.inference_mode()
+    def _by_parts(self, ids: Sequence[int], rows: _Rows, spans: Sequence[Span]) -> Tensor:
+        """`_pass` where torch does some of it."""
         x_ND = self._model.embed(torch.tensor(ids))
-        places_RN = _places(spans)
+        positions_N = torch.tensor(rows.seen) - 1
         if self._config.positions == "learned":
-            x_ND += self._model.model.embed_positions(torch.from_numpy(places_RN[1] - 1))
-        step, kept = self._step(x_ND, places_RN, spans)
+            x_ND += self._model.model.embed_positions(positions_N)
+        step, kept = self._step(x_ND, rows, spans)
         reading = None
         for call in self._parts.calls:
             if isinstance(call, Chain):
@@ -55,8 +90,9 @@ class FewRows:
             else:
                 if reading is None:
                     self._cache.begin(list(spans))
-                    positions_1N = torch.from_numpy(places_RN[1] - 1)[None]
-                    reading = Reading(x_ND[None], self._config, positions_1N, None, cast("RaggedCache", self._cache))
+                    reading = Reading(
+                        x_ND[None], self._config, positions_N[None], None, cast("RaggedCache", self._cache)
+                    )
                 x_ND.copy_(call(x_ND[None], reading)[0])
         del kept
         if self._parts.norm is None:
@@ -71,53 +107,64 @@ class FewRows:
             return self._model.logits(hidden)
         return self._model.capped(self._kernels.product(self._parts.head, hidden))
 
-    def _step(self, x_ND: Tensor, places_RN: np.ndarray, spans: Sequence[Span]) -> tuple[Step, list[object]]:
+    def likeliest(self, hidden_RD: Tensor, size: int, barred_V: Tensor | None) -> list[int] | None:
+        """The likeliest of the first `size` ids for each row, the first of equals, and -1 where its logit is not finite; None
+        where only `logits` can tell. `barred_V`: uint8, 1 for those that are never it."""
+        self._parts.look_at_head()
+        head = self._parts.head
+        if head is None or self._config.logits_softcap is not None:
+            return None
+        if size < head.outputs:
+            head = Matrix.from_buffer_copy(head)
+            head.outputs = size
+        return self._kernels.likeliest(head, hidden_RD, barred_V)
+
+    def _step(self, x_ND: Tensor, rows: _Rows, spans: Sequence[Span]) -> tuple[Step, object]:
         """The step's record, and what it points to and must outlive the call."""
-        config, cache, rows = self._config, self._cache, len(x_ND)
-        edges = np.array([run for span in spans for run in span.runs], dtype=np.int64)
-        together = _together(spans)
+        config, count = self._config, len(rows.seen)
         threads = torch.get_num_threads()
-        wanted = self._kernels.scratch_floats(rows, config.hidden_size, self._parts.wide, threads)
+        wanted = self._kernels.scratch_floats(count, config.hidden_size, self._parts.wide, threads)
         if self._scratch.numel() < wanted:
             self._scratch = torch.empty(wanted)
-        slot, seen, first_run, row = (_address(places_RN) + 8 * rows * place for place in range(4))
-        tables = self._rotary(places_RN, spans)
-        step = Step(
-            rows=rows,
+        tables = self._rotary(rows, spans)
+        table = array("q", rows.slots)
+        for part in (rows.seen, rows.first_runs, rows.numbers, rows.together, rows.runs):
+            table.extend(part)
+        at, line = table.buffer_info()[0], 8 * count
+        step = Step.from_buffer_copy(self._alike)
+        step.rows, step.chunked, step.x = count, len(spans) < count, x_ND.data_ptr()
+        step.slot, step.seen, step.first_run = at, at + line, at + 2 * line
+        step.place = at + 3 * line if self._stretches else 0
+        step.together, step.together_count = at + 4 * line, len(rows.together) // 2
+        step.runs = at + 4 * line + 8 * len(rows.together)
+        step.scratch, step.threads, step.wide = self._scratch.data_ptr(), threads, self._parts.wide
+        for place, (cos_NC, sin_NC) in tables.items():
+            step.cos[place], step.sin[place] = cos_NC.data_ptr(), sin_NC.data_ptr()
+        return step, (table, tables)
+
+    def _record(self) -> Step:
+        """A step with what is alike in all."""
+        config = self._config
+        return Step(
             width=config.hidden_size,
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             turned=config.rotated_channels // 2,
-            slots=cache.keys[0].shape[1],
-            cache_bytes=cache.kind == "int8",
-            chunked=len(spans) < rows,
-            x=x_ND.data_ptr(),
-            place=row if depends_on_length(config) else 0,
-            slot=slot,
-            seen=seen,
-            first_run=first_run,
-            runs=_address(edges),
-            together=_address(together),
-            together_count=len(together),
-            scratch=self._scratch.data_ptr(),
-            threads=threads,
-            wide=self._parts.wide,
+            slots=self._cache.keys[0].shape[1],
+            cache_bytes=self._cache.kind == "int8",
         )
-        for place, (cos_NC, sin_NC) in tables.items():
-            step.cos[place], step.sin[place] = cos_NC.data_ptr(), sin_NC.data_ptr()
-        return step, [edges, together, tables]
 
-    def _rotary(self, places_RN: np.ndarray, spans: Sequence[Span]) -> dict[bool, tuple[Tensor, Tensor]]:
+    def _rotary(self, rows: _Rows, spans: Sequence[Span]) -> dict[bool, tuple[Tensor, Tensor]]:
         """Cosine and sine, `[positions, C]`, of global layers and of local ones where they have their own; `[N, C]`, of each
         row, where they depend on the length of its text."""
         config = self._config
         if config.positions != "rotary":
             return {}
         kinds = (False, True) if config.local_rope_theta is not None and config.sliding_layers else (False,)
-        if depends_on_length(config):
+        if self._stretches:
             reach_1N = torch.tensor([[span.end for span in spans for _ in range(span.count)]])
-            positions_N = torch.from_numpy(places_RN[1] - 1)
+            positions_N = torch.tensor(rows.seen) - 1
             return {local: self._new_tables(positions_N, local, reach_1N) for local in kinds}
         most = max(span.end for span in spans)
         for local in kinds:
@@ -130,34 +177,28 @@ class FewRows:
         return cos[0, 0].contiguous(), sin[0, 0].contiguous()
 
 
-def _places(spans: Sequence[Span]) -> np.ndarray:
-    """Of each row, `[4, N]`: its slot, how many tokens of its text it sees, the first run of its text, and its own number."""
-    rows = sum(span.count for span in spans)
-    places_RN = np.empty((4, rows), dtype=np.int64)
-    places_RN[3] = np.arange(rows)
-    row = run = 0
+def _rows(spans: Sequence[Span]) -> _Rows:
+    slots, seen, first_runs, runs = list[int](), list[int](), list[int](), list[int]()
+    found: list[tuple[int, int, int]] = []
     for span in spans:
+        row, run = len(seen), len(runs) // 2
+        for one in span.runs:
+            runs += one
         if span.count == 1:
-            places_RN[:3, row] = span.runs[-1][1] - 1, span.end, run
-        else:
-            own = slice(row, row + span.count)
-            pieces = [np.arange(start, end) for start, end in tail(span.runs, span.count)]
-            places_RN[0, own] = np.concatenate(pieces)
-            places_RN[1, own] = np.arange(span.start + 1, span.end + 1)
-            places_RN[2, own] = run
-        row += span.count
-        run += len(span.runs)
-    return places_RN
-
-
-def _together(spans: Sequence[Span]) -> np.ndarray:
-    """Rows that read the keys of their text together: the first and how many, long texts first, for they take longest."""
-    row, found = 0, []
-    for span in spans:
+            slots.append(span.runs[-1][1] - 1)
+            seen.append(span.end)
+            first_runs.append(run)
+            found.append((span.end, row, 1))
+            continue
+        for start, end in tail(span.runs, span.count):
+            slots.extend(range(start, end))
+        seen.extend(range(span.start + 1, span.end + 1))
+        first_runs += [run] * span.count
         firsts = range(row, row + span.count, ROWS_TOGETHER)
         found += [(span.end, first, min(ROWS_TOGETHER, row + span.count - first)) for first in firsts]
-        row += span.count
-    return np.array([one[1:] for one in sorted(found, reverse=True)], dtype=np.int64)
+    found.sort(reverse=True)
+    together = [number for one in found for number in one[1:]]
+    return _Rows(slots, seen, first_runs, range(len(seen)), runs, together)
 
 
 def _passes(ids: Sequence[int], spans: Sequence[Span]) -> Iterator[tuple[Sequence[int], list[Span]]]:
@@ -184,7 +225,3 @@ def _without(runs: tuple[Run, ...], tokens: int) -> tuple[Run, ...]:
         tokens -= runs[-1][1] - runs[-1][0]
         runs = runs[:-1]
     return (*runs[:-1], (runs[-1][0], runs[-1][1] - tokens))
-
-
-def _address(array: np.ndarray) -> int:
-    return array.ctypes.data

@@ -126,6 +126,10 @@ class PagedCache:
 
     def runs(self, blocks: Sequence[int], tokens: int) -> tuple[Run, ...]:
         """The slots of the first `tokens` tokens of a table; neighbouring blocks join."""
+        count, first = -(-tokens // self.block_size), blocks[0] if blocks else 0
+        if 0 < count <= len(blocks) and list(blocks[:count]) == [*range(first, first + count)]:
+            start = first * self.block_size
+            return ((start, start + tokens),)
         runs: list[Run] = []
         for start, end in self._block_runs(blocks):
             size = min(end - start, tokens)

@@ -4,6 +4,8 @@ Shapes: `D` model width, `T` time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,21 @@ from dunwu.model.native.library import Chain, Matrix, Norm, Part
 Half = Callable[[Tensor, Reading], Tensor]
 """An attention or an MLP with its norms and the stream around it, `[1, T, D]`, as its module computes it."""
 
+SHARES = 8
+
+
+class Whole(NamedTuple):
+    """A model as the kernels know it: its embedding, all layers, and the norm at the end."""
+
+    embedding: Matrix
+    chain: Chain
+    norm: Norm
+
 
 class Parts:
     """The halves of all layers in order: chains of those that the kernels know, and modules.
 
-    `norm`, the last one, and `head`: None where torch does it.
+    `norm`, the last one, and `head`: None where torch does it. `whole`: the kernels know all from ids to normalised states.
 
     `wide`: the most outputs of q, k and v together, or inputs of a last product.
     """
@@ -33,32 +45,47 @@ class Parts:
     def __init__(self, model: Decoder, cache: PagedCache) -> None:
         self._model, self._config, self._cache = model, model.config, cache
         self._watched: list[Tensor] = []
+        self._kept: list[Tensor] = []
         self._addresses: list[int] = []
+        self._turns = cycle(slice(start, None, SHARES) for start in range(SHARES))
         self._head_from = 0
         self.calls: list[Chain | Half] = []
         self.norm: Norm | None = None
+        self.whole: Whole | None = None
         self.head: Matrix | None = None
         self.wide = 0
 
-    def look(self) -> None:
-        """Tell the kernels anew where the weights lie, if they were moved: training in place moves none."""
-        if self.calls and self._in_place(0):
+    def look(self, some: bool = False) -> None:
+        """Tell the kernels anew where the weights lie, if they were moved: training in place moves none. What they were told
+        of stays there meanwhile. `some`: look at an eighth of them, each time at another."""
+        if self.calls and self._in_place(next(self._turns) if some else slice(None)):
             return
         self._watched = []
         self.calls = list(self._chained())
         self.norm = self._norm(self._model.model.norm)
         self._head_from = len(self._watched)
-        tied = self._config.tie_word_embeddings
-        self.head = self._matrix(self._model.model.embed_tokens if tied else self._model.lm_head)
+        embedding = self._matrix(self._model.model.embed_tokens)
+        self.head = embedding if self._config.tie_word_embeddings else self._matrix(self._model.lm_head)
+        self.whole = self._whole(embedding)
+        self._kept = [tensor.detach() for tensor in self._watched]
         self._addresses = [tensor.data_ptr() for tensor in self._watched]
 
     def look_at_head(self) -> None:
         """`look`, where only the head is asked for."""
-        if not self.calls or not self._in_place(self._head_from):
+        if not self.calls or not self._in_place(slice(self._head_from, None)):
             self.look()
 
-    def _in_place(self, start: int) -> bool:
-        return [*map(Tensor.data_ptr, self._watched[start:])] == self._addresses[start:]
+    def _whole(self, embedding: Matrix | None) -> Whole | None:
+        if len(self.calls) != 1 or self.norm is None or embedding is None or self._config.positions == "learned":
+            return None
+        plain = embedding.kind == library.FLOAT32 or (
+            embedding.kind == library.INT8 and embedding.group >= embedding.inputs
+        )
+        chain = self.calls[0]
+        return Whole(embedding, chain, self.norm) if plain and isinstance(chain, Chain) else None
+
+    def _in_place(self, which: slice) -> bool:
+        return [*map(Tensor.data_ptr, self._watched[which])] == self._addresses[which]
 
     def _chained(self) -> Iterator[Chain | Half]:
         waiting: list[Part] = []

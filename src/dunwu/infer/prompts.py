@@ -18,11 +18,10 @@ JUDGED_ROWS = 64
 
 @torch.inference_mode()
 def judge(text: Text, work: Work, hidden_TD: Tensor, head: Head) -> None:
-    """Log-probabilities of the prompt, if they were asked for."""
+    """Log-probabilities of a prompt of which they were asked for."""
     group = text.group
     prompt, wanted = group.request.prompt_ids, group.params.prompt_logprobs
-    if wanted is None or group.prompt_read:
-        return
+    assert wanted is not None
     last = min(work.start + work.count, len(prompt) - 1)
     for start in range(max(work.start, len(group.judged)), last, JUDGED_ROWS):
         end = min(start + JUDGED_ROWS, last)

@@ -57,20 +57,20 @@ class Runner:
         else:
             keep_together(model)
 
-    @torch.inference_mode()
     def run(self, parts: Sequence[Part]) -> Tensor:
         """Read the tokens of the plan; gives the final hidden states `[N, D]`, text after text."""
-        self.cache.copy([copy for one in parts for copy in one.copies])
         adapted = any(one.adapter is not None for one in parts) or any(one.active for one in self.model.changes)
+        if self._kernels is None or self._together is not None or adapted or any(one.copies for one in parts):
+            return self._run(parts, adapted)
+        spans, ids = self._spans(parts)
+        return self._kernels.run(ids, spans)
+
+    @torch.inference_mode()
+    def _run(self, parts: Sequence[Part], adapted: bool) -> Tensor:
+        self.cache.copy([copy for one in parts for copy in one.copies])
         if self._together is not None and not adapted and all(len(one.ids) == 1 for one in parts):
             return self._together.run(parts)
-        spans: list[Span] = []
-        ids: list[int] = []
-        for one in parts:
-            own = one.ids
-            runs = self.cache.runs(one.table.blocks, one.start + len(own))
-            spans.append(Span(len(ids), one.start, len(own), runs))
-            ids += own
+        spans, ids = self._spans(parts)
         if self._kernels is not None and not adapted:
             return self._kernels.run(ids, spans)
         self.cache.begin(spans)
@@ -79,6 +79,17 @@ class Runner:
             positions_1N = self.cache.positions(len(ids), ids_1N.device)
             return self.model(ids_1N, positions_BT=positions_1N, cache=self.cache)[0]
 
+    def _spans(self, parts: Sequence[Part]) -> tuple[list[Span], list[int]]:
+        """Where the tokens of each text lie, and all that are read."""
+        spans: list[Span] = []
+        ids: list[int] = []
+        for one in parts:
+            own = one.ids
+            runs = self.cache.runs(one.table.blocks, one.start + len(own))
+            spans.append(Span(len(ids), one.start, len(own), runs))
+            ids += own
+        return spans, ids
+
     @torch.inference_mode()
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """Logits `[R, V]`."""
@@ -86,6 +97,10 @@ class Runner:
             return self._kernels.logits(hidden_RD)
         with self._products(len(hidden_RD)):
             return self.model.logits(hidden_RD)
+
+    def likeliest(self, hidden_RD: Tensor, size: int, barred_V: Tensor | None) -> list[int] | None:
+        """What `FewRows.likeliest` says; None without kernels."""
+        return None if self._kernels is None else self._kernels.likeliest(hidden_RD, size, barred_V)
 
     def _products(self, rows: int) -> AbstractContextManager[None]:
         return products_of_few_rows() if self._small and rows < FEW_ROWS else contextlib.nullcontext()

@@ -120,6 +120,12 @@ class SamplingParams:
         return self.temperature == 0
 
     @property
+    def plain(self) -> bool:
+        """Whether the likeliest token is taken as it is, and nothing said of it."""
+        changed = self.logit_bias or self._penalised or self.min_tokens or self.logprobs is not None
+        return self.greedy and not changed
+
+    @property
     def _penalised(self) -> bool:
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 

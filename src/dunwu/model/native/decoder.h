@@ -45,10 +45,14 @@ typedef struct {
     const int64_t *together;      /* pairs: a row, and how many follow one another in its text from there on, at most 16 */
     int64_t together_count;
     float *scratch;      /* dunwu_scratch_floats */
-    atomic_int *taken;   /* 3 for each part, 0 */
+    atomic_int *taken;   /* 3 for each part */
     const Part *parts;
     int64_t part_count;
     int64_t threads, wide; /* wide: the most outputs of q, k and v together, or inputs of a last product */
+    const int64_t *ids;    /* of each row, where x is to be filled from `embedding` times `embedding_scale`; else null */
+    const Matrix *embedding;
+    float embedding_scale;
+    const Norm *norm;      /* of x after all parts; or null */
 } Step;
 
 /* ---- norms and activations ---- */

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,6 +106,10 @@ class Step(ctypes.Structure):
         ("part_count", _i64),
         ("threads", _i64),
         ("wide", _i64),
+        ("ids", _pointer),
+        ("embedding", ctypes.POINTER(Matrix)),
+        ("embedding_scale", _float),
+        ("norm", ctypes.POINTER(Norm)),
     )
 
 
@@ -115,7 +118,9 @@ class Chain:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = (Part * len(parts))(*parts)
-        self.taken = np.zeros(3 * len(parts), dtype=np.int32)
+        self.address = ctypes.addressof(self.parts)
+        self._taken = (ctypes.c_int * (3 * len(parts)))()
+        self.counters = ctypes.addressof(self._taken)
 
 
 class Library:
@@ -129,6 +134,9 @@ class Library:
         self._step.argtypes, self._step.restype = [ctypes.POINTER(Step)], None
         self._product.argtypes = [ctypes.POINTER(Matrix), _pointer, _i64, _i64, _pointer, _i64]
         self._product.restype = None
+        self._likeliest = self._library.dunwu_likeliest
+        self._likeliest.argtypes = [ctypes.POINTER(Matrix), _pointer, _i64, _i64, _pointer, _pointer, _i64]
+        self._likeliest.restype = None
         self._normalise = self._library.dunwu_normalise
         self._normalise.argtypes, self._normalise.restype = [ctypes.POINTER(Norm), _pointer, _i64, _i64], None
         self._scratch.argtypes, self._scratch.restype = [_i64] * 4, _i64
@@ -136,9 +144,7 @@ class Library:
 
     def step(self, step: Step, chain: "Chain") -> None:
         """Take `x` through the parts, in place."""
-        chain.taken.fill(0)
-        step.parts, step.part_count = ctypes.addressof(chain.parts), len(chain.parts)
-        step.taken = chain.taken.ctypes.data
+        step.parts, step.part_count, step.taken = chain.address, len(chain.parts), chain.counters
         self._step(step)
 
     def normalise(self, norm: Norm, x_RI: Tensor) -> None:
@@ -156,6 +162,15 @@ class Library:
         rows = x.numel() // matrix.inputs
         self._product(matrix, x.data_ptr(), matrix.inputs, rows, out.data_ptr(), torch.get_num_threads())
         return out
+
+    def likeliest(self, matrix: Matrix, x_RI: Tensor, barred: Tensor | None) -> list[int]:
+        """Which output of each row is the greatest, the first of equals, and none of those that are 1 in `barred`, uint8 `[O]`; -1
+        where it is not finite."""
+        rows = len(x_RI)
+        found = (_i64 * rows)()
+        x_RI, own = x_RI.contiguous(), 0 if barred is None else barred.data_ptr()
+        self._likeliest(matrix, x_RI.data_ptr(), matrix.inputs, rows, own, found, torch.get_num_threads())
+        return found[:]
 
 
 @functools.cache

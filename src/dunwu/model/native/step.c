@@ -52,7 +52,7 @@ typedef struct {
 
 static Cut cut_for(int64_t outputs, int64_t rows, int64_t threads) {
     const int few = rows <= MOST_R;
-    const int64_t first = few ? outputs / 2 / threads / 16 * 16 : 0, size = few && outputs < 4096 ? 16 : CHUNK;
+    const int64_t first = few ? outputs / 2 / threads / CHUNK * CHUNK : 0, size = !few ? CHUNK : outputs < 4096 ? CHUNK / 2 : 4 * CHUNK;
     return (Cut){outputs, first < LONGEST ? first : LONGEST, size, panels_of(rows), threads};
 }
 
@@ -182,6 +182,18 @@ typedef struct {
     Rows room; /* where all threads round many rows */
 } Pass;
 
+/* A row of x is what stands for its token. */
+static void embed(const Step *s, int64_t row) {
+    const Matrix *m = s->embedding;
+    const int64_t at = s->ids[row] * s->width;
+    float *x = s->x + row * s->width;
+    if (m->kind == FLOAT32) memcpy(x, (const float *)m->weights + at, s->width * sizeof *x);
+    else
+        for (int64_t i = 0; i < s->width; i++) x[i] = (float)((const int8_t *)m->weights)[at + i] * m->scales[s->ids[row]];
+    if (s->embedding_scale != 1.0f)
+        for (int64_t i = 0; i < s->width; i++) x[i] *= s->embedding_scale;
+}
+
 static int64_t widest(const Step *s) { return s->wide > s->width ? s->wide : s->width; }
 
 static void go_through(void *pass_, Team *team, int thread) {
@@ -192,6 +204,10 @@ static void go_through(void *pass_, Team *team, int thread) {
     own.from = many ? s->rows * thread / team->threads : 0;
     own.to = many ? s->rows * (thread + 1) / team->threads : s->rows;
     if (!many) make_room(&own.room, s->rows, widest(s));
+    if (s->ids) {
+        for (int64_t r = thread; r < s->rows; r += team->threads) embed(s, r);
+        barrier(team);
+    }
     for (int64_t i = 0; i < s->part_count; i++) {
         const Part *p = s->parts + i, *next = i + 1 < s->part_count ? p + 1 : 0;
         atomic_int *taken = s->taken + 3 * i;
@@ -210,6 +226,9 @@ static void go_through(void *pass_, Team *team, int thread) {
         wait_before(&own, &next->first[next->kind == MLP], &first);
     }
     if (!many) free(own.room.numbers);
+    if (!s->norm) return;
+    barrier(team);
+    for (int64_t r = thread; r < s->rows; r += team->threads) normalise(s->norm, s->x + r * s->width, s->x + r * s->width, s->width);
 }
 
 /* x [rows, size], normalised in place. */
@@ -220,19 +239,46 @@ void dunwu_normalise(const Norm *norm, float *x, int64_t rows, int64_t size) {
 /* Take x through all parts. */
 void dunwu_step(const Step *step) {
     Pass pass = {.step = step};
+    for (int64_t i = 0; i < 3 * step->part_count; i++) atomic_store_explicit(step->taken + i, 0, memory_order_relaxed);
     if (step->rows > FEW) make_room(&pass.room, step->rows, widest(step));
     run_team(go_through, &pass, (int)step->threads);
     free(pass.room.numbers);
 }
 
+/* The greatest output of a row so far, and which it is; NaN is greater than all. */
+typedef struct {
+    float value;
+    int32_t number;
+} Best;
+
 typedef struct {
     const Matrix *matrix;
     const float *x;
-    float *out;
+    float *out; /* or null: only the greatest are wanted */
+    const uint8_t *barred;
+    Best *best; /* [threads, rows] */
     int64_t rows, ldx;
     Rows room;
     atomic_int taken;
 } Product;
+
+/* Outputs `start` to `end` of a row, against the greatest before; of equals the first stays. */
+static void look_for_best(const float *out, int64_t start, int64_t end, const uint8_t *barred, Best *best) {
+    const int64_t count = end - start;
+    int64_t i = 0;
+    vf greatest = all(best->value), odd = {0};
+    for (; i + W <= count; i += W) {
+        const vf v = load(out + i);
+        greatest = pick(v > greatest, v, greatest);
+        odd += v * 0.0f;
+    }
+    int any = !(sum(odd) == 0.0f); /* not finite somewhere */
+    for (int l = 0; l < W; l++) any |= greatest[l] > best->value;
+    for (i = any ? 0 : i; i < count; i++) {
+        const int better = out[i] > best->value || best->number < 0 || (out[i] != out[i] && best->value == best->value);
+        if (better && !(barred && barred[start + i])) *best = (Best){out[i], (int32_t)(start + i)};
+    }
+}
 
 static void multiply(void *what, Team *team, int thread) {
     Product *p = what;
@@ -243,18 +289,52 @@ static void multiply(void *what, Team *team, int thread) {
     if (!many) make_room(&room, p->rows, p->matrix->inputs);
     const Rows x = rows_for(p->matrix, 1, p->x, p->ldx, from, to, &room);
     if (many && x.numbers) barrier(team);
+    Best *best = p->out ? 0 : p->best + thread * p->rows;
+    float found[CHUNK * PANEL];
     int64_t start, end, number, row;
     for (int64_t i = thread; item_of(&cut, i, &start, &end, &number); i = next_item(team, &p->taken)) {
         const int64_t rows = panel(p->rows, number, &row);
-        product(p->matrix, start, end, &x, row, rows, p->out + row * cut.outputs + start, cut.outputs);
+        if (p->out) product(p->matrix, start, end, &x, row, rows, p->out + row * cut.outputs + start, cut.outputs);
+        else {
+            product(p->matrix, start, end, &x, row, rows, found, end - start);
+            for (int64_t r = 0; r < rows; r++) look_for_best(found + r * (end - start), start, end, p->barred, best + row + r);
+        }
     }
     if (!many) free(room.numbers);
+}
+
+static void run_product(Product *p, int64_t threads) {
+    if (p->rows > FEW) make_room(&p->room, p->rows, p->matrix->inputs);
+    run_team(multiply, p, (int)threads);
+    free(p->room.numbers);
 }
 
 /* out [rows, outputs] = x [rows, inputs] times the matrix. */
 void dunwu_product(const Matrix *matrix, const float *x, int64_t ldx, int64_t rows, float *out, int64_t threads) {
     Product p = {.matrix = matrix, .x = x, .out = out, .rows = rows, .ldx = ldx};
-    if (rows > FEW) make_room(&p.room, rows, matrix->inputs);
-    run_team(multiply, &p, (int)threads);
-    free(p.room.numbers);
+    run_product(&p, threads);
+}
+
+/* Which output of each row is the greatest, the first of equals; those that `barred` [outputs], if any, has are passed over. -1
+   where it is not finite. */
+void dunwu_likeliest(const Matrix *matrix, const float *x, int64_t ldx, int64_t rows, const uint8_t *barred, int64_t *likeliest,
+                     int64_t threads) {
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    Product p = {.matrix = matrix, .x = x, .barred = barred, .rows = rows, .ldx = ldx};
+    for (int64_t r = 0; r < rows; r++) likeliest[r] = -1;
+    p.best = malloc((size_t)(threads * rows) * sizeof *p.best);
+    if (!p.best) return;
+    for (int64_t i = 0; i < threads * rows; i++) p.best[i] = (Best){-INFINITY, -1};
+    run_product(&p, threads);
+    for (int64_t r = 0; r < rows; r++) {
+        Best most = {-INFINITY, -1};
+        for (int64_t t = 0; t < threads; t++) {
+            const Best b = p.best[t * rows + r];
+            const int first = most.number < 0 || b.number < most.number;
+            if (b.number < 0) continue;
+            if (most.number < 0 || b.value != b.value || b.value > most.value || (b.value == most.value && first)) most = b;
+        }
+        if (most.number >= 0 && most.value - most.value == 0.0f) likeliest[r] = most.number;
+    }
+    free(p.best);
 }
