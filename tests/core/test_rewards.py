@@ -3,7 +3,16 @@
 import pytest
 
 from dunwu.core.errors import RecipeError
-from dunwu.core.rewards import ExactReward, FunctionReward, LengthReward, MathReward, ModelReward, reward_specs
+from dunwu.core.load import check_recipe
+from dunwu.core.rewards import (
+    ExactReward,
+    FunctionReward,
+    LengthReward,
+    MathReward,
+    ModelReward,
+    reward_specs,
+    short_form,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +50,18 @@ def test_short_and_long(short, spec):
 def test_what_is_wrong_is_said(bad, says):
     with pytest.raises(RecipeError, match=says):
         reward_specs([bad])
+
+
+def test_a_number_in_a_short_form_is_one_in_a_recipe_too():
+    recipe = check_recipe(
+        {
+            "corpus": {"sources": [{"kind": "world"}]},
+            "sft": {"sources": [{"kind": "world"}]},
+            "rl": {"sources": [{"kind": "world"}], "rewards": ["world", "0.1*length:60"]},
+        },
+        [],
+        origin="here",
+    )
+    assert (recipe.rl.rewards[1].most, recipe.rl.rewards[1].weight) == (60, 0.1)
+    with pytest.raises(RecipeError, match=r"reward 'length:many': 'many' is not a whole number; write length:200"):
+        short_form("length:many")

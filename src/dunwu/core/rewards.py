@@ -182,9 +182,19 @@ def short_form(text: str) -> dict[str, Any]:
         )
     return {
         "kind": kind,
-        **({SPECS[kind].argument: argument} if colon else {}),
+        **({SPECS[kind].argument: _argument(text, kind, argument)} if colon else {}),
         **({"weight": weight} if weight is not None else {}),
     }
+
+
+def _argument(text: str, kind: str, argument: str) -> str | int:
+    """As the kind wants it: a number where its field is one."""
+    if SPECS[kind].model_fields[SPECS[kind].argument].annotation is not int:
+        return argument
+    try:
+        return int(argument)
+    except ValueError as error:
+        raise RecipeError(f"reward {text!r}: {argument!r} is not a whole number; write {kind}:200") from error
 
 
 def _object(text: str) -> dict[str, Any]:
