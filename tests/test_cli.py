@@ -321,9 +321,11 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
             continue
         if arguments[0] in (
             "align",
+            "best",
             "make",
+            "score",
             "tune",
-        ):  # names stand for what is not here: run in tests/prompt and tests/build
+        ):  # names stand for what is not here: run in tests/prompt, tests/align and tests/build
             app.parse_args(arguments, exit_on_error=False)
             continue
         sized = [*TINY, *SMALL_SFT] if arguments[0] in ("build", "plan", "explain") else []

@@ -17,9 +17,10 @@ from dunwu.core.files import atomic_write
 from dunwu.core.progress import TerminalProgress
 from dunwu.core.recipe import PromptFileSource
 from dunwu.core.records import Completion, Message
-from dunwu.core.rewards import reward_specs
+from dunwu.core.rewards import CodeReward, RewardSpec, reward_specs
 from dunwu.core.screen import harmless
 from dunwu.corpus.prompts import Prompt, PromptReader
+from dunwu.evaluate.sandbox import READ_ONLY, walls
 from dunwu.evaluate.scorers.base import Case
 from dunwu.evaluate.scorers.summary import TOTAL, summary
 from dunwu.evaluate.stats import Estimate
@@ -38,7 +39,9 @@ def score(
     as_json: bool,
 ) -> None:
     """Print what the reward says of the answers in a file."""
-    reward = make_reward(reward_specs(rewards))
+    specs = reward_specs(rewards)
+    reward = make_reward(specs)
+    _warn(specs)
     reader = PromptReader(PromptFileSource(path=str(file), prompt=prompt, answer=answer), judged=completion)
     prompts = list(reader)
     cases = [(place, case) for place, one in enumerate(prompts) for case in _cases(one)]
@@ -83,7 +86,9 @@ def best(
     """Print the best answer to a prompt, or the curve over a file of prompts."""
     if temperature == 0 and n > 1:
         raise RecipeError(f"--temperature 0 gives one answer {n} times; give more, such as 1")
-    reward = make_reward(reward_specs(rewards))
+    specs = reward_specs(rewards)
+    reward = make_reward(specs)
+    _warn(specs)
     prompts = _prompts(prompt)
     if url is None:
         chat = nullcontext(talking.load(model, delta, registry=registry, any_base=any_base))
@@ -98,6 +103,13 @@ def best(
     print(harmless(drawn[0].completions[drawn[0].best].text) if _is_one(prompt) else _curves(drawn, reward.names))
     if _is_one(prompt):
         print("\n".join(_judgements(drawn[0])), file=sys.stderr)
+
+
+def _warn(specs: Sequence[RewardSpec]) -> None:
+    """Say what holds code that a model wrote, before it runs."""
+    if any(isinstance(spec, CodeReward) for spec in specs):
+        open_to = "" if READ_ONLY in walls() else "; it can read and write what you can: run it where that is harmless"
+        print(f"Code of the answers runs with {', '.join(walls())}{open_to}.", file=sys.stderr)
 
 
 def _cases(prompt: Prompt) -> list[Case]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from dunwu.evaluate import sandbox_launcher
 
 OUTPUT_BYTES = 1 << 20
+READ_ONLY = "a read-only file system"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +66,8 @@ def run_python(code: str, limits: Limits, *, given: str = "") -> Outcome:
 def walls() -> tuple[str, ...]:
     """What keeps a run apart on this machine, in plain words."""
     always = ("limits on time, memory, files and processes", "an empty folder")
-    namespaces = ("no network", "no other processes") if _namespaces() else ()
-    return (*always, *namespaces, *(("a read-only file system",) if _bubblewrap() else ()))
+    namespaces = ("no network", "no other processes") if _bubblewrap() or _namespaces() else ()
+    return (*always, *namespaces, *((READ_ONLY,) if _bubblewrap() else ()))
 
 
 def _run(command: list[str], folder: Path, streams: tuple[int, int, int], timeout_s: float) -> int | None:
@@ -100,7 +101,7 @@ def _command(program: Path, limits: Limits) -> list[str]:
 def _wrapped(folder: Path) -> list[str]:
     """Bubblewrap's command line: all read-only, an own /tmp, only the folder to write in; nothing shared with the machine."""
     return [
-        *("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        *(shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
         *("--ro-bind", sandbox_launcher.__file__, sandbox_launcher.__file__),
         *("--bind", str(folder), str(folder), "--chdir", str(folder)),
@@ -110,7 +111,7 @@ def _wrapped(folder: Path) -> list[str]:
 @functools.cache
 def _bubblewrap() -> bool:
     """Whether bubblewrap is there and works: many machines forbid it."""
-    return shutil.which("bwrap") is not None and _works([*_wrapped(Path("/usr")), "true"])
+    return shutil.which("bwrap") is not None and _works([*_wrapped(Path("/usr")), sys.executable, "-I", "-c", ""])
 
 
 @functools.cache
