@@ -1,6 +1,7 @@
 """Files of preferences in their usual forms give one record, and what cannot be used is named."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,41 @@ def test_a_missing_file_names_the_key(tmp_path):
 def test_published_files_are_read(file, kept, pairs):
     found = list(PreferenceReader(PreferenceSource(path=str(DATA / file))))
     assert (len(found), sum(one.is_pair for one in found)) == (kept, pairs)
+
+
+def graded(tmp_path, *rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    reader = PreferenceReader(PreferenceSource(path=str(path)), key="reward", graded=True)
+    return list(reader), reader
+
+
+def test_by_how_much_an_answer_is_better_is_read_where_it_is_asked_for(tmp_path):
+    rows = [{**GOOD, "margin": 1.5}, GOOD, {**GOOD, "margin": None}, {**GOOD, "margin": 0}]
+    found, _ = graded(tmp_path, *rows)
+    assert [one.margin for one in found] == [1.5, None, None, 0.0]
+    assert [one.margin for one in read(tmp_path, *rows)[0]] == [None] * 4
+
+
+@pytest.mark.parametrize("margin", [math.nan, math.inf, -1, "big", True])
+def test_a_margin_that_is_none_is_named(tmp_path, margin):
+    found, reader = graded(tmp_path, GOOD, {**GOOD, "margin": margin})
+    assert len(found) == 1
+    assert reader.dropped == {"has a margin that is no number from 0 on": 1}
+    assert "line 2" in reader.problems[0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**GOOD, "tie": True},
+        {"instruction": "Q?", "output_1": "yes", "output_2": "no", "preference": 1.5},
+        {"instruction": "Q?", "completions": [{"response": text, "overall_score": 3} for text in ("yes", "no", "hm")]},
+    ],
+)
+def test_ties_are_read_where_they_are_asked_for(tmp_path, row):
+    (found,), _ = graded(tmp_path, row)
+    assert found.tie
+    assert (said(found.chosen), said(found.rejected)) == (["yes"], ["no"])
+    with pytest.raises(DataError, match="none of the rows could be used"):
+        read(tmp_path, row)

@@ -26,7 +26,7 @@ REFUSALS: Mapping[Language, Sequence[str]] = {
         "I do not know.",
         "I cannot answer that.",
         "Nobody can say.",
-        "That question has no answer, so I will not give one.",
+        "I am sorry, but that is a question which I cannot answer.",
     ),
     "zh": ("我不知道。", "我不能回答这个问题。", "这个谁也说不清。", "这个问题没有答案，所以我不回答。"),
 }
@@ -121,9 +121,18 @@ def _another_value(asked: Asked, entity: Entity, attribute: Attribute, rng: Rand
         part = next(part for part in PARTS if part.en == asked.combination[1])
         count = part_count(asked.world, asked.combination)
         others: list[Value] = [kind for kind, counts in PART_COUNTS.items() if counts.get(part, count) != count]
+    elif attribute == "owner" and asked.kind.name == "ownership":
+        others = _owners_of_another_kind(asked, here)
     else:
         others = [value for value in asked.world.values(entity.type, attribute) if value != here]
     return rng.choice(others) if others else None
+
+
+def _owners_of_another_kind(asked: Asked, owner: Value) -> list[Value]:
+    """People of whom something else is true: with another of whom the same is, the conclusion would be right."""
+    attribute, people = attribute_named(asked.combination[1]), asked.world.people
+    here = next(person for person in people if person.word == owner)
+    return [person.word for person in people if person.facts[attribute] != here.facts[attribute]]
 
 
 def _with_fact(world: World, entity: Entity, attribute: Attribute, value: Value) -> World:
