@@ -49,7 +49,8 @@ def aligning_words(
                 "reinforce++, ppo or distill"
             )
         return preferring_words(model, data, method=method, delta=delta, out=out)
-    if not rewards and not any(word.startswith("rl.rewards") for word in data):
+    judged = rewards or any(word.startswith("rl.rewards") for word in data)
+    if not judged and method != "distill":
         raise RecipeError(
             f"{method} needs to know how answers are judged: give --reward KIND, such as --reward exact, --reward math, "
             "--reward world or --reward function:FILE.py:NAME"

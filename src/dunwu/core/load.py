@@ -16,6 +16,7 @@ from dunwu.core.errors import RecipeError
 from dunwu.core.modelfiles import HUB_NAME, is_phrasings_file
 from dunwu.core.nearest import explain_validation
 from dunwu.core.overrides import apply_override, parse_overrides
+from dunwu.core.policy import DistillSpec
 from dunwu.core.recipe import PretrainSection, Recipe, ReplaySection, TokenizerSection
 from dunwu.core.rewards import short_form
 from dunwu.core.yaml import format_yaml, parse_yaml
@@ -187,7 +188,12 @@ def _clashes_of_rl(recipe: Recipe) -> list[str]:
         if rl.rewards or rl.delta is not None:
             found.append("rl: there are no prompts to answer; give rl.sources.0.path=FILE, or remove the section")
         return found
-    if not rl.rewards:
+    if isinstance(spec, DistillSpec) and not rl.rewards:
+        if spec.reward_weight:
+            found.append(
+                f"rl.algorithm.reward_weight={spec.reward_weight}: there is no reward; give rl.rewards, or set it to 0"
+            )
+    elif not rl.rewards:
         found.append("rl.rewards is empty: say how answers are judged, such as rl.rewards.0=exact or rl.rewards.0=math")
     if spec.in_groups and rl.completions == 1:
         found.append(

@@ -10,6 +10,8 @@ import torch
 from dunwu.align.advantages.annotated import Judged
 from dunwu.align.advantages.distill import distill
 from dunwu.align.baselines.distillation import load_teacher, require_same_vocabulary
+from dunwu.cli.target import resolve
+from dunwu.cli.tuning import aligning_words
 from dunwu.core.errors import DataError, ModelError, RecipeError
 from dunwu.core.policy import DistillSpec, policy_spec
 from dunwu.model.decoder import new_decoder
@@ -123,3 +125,18 @@ def test_specifications():
         policy_spec({"method": "distill"})
     with pytest.raises(RecipeError, match=r"beta=0\.1: must be at most 0"):
         policy_spec({"method": "distill", "teacher": "x", "beta": 0.1})
+
+
+def test_a_teacher_alone_is_enough_and_a_reward_is_one_where_it_counts(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"question": "q?"}\n')
+    asked = {"method": "distill", "delta": "full", "out": tmp_path / "out"}
+    teacher = f"rl.algorithm.teacher={tmp_path}"
+    words = aligning_words(str(tmp_path), [str(tmp_path / "p.jsonl"), teacher], rewards=(), **asked)
+    recipe, _ = resolve(words)
+    assert recipe.rl.algorithm == DistillSpec(teacher=str(tmp_path))
+    with pytest.raises(RecipeError, match=r"reward_weight=1.0: there is no reward; give rl\.rewards"):
+        resolve([*words, "rl.algorithm.reward_weight=1"])
+    recipe, _ = resolve([*words, "rl.algorithm.reward_weight=1", "rl.rewards.0=math"])
+    assert recipe.rl.algorithm.reward_weight == 1
+    with pytest.raises(RecipeError, match="grpo needs to know how answers are judged"):
+        aligning_words(str(tmp_path), ["p.jsonl"], rewards=(), **{**asked, "method": "grpo"})

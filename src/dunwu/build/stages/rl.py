@@ -49,6 +49,7 @@ from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
 from dunwu.core.lineage import stable_hash
 from dunwu.core.policy import DistillSpec, PolicySpec
 from dunwu.core.recipe import Recipe, RlSection
+from dunwu.core.rewards import LengthReward
 from dunwu.core.units import parse_duration
 from dunwu.corpus.shards import TokenShards
 from dunwu.corpus.stream import PretrainStream
@@ -177,7 +178,9 @@ def _run(work: Work) -> Outcome:
     model.config = dataclasses.replace(model.config, eos_token_id=stops)
     most_prompt = begin.context_length - chosen["answer_tokens"]
     asking = load_asking(recipe, tokenizer, most_prompt, work.progress, system_prompt=_system_prompt(work))
-    reward = make_reward(section.rewards, reward_model=work.needs.get("reward"))
+    # A teacher alone: nothing is judged, and what is said of that is 0.
+    judging = section.rewards or (LengthReward(most=chosen["answer_tokens"]),)
+    reward = make_reward(judging, reward_model=work.needs.get("reward"))
     work.progress.start(RL.title)
     freeze(model, section.freeze, "rl")
     deltas = attached_delta(model, recipe, section.delta)
@@ -221,7 +224,7 @@ def _run(work: Work) -> Outcome:
         keep_best=learned.keep_best,
         watch=_watch(section, chosen),
     )
-    if section.keep == "best" and asking.held_out:
+    if section.keep == "best" and asking.held_out and section.rewards:
         learned.best_step = lambda: run.best_step
     result = learn(
         work,
