@@ -203,6 +203,8 @@ def test_without_a_world_words_and_reward_decide():
     judged = make_card(dataclasses.replace(parts, judge=lambda earlier, later: [1.0] * 3, judge_name="m"))
     assert judged.row("win_rate", "prefer").score.value == 1
     assert judged.judge == "m"
+    silent = make_card(dataclasses.replace(parts, judge=lambda earlier, later: [], judge_name="m"))
+    assert silent.row("win_rate", "prefer") is None
 
 
 def test_parts_that_do_not_apply_to_a_prompt_are_left_out():

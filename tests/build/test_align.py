@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from dunwu.align.card.record import read_card
 from dunwu.build import training
 from dunwu.build.home import Home
 from dunwu.build.stages import prefer
@@ -84,6 +85,12 @@ def test_a_model_and_a_file_of_pairs_are_enough(place, capsys):
     assert told["lineage"]["prefer"]["sha256"] == weights(place, "open-aligned")
     assert "135 preferences by dpo" in (home.model / "README.md").read_text()
     assert "the better answer gained more" in home.report.read_text("utf-8")
+    card = read_card(home.folder_of(home.current()["evaluate"]) / "alignment.json")
+    assert (card.stages, card.against, card.prompts) == (["base", "prefer"], "base", 15)
+    assert card.row("diversity.distinct_2", "prefer").change is not None
+    assert told["alignment"]["rows"][0]["figure"] == card.rows[0].figure
+    assert "# Alignment card of open-aligned" in (home.folder / "alignment_card.md").read_text()
+    assert "answers that sound like a refusal" in (home.model / "README.md").read_text()
     assert sha256_file(place / "open" / "model.safetensors") == before
     # the base with the adapter says what the finished model says
     base = load_model(place / "open", dtype=torch.float32)

@@ -20,7 +20,7 @@ from dunwu.tokenizer.like import TokenizerLike
 
 EVERY, MOST = 10, 500  # of the prompts one in so many is kept out, at most so many
 SINGLE = "one answer without another"
-PROMPTS_KEPT = 8
+PROMPTS_KEPT = 64  # of those that are kept out: models answer them for samples and for the alignment card
 
 
 @dataclass(frozen=True, kw_only=True)

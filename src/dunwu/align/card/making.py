@@ -102,7 +102,8 @@ def _wins(stage: str, parts: CardParts) -> list[Measured]:
     if earlier is None:
         return []
     if parts.judge is not None:
-        return [("win_rate", *win_rate(parts.judge(earlier.cases, own.cases)))]
+        outcomes = parts.judge(earlier.cases, own.cases)
+        return [("win_rate", *win_rate(outcomes))] if outcomes else []  # a judge may give no verdict that can be read
     if parts.questions and stage in parts.exams and parts.against in parts.exams:
         before, after = ([row.right for row in parts.exams[name].rows] for name in (parts.against, stage))
         return [("win_rate", *by_rule(before, after))]
