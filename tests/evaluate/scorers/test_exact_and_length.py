@@ -66,3 +66,11 @@ def test_the_world_grades_as_its_exam_does():
     assert WorldScorer(WorldReward())(cases) == [1, 0]
     with pytest.raises(DataError, match="is no grade"):
         WorldScorer(WorldReward())([case("x", grade={"rule": "guess", "expected": ["4"]})])
+
+
+def test_length_equals_trls_soft_overlong_punishment():
+    rewards = pytest.importorskip("trl.rewards", reason="trl is not installed")
+    punishment = rewards.get_soft_overlong_punishment(max_completion_len=20, soft_punish_cache=8)
+    ids = [list(range(n)) for n in range(30)]
+    ours = LengthScorer(LengthReward(most=12, slack=8))([case("", ids=one) for one in ids])
+    assert ours == pytest.approx(punishment(completions=["x"] * 30, completion_ids=ids))

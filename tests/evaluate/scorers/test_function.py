@@ -188,3 +188,9 @@ def test_a_missing_file_and_a_column_without_json(scorer, tmp_path):
     made = scorer("def score(prompts, completions, **_): return [1.0 for _ in prompts]")
     with pytest.raises(DataError, match="a column cannot be given"):
         made([case("x", thing=object())])
+
+
+def test_a_reward_function_of_trls_serves_as_it_is(scorer):
+    pytest.importorskip("trl.rewards", reason="trl is not installed")
+    made = scorer("from trl.rewards import think_format_reward as score", messages=True)
+    assert made([case("<think>\nx\n</think>\n4"), case("4")]) == [1, 0]
