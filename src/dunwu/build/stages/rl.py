@@ -28,6 +28,7 @@ from dunwu.align.policy_learned import PolicyLearned
 from dunwu.align.policy_run import METRICS, PolicyRun, RunSettings
 from dunwu.align.reading import Floats, Precision, logprobs_of_tokens, read_tokens
 from dunwu.align.reference import without_deltas
+from dunwu.align.reward.disk import load_reward_model
 from dunwu.align.rewards import make_reward
 from dunwu.align.rollout import Sampler, Sampling, affordable_at_once
 from dunwu.align.rollout_stream import RolloutStream, Text
@@ -46,8 +47,9 @@ from dunwu.build.stages.sft import NOT_IN_THE_RESULT, attached_delta, settle, st
 from dunwu.build.stages.tokenizer import SHARDS
 from dunwu.build.training import RL_SHARE, SAFETY, after_training_s
 from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
+from dunwu.core.errors import RecipeError
 from dunwu.core.lineage import stable_hash
-from dunwu.core.policy import DistillSpec, PolicySpec
+from dunwu.core.policy import DistillSpec, PolicySpec, PpoSpec
 from dunwu.core.recipe import Recipe, RlSection
 from dunwu.core.rewards import LengthReward
 from dunwu.core.units import parse_duration
@@ -188,7 +190,7 @@ def _run(work: Work) -> Outcome:
     reference = _reference(
         begin.model, model, deltas, stream, _precision(section, device), _teacher(section, tokenizer, asking, chosen)
     )
-    values = _values(work, begin.model) if section.algorithm.wants_values else None
+    values = _values(work, begin.model, section.algorithm) if isinstance(section.algorithm, PpoSpec) else None
     objective = PolicyObjective(section.algorithm, values=values)
     learned = PolicyLearned(deltas or WholeModel(model), values, work.folder / "checkpoints" / "best", work.progress)
     sampler = Sampler(
@@ -365,9 +367,17 @@ def _teacher(section: RlSection, tokenizer: TokenizerLike, asking: Asking, chose
     return load_teacher(Path(section.algorithm.teacher), tokenizer, device=pick_device(), tokens=tokens)
 
 
-def _values(work: Work, folder: Path) -> ValueModel:
-    """A value model that begins as the policy does, and says 0."""
-    return ValueModel(load_model(folder, device=pick_device(), dtype=torch.float32, mapped=False))
+def _values(work: Work, folder: Path, spec: PpoSpec) -> ValueModel:
+    """A value model that begins as the reward model of this build (arXiv:2203.02155 section 3.5), or as the policy, saying 0."""
+    device, rewards = pick_device(), work.needs.get("reward")
+    if spec.value_from == "reward" and rewards is None:
+        raise RecipeError(
+            "rl.algorithm.value_from=reward: this build has no reward model; give reward.sources, or set it to policy"
+        )
+    if spec.value_from == "policy" or rewards is None:
+        return ValueModel(load_model(folder, device=device, dtype=torch.float32, mapped=False))
+    model = load_reward_model(rewards, device=device, dtype=torch.float32)
+    return ValueModel(model.decoder, model.head.score.weight.detach().mean(0))
 
 
 def _precision(section: RlSection, device: torch.device) -> Precision:
