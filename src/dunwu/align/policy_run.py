@@ -166,9 +166,9 @@ class PolicyRun:
         assert annotated is not None
         update_s = time.monotonic() - self._began_s
         collected = self._objective.collected()
-        gap = collected.pop("gap_now", 0.0)
+        gap, kl = collected.pop("gap_now", 0.0), collected.pop("kl_now", None)
         first = self._spec.updates == 1
-        figures = {
+        figures: dict[str, float] = {
             **_figures(at_hand, grouped=self._spec.in_groups),
             **annotated.figures,
             **collected,
@@ -177,6 +177,8 @@ class PolicyRun:
             "update_s": update_s,
             "batch_tokens": self._stream.read_positions,
         }
+        if kl is not None and at_hand.policy_N is None:
+            figures["kl"] = kl
         if isinstance(self._spec, PpoSpec):
             figures["kl_coefficient"] = at_hand.kl_coefficient
         if self._held_out and step % self._settings.eval_every == 0:
@@ -231,6 +233,13 @@ class PolicyRun:
         self._made_at = {number: found.step}
         return found
 
+    @property
+    def _reads_itself(self) -> bool:
+        """Whether the trainer's own word on the answers is needed before the first update: with several updates, and where it is
+        compared with another model's, for the engine never looks at ids that stand for nothing."""
+        spec = self._spec
+        return spec.updates > 1 or spec.wants_values or (spec.kl_in_reward and self._reference is not None)
+
     def _next_coefficient(self, made: Experience) -> float:
         if not isinstance(self._spec, PpoSpec) or made.reference_N is None:
             return self._kl_coefficient
@@ -258,7 +267,7 @@ class PolicyRun:
             parts={name: tuple(values) for name, values in scored.parts.items()},
             kl_coefficient=self._kl_coefficient,
             engine_N=engine_N,
-            policy_N=self._policy(items) if self._spec.updates > 1 or self._spec.wants_values else None,
+            policy_N=self._policy(items) if self._reads_itself else None,
             reference_N=None if self._reference is None else self._reference(items),
             value_N=None if self._values is None else self._values_of(items),
         )
@@ -420,7 +429,7 @@ def _figures(made: Experience, *, grouped: bool) -> dict[str, float]:
     if grouped:
         figures["groups_without_variance"] = float((groups.max(1) == groups.min(1)).mean())
         figures |= _goes_with_length(groups, tokens_A.reshape(groups.shape))
-    if made.reference_N is not None:
+    if made.reference_N is not None and made.policy_N is not None:
         figures["kl"] = _divergence(made)
     return figures
 
@@ -435,8 +444,8 @@ def _goes_with_length(scores_GA: npt.NDArray[np.float64], tokens_GA: npt.NDArray
 def _divergence(made: Experience) -> float:
     """Nats an answer, by the answers themselves (k1)."""
     assert made.reference_N is not None
-    own_N = made.engine_N if made.policy_N is None else made.policy_N
-    return float((own_N - made.reference_N).sum() / len(made.scores_A))
+    assert made.policy_N is not None
+    return float((made.policy_N - made.reference_N).sum() / len(made.scores_A))
 
 
 def _mean(values: Sequence[float] | npt.NDArray[np.float64]) -> float:

@@ -108,14 +108,18 @@ class PolicyObjective:
     def collected(self) -> dict[str, float]:
         """Of the tokens seen since the last call: `ratio_max`, the most by which the trainer finds one likelier than the engine
         did; `ratio_clipped`, the share that lies beyond the bounds of what counts; `gap_now`, the mean difference to the engine's
-        log-probabilities, nats."""
+        log-probabilities, nats; `kl_now`, the divergence of an answer from the reference (k1), nats, where there is one."""
         seen, self._seen = self._seen, []
         if not seen:
             return {}
         count = max(1.0, float(torch.stack([one["count"] for one in seen]).sum()))
         total = {name: float(torch.stack([one[name] for one in seen]).sum()) / count for name in ("clipped", "gap")}
         most = float(torch.stack([one["most"] for one in seen]).max())
-        return {"ratio_max": math.exp(min(most, 80.0)), "ratio_clipped": total["clipped"], "gap_now": total["gap"]}
+        figures = {"ratio_max": math.exp(min(most, 80.0)), "ratio_clipped": total["clipped"], "gap_now": total["gap"]}
+        if all("kl" in one for one in seen):
+            answers = sum(float(one["answers"]) for one in seen)
+            figures["kl_now"] = float(torch.stack([one["kl"] for one in seen]).sum()) / max(1.0, answers)
+        return figures
 
     @torch.no_grad()
     def _see(self, new_N: Tensor, old_N: Tensor, notes: Mapping[str, Tensor]) -> None:
@@ -132,6 +136,11 @@ class PolicyObjective:
                 "most": gap_N.max(),
             }
         )
+        if "reference_N" in notes:
+            self._seen[-1] |= {
+                "kl": (new_N - notes["reference_N"]).sum(),
+                "answers": gap_N.new_tensor(len(notes["tokens_A"])),
+            }
 
     def _chances(self, model: Decoder, hidden_ND: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor | None]:
         softcap = model.config.logits_softcap

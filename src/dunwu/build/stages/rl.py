@@ -40,7 +40,7 @@ from dunwu.build.diagnosis import rl_config
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import rl_inputs
-from dunwu.build.learn import copy_beside, delta_rate, freeze, gpu_peak, learn, peak_rates, without_unused
+from dunwu.build.learn import TUNING_SHARE, copy_beside, delta_rate, freeze, gpu_peak, learn, peak_rates, without_unused
 from dunwu.build.meters import resident_bytes
 from dunwu.build.origin import Start, origin, start
 from dunwu.build.stages.sft import NOT_IN_THE_RESULT, attached_delta, settle, stop_ids
@@ -65,7 +65,9 @@ from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.learned import Deltas, WholeModel
 from dunwu.train.loop import TrainResult
 
-RATE_SHARE = 0.1  # of the rates of fine-tuning
+RATE_SHARE, RATE_SHARE_OF_OTHERS = 0.5, 0.1
+"""Of the rates of fine-tuning. The first is what the small world wants (docs/log.md), of models that dunwu grew; those of others
+learned far more text, and are moved with care: unmeasured."""
 PROMPTS, COMPLETIONS, COMPLETIONS_WITH_VALUES, MOST_ANSWER, MOST_STEPS, LOOKS = 16, 8, 4, 256, 100, 10
 TEXT_ROWS = 4  # of pre-training for each update, with algorithm.pretraining
 PROMPT_TOKENS = 64  # of a prompt, before any was read
@@ -96,7 +98,8 @@ def _forecast(outlook: Outlook) -> Forecast:
     chosen = _choices(section, context)
     step_s = _step_seconds(section.algorithm, begin, chosen)
     steps = section.steps if section.steps != "auto" else _affordable_steps(outlook, begin, step_s)
-    share = begin.rate_share * RATE_SHARE
+    grown = begin.rate_share >= TUNING_SHARE
+    share = begin.rate_share * (RATE_SHARE if grown else RATE_SHARE_OF_OTHERS)
     lr_muon, lr_adamw = peak_rates(section, begin.config, scale=share)
     lr_values = lr_adamw
     if section.delta is not None:
