@@ -83,3 +83,11 @@ def test_recipes_name_them():
     assert len(load_prompt_sets([prompts], exam_questions=1).learned) == 9
     with pytest.raises(RecipeError, match="is no choice of steps"):
         validated(SftSection, {"sources": [{"kind": "sums", "steps": [1, 4]}]})
+
+
+@pytest.mark.parametrize("largest", [10, 20, 500])
+def test_numbers_are_no_larger_than_asked_for(largest):
+    found = list(problems(0, 400, BOTH, held_out=False, largest=largest))
+    given = [int(number) for problem in found for number in re.findall(r"\d+", problem.question)]
+    assert max(given) == largest
+    assert largest < max(problem.answer for problem in found) <= 4 * largest

@@ -179,6 +179,7 @@ class SumsSource(Section):
     problems: Count = 20_000
     languages: Annotated[tuple[Language, ...], Field(min_length=1)] = ("en", "zh")
     steps: Annotated[tuple[int, ...], AfterValidator(_step_counts)] = (1, 2, 3)
+    largest: Annotated[int, Field(ge=10, le=10_000)] = 99  # of the numbers that a problem begins with
 
 
 class SftSumsSource(SumsSource):

@@ -225,7 +225,9 @@ def said_in(messages: Sequence[Message]) -> str:
 
 
 def _sums(source: PromptSumsSource, count: int, *, held_out: bool) -> Iterator[Prompt]:
-    found = problems(source.seed, count, source.languages, held_out=held_out, steps=source.steps)
+    found = problems(
+        source.seed, count, source.languages, held_out=held_out, steps=source.steps, largest=source.largest
+    )
     for number, problem in enumerate(found):
         columns = {"answer": problem.answer, "steps": problem.steps, "language": problem.language}
         yield Prompt(

@@ -14,7 +14,7 @@ from dunwu.corpus.sums.wording import WORDING, Wording
 from dunwu.corpus.world.split import fraction
 
 HELD_OUT_SHARE = 0.1
-LARGEST, LARGEST_PRICE = 150, 400
+LARGEST = 99
 _TRIES = 200
 
 
@@ -38,6 +38,7 @@ class _Story:
     wording: Wording
     rng: Random
     words: dict[str, str]
+    largest: int
     names: str | None = (
         None  # who must be named in a sentence, or (with a minus) must not, so that it says whose things it means
     )
@@ -60,14 +61,22 @@ class _Story:
 
 
 def problems(
-    seed: int, count: int, languages: Sequence[Language], *, held_out: bool, steps: Sequence[int] = (1, 2, 3)
+    seed: int,
+    count: int,
+    languages: Sequence[Language],
+    *,
+    held_out: bool,
+    steps: Sequence[int] = (1, 2, 3),
+    largest: int = LARGEST,
 ) -> Iterator[Problem]:
-    """Different problems, at most `count`, of either side of the split; a pure function of the arguments."""
+    """Different problems, at most `count`, of either side of the split; a pure function of the arguments. `largest`: of the numbers
+    that a problem begins with; what is computed of them is at most twice that where things are counted, four times where they are
+    paid for."""
     rng = Random(f"sums {seed} {held_out}")
     seen: set[str] = set()
     for number in range(count):
         for _ in range(_TRIES):
-            problem = _problem(languages[number % len(languages)], rng.choice(list(steps)), rng)
+            problem = _problem(languages[number % len(languages)], rng.choice(list(steps)), rng, largest)
             if problem is None or problem.question in seen or kept_for_measuring(problem.calculation) != held_out:
                 continue
             seen.add(problem.question)
@@ -82,7 +91,14 @@ def kept_for_measuring(calculation: str) -> bool:
 
 def sums_examples(source: SftSumsSource) -> Iterator[Example]:
     """Problems and solutions to learn from; a pure function of the source."""
-    found = problems(source.seed, source.problems, source.languages, held_out=False, steps=source.steps)
+    found = problems(
+        source.seed,
+        source.problems,
+        source.languages,
+        held_out=False,
+        steps=source.steps,
+        largest=source.largest,
+    )
     for number, problem in enumerate(found):
         messages = (
             Message(role="user", content=problem.question),
@@ -91,10 +107,10 @@ def sums_examples(source: SftSumsSource) -> Iterator[Example]:
         yield Example(messages=messages, source=f"sums/{source.seed}#{number}")
 
 
-def _problem(language: Language, steps: int, rng: Random) -> Problem | None:
+def _problem(language: Language, steps: int, rng: Random, largest: int) -> Problem | None:
     """A problem of so many steps, or None where the numbers drawn lead nowhere."""
     wording = WORDING[language]
-    story = _Story(wording, rng, _words(wording, rng))
+    story = _Story(wording, rng, _words(wording, rng), largest)
     told = _missing(story) if steps == 1 and rng.random() < 0.25 else _chain(story, steps)
     if not told:
         return None
@@ -117,7 +133,7 @@ def _words(wording: Wording, rng: Random) -> dict[str, str]:
 
 def _missing(story: _Story) -> bool:
     """What was given, from what there was before and after."""
-    large = story.rng.randint(5, 99)
+    large = story.rng.randint(5, story.largest)
     small = story.rng.randint(2, large - 2)
     ways = story.rng.choice([story.wording.gave, story.wording.got])
     story.say(ways, a=large, b=small)
@@ -139,28 +155,28 @@ def _chain(story: _Story, steps: int) -> bool:
     if closing:
         return _close(story)
     story.say(wording.how_many_both if opening == "both" else wording.how_many)
-    return story.value <= LARGEST
+    return story.value <= 2 * story.largest
 
 
 def _open(story: _Story, opening: str) -> None:
-    rng, wording = story.rng, story.wording
+    rng, wording, largest = story.rng, story.wording, story.largest
     match opening:
         case "has":
-            story.value = rng.randint(4, 99)
+            story.value = rng.randint(4, largest)
             story.say(wording.has, a=story.value)
         case "groups":
-            a, b = rng.randint(2, 9), rng.randint(2, 12)
+            a, b = rng.randint(2, 9), rng.randint(2, min(12, largest))
             story.say(wording.groups, a=a, b=b)
             story.compute(a, "*", b, a * b)
         case "both":
-            a, b = rng.randint(3, 70), rng.randint(3, 70)
+            a, b = (rng.randint(3, max(4, largest * 2 // 3)) for _ in range(2))
             story.say(wording.both, a=a, b=b)
             story.names = "-m"  # the things belong to both
             story.compute(a, "+", b, a + b)
         case _:
-            a = rng.randint(6, 80)
+            a = rng.randint(6, largest)
             more = rng.random() < 0.5
-            b = rng.randint(2, 50 if more else a - 2)
+            b = rng.randint(2, largest // 2 if more else a - 2)
             story.say(wording.more if more else wording.fewer, a=a, b=b)
             story.names = "n"  # the other has things too
             story.compute(a, "+" if more else "-", b, a + b if more else a - b)
@@ -169,7 +185,7 @@ def _open(story: _Story, opening: str) -> None:
 def _happen(story: _Story) -> None:
     before = story.value
     gains = story.rng.random() < 0.5 or before < 5
-    x = story.rng.randint(2, 50 if gains else before - 2)
+    x = story.rng.randint(2, story.largest // 2 if gains else min(before - 2, story.largest))
     story.say(story.wording.gains if gains else story.wording.loses, x=x)
     story.compute(before, "+" if gains else "-", x, before + x if gains else before - x)
 
@@ -180,9 +196,9 @@ def _close(story: _Story) -> bool:
         x = rng.randint(2, 9)
         story.say(story.wording.cost, x=x)
         story.compute(before, "*", x, before * x)
-        return before * x <= LARGEST_PRICE
+        return before * x <= 4 * story.largest
     divisors = [x for x in range(2, 13) if before % x == 0 and before // x >= 2]
-    if not divisors or before > LARGEST:
+    if not divisors or before > 2 * story.largest:
         return False
     x = rng.choice(divisors)
     story.say(rng.choice([story.wording.shared, story.wording.packed]), x=x)
