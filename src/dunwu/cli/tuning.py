@@ -9,6 +9,8 @@ from dunwu.core.policy import METHODS as POLICY_METHODS
 
 METHODS = {"full": [], "qlora": ["sft.delta.method=lora", "sft.base_weights=nf4"]}
 """Methods that are more, or less, than a delta of that name."""
+GENERATED = {"prefer": ("world",), "reward": ("world",), "rl": ("world", "sums")}
+"""By section, sources that are no file: the small world, word problems."""
 
 
 def words(model: str, data: Sequence[str], *, method: str, out: Path | None) -> list[str]:
@@ -65,8 +67,8 @@ def aligning_words(
 
 
 def _source(section: str, number: int, file: str) -> str:
-    if section != "sft" and file == "world" and not Path(file).exists():
-        return f"{section}.sources.{number}.kind=world"
+    if file in GENERATED.get(section, ()) and not Path(file).exists():
+        return f"{section}.sources.{number}.kind={file}"
     return f"{section}.sources.{number}.path={file}"
 
 

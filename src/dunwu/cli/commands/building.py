@@ -114,7 +114,7 @@ def align(
     ----------
     data
         FILE ... [key=value ...]: pairs of a chosen and a rejected answer, judged or scored answers; for kto labelled ones too;
-        for rewards prompts, with what judges them, or the word world for the small world's questions
+        for rewards prompts, with what judges them, or the word world (the small world's questions) or sums (word problems)
     """
     if method == "rejection":
         from_command = work("rejecting").words(
