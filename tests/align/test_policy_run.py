@@ -13,10 +13,15 @@ import pytest
 import torch
 
 from dunwu.align.doctor.finding import Finding
+from dunwu.align.experience import item_of
 from dunwu.align.policy_run import _goes_with_length
+from dunwu.align.reading import logprobs_of_tokens, read_tokens
+from dunwu.align.reference import without_deltas
 from dunwu.align.rollout import Sampler, Sampling, seed_of
+from dunwu.core.deltas import LoraSpec
 from dunwu.core.errors import DataError
 from dunwu.core.files import sha256_file
+from dunwu.delta.registry import attach
 from dunwu.evaluate.scorers.base import Scored
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import new_decoder
@@ -238,3 +243,28 @@ def test_the_correlation_with_length_is_among_the_answers_to_one_prompt():
     mixed = _goes_with_length(np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]]), np.array([[1, 2, 3], [13, 10, 10]]))
     assert mixed["reward_length_correlation"] == pytest.approx(((1 + 0 + 1) + (-2 + 1 - 2)) / 8)
     assert _goes_with_length(np.ones((2, 3)), tokens) == {}
+
+
+def test_a_delta_is_in_the_weights_while_they_answer_and_not_after(tmp_path):
+    words = tiny.tokenizer(tmp_path / "words")
+    model = new_decoder(
+        DecoderConfig(
+            vocab_size=words.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=8, max_position_embeddings=64, qk_norm="head",
+        ),
+        seed=1,
+    )  # fmt: skip
+    delta = attach(model, LoraSpec(r=4), seed=0)
+    with torch.no_grad():
+        for parameter in delta.trained().values():
+            parameter.normal_(0, 0.3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sampler = Sampler(model, words, most_prompt=20, most_answer=8)
+    (answers,) = sampler([list(range(1, 20))], [5], count=3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert delta.active
+    made = item_of(range(1, 20), answers)
+    trainer = read_tokens(model, [made], lambda batch: logprobs_of_tokens(model, batch))
+    np.testing.assert_allclose([value for one in answers for value in one.logprobs], trainer, atol=1e-3)
+    with without_deltas(model):
+        assert np.abs(read_tokens(model, [made], lambda batch: logprobs_of_tokens(model, batch)) - trainer).max() > 0.01

@@ -5,13 +5,17 @@ that have changed since, and each answer draws its own numbers.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from dunwu.core.errors import DataError, ModelError
+from dunwu.core.errors import ModelError
 from dunwu.core.records import Completion
+from dunwu.delta.base import Delta
+from dunwu.delta.registry import deltas_of
 from dunwu.infer.engine import BLOCK_SIZE, Engine
 from dunwu.infer.events import Answer, Output, answer
 from dunwu.infer.events import Event as EngineEvent
@@ -100,16 +104,15 @@ class Sampler:
         """
         chosen = sampling or Sampling()
         self.engine.update_weights({})  # they were trained in place: forget what was read with the old ones
+        requests = [
+            Request(id=str(place), prompt_ids=tuple(map(int, ids)), params=self._params(chosen, seed, count))
+            for place, (ids, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
         training = self._model.training
         self._model.eval()
         try:
-            answers = self._answers(
-                [
-                    Request(id=str(place), prompt_ids=tuple(map(int, ids)), params=self._params(chosen, seed, count))
-                    for place, (ids, seed) in enumerate(zip(prompts, seeds, strict=True))
-                ],
-                stop,
-            )
+            with merged_deltas(self._model):
+                answers = self._answers(requests, stop)
         finally:
             self._model.train(training)
         return None if answers is None else [[_sampled(output) for output in one.outputs] for one in answers]
@@ -145,20 +148,27 @@ class Sampler:
         return [answer(one, events) for one, events in told.items()]
 
 
+@contextmanager
+def merged_deltas(model: Decoder) -> Generator[None]:
+    """Within, the weights of a model on a CPU have what its deltas learned so far in them, where that can be, and afterwards they
+    are as they were, bit for bit: kernels that read weights alone then do the work. On a GPU recorded passes go on reading the
+    weights where they lay, so deltas stay beside them."""
+    deltas = [one for one in deltas_of(model) if one.mergeable and one.enabled and not one.merged]
+    done: list[Delta[Any]] = []
+    try:
+        for delta in deltas if model.head_weight.is_cpu and len(deltas) == len(deltas_of(model)) else ():
+            delta.merge()
+            done.append(delta)
+        yield
+    finally:
+        for delta in reversed(done):
+            delta.unmerge()
+
+
 def seed_of(seed: int, *places: int | str) -> int:
     """A seed of its own for each place, a pure function of both."""
     text = "/".join(map(str, (seed, *places)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
-
-
-def require_room(prompts: Mapping[str, int], most_answer: int, context: int) -> None:
-    """Raise DataError where the context holds no answer after the longest prompt."""
-    name, longest = max(prompts.items(), key=lambda item: item[1])
-    if longest + most_answer > context:
-        raise DataError(
-            f"the prompt of {name} takes {longest} tokens and an answer {most_answer}, and the context holds {context}; shorten "
-            "one of them"
-        )
 
 
 def _sampled(output: Output) -> Sampled:

@@ -36,6 +36,7 @@ _PATH_KEYS = (
 _PHRASINGS_KEY = "sft.sources.*.phrasings.*"
 _HUB_ID = re.compile(rf"{HUB_NAME}(@[\w./-]+)?")
 _EMBEDDING = "model.embed_tokens.weight"
+BEGIN_FROM_DATA = ("eva", "fisher_mask")
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
@@ -206,6 +207,10 @@ def _clashes_of_rl(recipe: Recipe) -> list[str]:
     if rl.batch_tokens != "auto" or rl.batch_warmup_fraction:
         found.append(
             "rl.batch_tokens and rl.batch_warmup_fraction: a batch is rl.prompts times rl.completions; remove them"
+        )
+    if rl.delta is not None and rl.delta.name in BEGIN_FROM_DATA:
+        found.append(
+            f"rl.delta.method={rl.delta.name}: it begins from what is learned, and answers are not there yet; use lora, or another"
         )
     if rl.delta is not None and rl.freeze:
         found.append(
