@@ -2,15 +2,21 @@
 
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from dunwu.core.errors import DataError
+from dunwu.core.recipe import PromptFileSource
+from dunwu.core.records import Completion
 from dunwu.core.rewards import CodeReward
+from dunwu.corpus.prompts import load_prompts
 from dunwu.evaluate.sandbox import READ_ONLY, Limits, run_python, walls
+from dunwu.evaluate.scorers.base import Case
 from dunwu.evaluate.scorers.code import CodeScorer, code_in
 from tests.evaluate.scorers.helpers import case
 
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 SQUARE = "Here it is:\n```python\ndef square(x):\n    return x * x\n```\nDone."
 TESTS = ["assert square(3) == 9", "assert square(-2) == 4", "assert square(0.5) == 0.25"]
 quick = CodeReward(timeout_s=5)
@@ -72,6 +78,29 @@ def test_tests_that_are_none_are_named():
     for tests in ([], 5, [{"in": 1}], {"a": 1}):
         with pytest.raises(DataError, match="holds no tests"):
             score("x", tests)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not beside the checkout")
+def test_the_solutions_of_human_eval_pass_and_others_do_not():
+    file = DATA / "eval_humaneval" / "HumanEval_even.jsonl.gz"
+    prompts = load_prompts([PromptFileSource(path=str(file), cap=12)])
+    scorer = CodeScorer(CodeReward(tests="test"))
+    solved, whole, empty = (
+        [
+            Case(
+                prompt=prompt.messages,
+                completion=Completion(text=text(prompt.columns), ids=(), finish_reason="stop"),
+                columns=prompt.columns,
+            )
+            for prompt in prompts
+        ]
+        for text in (
+            lambda row: row["canonical_solution"],
+            lambda row: f"So:\n```python\n{row['prompt']}{row['canonical_solution']}\n```",
+            lambda row: "    return None\n",
+        )
+    )
+    assert scorer([*solved, *whole, *empty]) == [1] * 24 + [0] * 12
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ class CodeScorer:
         code = code_in(case.completion.text)
         entry = case.columns.get("entry_point")
         if isinstance(entry, str) and not re.search(rf"(?m)^\s*(?:async\s+)?def\s+{re.escape(entry)}\b", code):
-            code = f"{case.prompt[-1].content}{code}"  # the answer goes on where the prompt's code ends
+            before = case.prompt[-1].content.rstrip("\n")
+            code = f"{before}\n{code}"  # the answer goes on after the prompt's code
         texts = [_with_check(test, entry) for test in tests if isinstance(test, str)]
         passed = self._run_tests(code, texts) if texts else 0
         return passed + sum(self._prints(code, test) for test in tests if not isinstance(test, str))
