@@ -52,11 +52,14 @@ class FewRows:
         scale = torch.tensor(model.config.embedding_scale, dtype=torch.float32)  # rounded as the weights are
         self._embedding_scale = scale.item()
         self._alike = self._record()
+        self._ends: list[int] = []
 
     def run(self, ids: Sequence[int], spans: Sequence[Span]) -> Tensor:
         """Final, normalised hidden states `[N, D]`; keys and values go into the cache."""
-        # Weights that moved are seen when a text begins; while texts go on, in some steps: what was told of stays readable.
-        self._parts.look(some=len(spans) == len(ids) and all(span.start for span in spans))
+        # Weights that moved are seen when a text begins; while the same ones go on, in some steps: what was told of stays readable.
+        starts, ends = [span.start for span in spans], self._ends
+        self._ends = [span.end for span in spans]
+        self._parts.look(some=starts == ends)
         if len(ids) <= MOST_ROWS or self._stretches:
             return self._pass(ids, spans)
         return torch.cat([self._pass(own_ids, own_spans) for own_ids, own_spans in _passes(ids, spans)])
