@@ -12,9 +12,11 @@ and the shorter one, always.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -96,9 +98,15 @@ def pretrained(texts: Sequence[Path], budget: str, home: Path) -> Path:
     """A model that read these texts; one that is there already is taken as it is."""
     words = [f"corpus.sources=[{', '.join(f'{{kind: folder, path: {path.absolute()}}}' for path in texts)}]"]
     more = ["sft.sources=[]", "evaluate.baselines=false", "evaluate.samples=0", f"budget={budget}", f"out={home}"]
-    if run(["build", *words, *more]):
-        raise SystemExit("the model could not be built")
+    quietly(["build", *words, *more])
     return home
+
+
+def quietly(words: list[str]) -> None:
+    """Run a command of dunwu's; what it says goes to standard error, where figures do not."""
+    with contextlib.redirect_stdout(sys.stderr):
+        if run(words):
+            raise SystemExit(f"dunwu {words[0]} did not end well")
 
 
 def said(side: tuple[Message, ...] | None) -> str:
@@ -139,8 +147,7 @@ def by_model(
     file.write_text("\n".join(json.dumps(row(one)) for one in train))
     home = out / f"reward-{seed}"
     words = [str(model / "model"), str(file), "--method", "reward", "--delta", "full"]
-    if run(["align", *words, f"seed={seed}", f"budget={tuning}", f"reward.epochs={epochs}", f"out={home}"]):
-        raise SystemExit("the reward model could not be made")
+    quietly(["align", *words, f"seed={seed}", f"budget={tuning}", f"reward.epochs={epochs}", f"out={home}"])
     scorer = RewardModelScorer.load(home)
     sides = [[case(one, side) for one in test] for side in ("chosen", "rejected")]
     better, worse = (scorer(cases) for cases in sides)
