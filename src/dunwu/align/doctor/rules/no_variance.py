@@ -8,6 +8,7 @@ from dunwu.align.doctor.keys import ANSWERS, REWARDS, SOURCES, TEMPERATURE
 from dunwu.align.doctor.rules.common import HALF, WHOLE, level
 
 NOTED, WARNED, DEAD = 0.6, 0.85, 0.98  # shares of prompts
+EASY, HARD = 0.8, 0.2  # of the range of rewards
 LOST_STEPS = 2 * WHOLE  # without a difference to learn from
 
 
@@ -21,7 +22,7 @@ def no_variance(history: History, config: DoctorConfig) -> Finding | None:
         return None
     right = level(history, config, reward.last(HALF))
     severity: Severity = "warning" if share >= WARNED else "note"
-    if len(dead) >= LOST_STEPS and min(dead.last(LOST_STEPS)) >= DEAD and (right is None or right < 0.5):
+    if len(dead) >= LOST_STEPS and min(dead.last(LOST_STEPS)) >= DEAD and (right is None or right < EASY):
         severity = "lost"
     bar = {"note": NOTED, "warning": WARNED, "lost": DEAD}[severity]
     return Finding(
@@ -32,12 +33,13 @@ def no_variance(history: History, config: DoctorConfig) -> Finding | None:
 def _words(share: float, right: float | None, history: History) -> tuple[str, str]:
     reward = fmean(history.of("reward").last(HALF))
     seen = f"to {share:.0%} of the prompts all answers score alike, at a mean reward of {reward:.3g}"
-    if right is None:
+    if right is None or HARD < right < EASY:
         return (
             seen,
-            f"take prompts of other difficulty ({SOURCES}), or a reward with more steps between bad and good ({REWARDS})",
+            f"take prompts of other difficulty ({SOURCES}), a higher {TEMPERATURE}, or a reward with more steps between bad and "
+            f"good ({REWARDS})",
         )
-    if right >= 0.5:
+    if right >= EASY:
         return (
             f"{seen}: they are too easy, nearly all answers are right",
             f"stop here, or give harder prompts ({SOURCES})",
