@@ -209,10 +209,12 @@ void dunwu_rotate(const float *x, const Strides *from, float *out, const Strides
 
 /* ---- attention ---- */
 
-#define QUERIES 64 /* whose scores are made at a time: what lies above the diagonal beyond them is never computed */
+#define QUERIES 64 /* of a block: their scores lie together */
+#define PART 32    /* whose scores are made at a time: what lies above the diagonal beyond them is never computed */
 
 /* q [batch, time, heads, channels] as `strides` say, k and v of kv_heads; `bias` null, or [batch, time, time], which forbids with
-   -inf. `kept` holds the probabilities of each head, block of queries by block, for the way back. */
+   -inf. `kept` holds for the way back, head by head, one over the sum of each query's raised scores, and these, block of queries by
+   block: the probabilities are their products. */
 typedef struct {
     const float *q, *k, *v, *bias, *grad_out;
     float *out, *kept, *grad_q, *grad_k, *grad_v;
@@ -236,7 +238,7 @@ static int64_t columns_of(int64_t start, int64_t time) {
 }
 
 static int64_t kept_of_head(int64_t time) {
-    int64_t floats = 0;
+    int64_t floats = rounded_up(time, W);
     for (int64_t start = 0; start < time; start += QUERIES)
         floats += columns_of(start, time) * (start + QUERIES < time ? QUERIES : time - start);
     return floats;
@@ -265,17 +267,14 @@ static void transpose_head(const float *from, int64_t stride, int64_t time, int6
     for (int64_t c = 0; c < channels && whole < padded; c++) memset(to + c * padded + whole, 0, (padded - whole) * sizeof *to);
 }
 
-/* Scores of one query become probabilities; what lies behind its own place becomes zero. */
-static void softmax_row(float *scores, int64_t place, int64_t columns, const float *bias) {
+/* Scores of one query are raised, less the greatest; what lies behind its own place becomes zero. Gives one over their sum. */
+static float raise_row(float *scores, int64_t place, int64_t columns, const float *bias) {
     const int64_t seen = place + 1, whole = rounded_up(seen, W);
     if (bias)
         for (int64_t j = 0; j < seen; j++) scores[j] += bias[j];
     for (int64_t j = seen; j < whole; j++) scores[j] = -INFINITY;
     vf most = load(scores);
-    for (int64_t j = W; j < whole; j += W) {
-        const vf s = load(scores + j);
-        most = pick(s > most, s, most);
-    }
+    for (int64_t j = W; j < whole; j += W) most = larger(load(scores + j), most);
     float lanes[W], greatest;
     store(lanes, most);
     greatest = lanes[0];
@@ -286,23 +285,29 @@ static void softmax_row(float *scores, int64_t place, int64_t columns, const flo
         total += e;
         store(scores + j, e);
     }
-    const float inverse = 1.0f / sum(total);
-    for (int64_t j = 0; j < whole; j += W) store(scores + j, load(scores + j) * inverse);
     for (int64_t j = whole; j < columns; j++) scores[j] = 0.0f;
+    return 1.0f / sum(total);
+}
+
+static void scale_row(float *row, float by, int64_t count) {
+    for (int64_t c = 0; c < count; c += W) store(row + c, load(row + c) * by);
 }
 
 static void attend_head(const Attention *a, int64_t b, int64_t h, const float *keys, const float *values, float *queries) {
     const int64_t C = a->channels, T = a->time;
-    float *kept = a->kept + (b * a->heads + h) * kept_of_head(T);
+    float *inverse = a->kept + (b * a->heads + h) * kept_of_head(T), *raised = inverse + rounded_up(T, W);
     gather(a->q + b * a->qs.batch + h * a->qs.head, a->qs.time, T, C, a->scale, queries);
-    for (int64_t start = 0; start < T; start += QUERIES) {
-        const int64_t count = start + QUERIES < T ? QUERIES : T - start, columns = columns_of(start, T);
-        multiply(count, columns, C, queries + start * C, C, 0, keys, padded_time(T), kept, columns, 0);
-        for (int64_t i = 0; i < count; i++)
-            softmax_row(kept + i * columns, start + i, columns, a->bias ? a->bias + (b * T + start + i) * T : 0);
-        multiply(count, C, start + count, kept, columns, 0, values, C, a->out + b * a->os.batch + h * a->os.head + start * a->os.time,
-                 a->os.time, 0);
-        kept += count * columns;
+    for (int64_t start = 0, stride; start < T; start += QUERIES, raised += QUERIES * stride) {
+        stride = columns_of(start, T);
+        for (int64_t i = start; i < start + QUERIES && i < T; i += PART) {
+            const int64_t end = i + PART < T ? i + PART : T, columns = padded_time(end);
+            float *scores = raised + (i - start) * stride, *out = a->out + b * a->os.batch + h * a->os.head + i * a->os.time;
+            multiply(end - i, columns, C, queries + i * C, C, 0, keys, padded_time(T), scores, stride, 0);
+            for (int64_t t = i; t < end; t++)
+                inverse[t] = raise_row(scores + (t - i) * stride, t, columns, a->bias ? a->bias + (b * T + t) * T : 0);
+            multiply(end - i, C, end, scores, stride, 0, values, C, out, a->os.time, 0);
+            for (int64_t t = i; t < end; t++) scale_row(out + (t - i) * a->os.time, inverse[t], C);
+        }
     }
 }
 
@@ -320,32 +325,45 @@ static void attend_heads(void *what, Team *team, int thread) {
     }
 }
 
-/* The slope of the scores of one query from that of its probabilities, in place. */
-static void softmax_row_backward(float *slopes, const float *probabilities, int64_t columns) {
+/* The slopes of the scores of one query, in place. Given: those of its probabilities, times `inverse`, and its raised scores. */
+static void raise_row_backward(float *slopes, const float *raised, float inverse, int64_t columns) {
     vf dots = {0};
-    for (int64_t j = 0; j < columns; j += W) dots += load(slopes + j) * load(probabilities + j);
-    const float dot = sum(dots);
-    for (int64_t j = 0; j < columns; j += W) store(slopes + j, (load(slopes + j) - dot) * load(probabilities + j));
+    for (int64_t j = 0; j < columns; j += W) dots += load(slopes + j) * load(raised + j);
+    const float dot = sum(dots) * inverse;
+    for (int64_t j = 0; j < columns; j += W) store(slopes + j, (load(slopes + j) - dot) * load(raised + j));
+}
+
+/* to [end, channels] += the transpose of `by` [end - start queries, keys] times from [end - start, channels]; queries see no later key. */
+static void add_to_keys(int64_t start, int64_t end, int64_t C, const float *by, int64_t stride, const float *from, float *to) {
+    const int64_t later = start + PART;
+    multiply(later < end ? later : end, C, end - start, by, stride, 1, from, C, to, C, 1);
+    if (later < end)
+        multiply(end - later, C, end - later, by + PART * stride + later, stride, 1, from + PART * C, C, to + later * C, C, 1);
 }
 
 /* `keys` [time, channels] and `values` [channels, padded time] of the head; what is left of `room` is scratch. */
 static void attend_head_backward(const Attention *a, int64_t b, int64_t h, const float *keys, const float *values, float *to_keys,
                                  float *to_values, float *room) {
     const int64_t C = a->channels, T = a->time, padded = padded_time(T);
-    const float *kept = a->kept + (b * a->heads + h) * kept_of_head(T);
+    const float *inverse = a->kept + (b * a->heads + h) * kept_of_head(T), *raised = inverse + rounded_up(T, W);
     const float *grad_out = a->grad_out + b * a->os.batch + h * a->os.head;
     float *queries = room, *grads = queries + padded * C, *to_queries = grads + QUERIES * C, *slopes = to_queries + QUERIES * C;
     gather(a->q + b * a->qs.batch + h * a->qs.head, a->qs.time, T, C, a->scale, queries);
-    for (int64_t start = 0; start < T; start += QUERIES) {
-        const int64_t count = start + QUERIES < T ? QUERIES : T - start, columns = columns_of(start, T), end = start + count;
-        gather(grad_out + start * a->os.time, a->os.time, count, C, 1.0f, grads);
-        multiply(end, C, count, kept, columns, 1, grads, C, to_values, C, 1);
-        multiply(count, columns, C, grads, C, 0, values, padded, slopes, columns, 0);
-        for (int64_t i = 0; i < count; i++) softmax_row_backward(slopes + i * columns, kept + i * columns, columns);
-        multiply(count, C, end, slopes, columns, 0, keys, C, to_queries, C, 0);
-        scatter(to_queries, a->gqs.time, count, C, a->scale, a->grad_q + b * a->gqs.batch + h * a->gqs.head + start * a->gqs.time);
-        multiply(end, C, count, slopes, columns, 1, queries + start * C, C, to_keys, C, 1);
-        kept += count * columns;
+    for (int64_t start = 0, stride; start < T; start += QUERIES, raised += QUERIES * stride) {
+        const int64_t last = start + QUERIES < T ? start + QUERIES : T;
+        stride = columns_of(start, T);
+        for (int64_t t = start; t < last; t++) gather(grad_out + t * a->os.time, 0, 1, C, inverse[t], grads + (t - start) * C);
+        add_to_keys(start, last, C, raised, stride, grads, to_values);
+        for (int64_t i = start; i < last; i += PART) {
+            const int64_t end = i + PART < T ? i + PART : T, columns = padded_time(end), before = i - start;
+            float *own = slopes + before * stride;
+            multiply(end - i, columns, C, grads + before * C, C, 0, values, padded, own, stride, 0);
+            for (int64_t t = 0; t < end - i; t++)
+                raise_row_backward(own + t * stride, raised + (before + t) * stride, inverse[i + t], columns);
+            multiply(end - i, C, end, own, stride, 0, keys, C, to_queries, C, 0);
+            scatter(to_queries, a->gqs.time, end - i, C, a->scale, a->grad_q + b * a->gqs.batch + h * a->gqs.head + i * a->gqs.time);
+        }
+        add_to_keys(start, last, C, slopes, stride, queries + start * C, to_keys);
     }
 }
 
@@ -411,7 +429,7 @@ static void entropy_rows(void *what, Team *team, int thread) {
         int64_t i = 0;
         for (; i < whole; i += W) {
             const vf l = load(logits + i);
-            most = pick(l > most, l, most);
+            most = larger(l, most);
         }
         float lanes[W], greatest = -INFINITY, rest = 0;
         store(lanes, most);
@@ -597,7 +615,7 @@ static void score_block(const Head *h, int64_t block) {
     for (int64_t r = 1; r < rows; r++)
         for (int64_t i = 0; i < n; i += W) {
             const vf l = load(logits + r * n + i), m = load(most + i);
-            store(most + i, pick(l > m, l, m));
+            store(most + i, larger(l, m));
         }
     for (int64_t i = 0; i < h->count; i++)
         if (learned(h, i) && h->targets[h->start + i] >= v && h->targets[h->start + i] < v + rows)

@@ -140,12 +140,38 @@ INLINE void sum_each(const int count, const vf *v, float *out) {
 
 INLINE vf pick(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 
+/* The larger of two; b where one is not a number. */
+INLINE vf larger(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return pick(a > b, a, b);
+#endif
+}
+
+/* The smaller of two; b where one is not a number. */
+INLINE vf smaller(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return pick(a < b, a, b);
+#endif
+}
+
+/* v, but 0 where `given` is less than `least`. */
+INLINE vf zero_below(vf given, vf least, vf v) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)given, (__m512)least, _CMP_NLT_UQ), (__m512)v);
+#else
+    return pick(given < least, (vf){0}, v);
+#endif
+}
+
 /* e to the x, to about one unit in the last place; 0 below -87, and not a number stays one. */
 INLINE vf exp_v(vf x) {
     const vf magic = all(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
     vf low = all(-87.0f), high = all(88.0f), given = x;
-    x = pick(x < low, low, x);
-    x = pick(x > high, high, x);
+    x = smaller(high, larger(low, x));
     vf shifted = x * 1.44269504f + magic, n = shifted - magic;
     vf r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -155,7 +181,7 @@ INLINE vf exp_v(vf x) {
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     vi power = ((vi)shifted - (vi)magic + 127) << 23;
-    return pick(given < low, (vf){0}, p * (vf)power);
+    return zero_below(given, low, p * (vf)power);
 }
 
 #endif
