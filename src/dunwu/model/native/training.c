@@ -607,10 +607,20 @@ static int learned(const Head *h, int64_t token) {
     return target != h->ignored && target >= 0 && target < h->size;
 }
 
+/* Hidden states as panels [width, TILE_COLUMNS tokens]; zeros behind the last. */
+static void turn(const float *hidden, int64_t count, int64_t width, float *to) {
+    for (int64_t i = 0; i < count; i += TILE_COLUMNS, to += TILE_COLUMNS * width) {
+        const int64_t tokens = count - i < TILE_COLUMNS ? count - i : TILE_COLUMNS;
+        if (tokens < TILE_COLUMNS) memset(to, 0, TILE_COLUMNS * width * sizeof *to);
+        transpose(hidden + i * width, width, tokens, width, to, TILE_COLUMNS);
+    }
+}
+
 static void score_block(const Head *h, int64_t block) {
     const int64_t v = block_start(h, block), rows = block_start(h, block + 1) - v, n = h->columns;
     float *logits = h->logits + v * n, *most = h->most + block * n;
-    multiply(rows, n, h->width, h->head + v * h->width, h->width, 0, h->turned, n, logits, n, 0);
+    multiply_panels(rows, n, h->width, h->head + v * h->width, h->width, 0, h->turned, TILE_COLUMNS, TILE_COLUMNS * h->width, logits, n,
+                    0);
     memcpy(most, logits, n * sizeof *most);
     for (int64_t r = 1; r < rows; r++)
         for (int64_t i = 0; i < n; i += W) {
@@ -687,9 +697,132 @@ static void head_chunk(void *what, Team *team, int thread) {
     barrier(team);
     for (int64_t i = from; i < to; i++) settle(h, i);
     barrier(team);
-    if (h->grad_head)
-        for (int64_t b = first; b < last; b++) head_slope(h, b);
+    for (int64_t b = first; b < last; b++) head_slope(h, b);
     if (h->grad_hidden && to > from) hidden_slope(h, from, to);
+}
+
+/* ---- a head that is not learned ---- */
+
+/* Its slopes are not wanted, so nothing has to wait for the sums: each block of the vocabulary is scored, raised, multiplied with the
+   same rows of the head, and forgotten. What was added up is scaled where a greater logit comes (as in arXiv:2205.14135). */
+#define MOST_TOKENS 256 /* that a thread takes through the vocabulary together */
+#define LEAST_TOKENS 64 /* fewer are not worth reading the head for */
+
+typedef struct {
+    const Head *h;
+    int64_t items, room;
+    atomic_int taken;
+} Passing;
+
+typedef struct {
+    const Head *h;
+    int64_t start, count, columns;
+    float *turned, *logits, *most, *sums, *found, *factors;
+} Passage;
+
+static int64_t passing_items(const Head *h, int threads) {
+    const int64_t least = (h->rows + MOST_TOKENS - 1) / MOST_TOKENS, most = (h->rows + LEAST_TOKENS - 1) / LEAST_TOKENS;
+    const int64_t even = rounded_up(least, threads);
+    return even < most ? even : most;
+}
+
+static int64_t passing_room(const Head *h, int64_t items) {
+    const int64_t columns = rounded_up((h->rows + items - 1) / items, TILE_COLUMNS);
+    return rounded_up(columns * (h->width + ITEM_ROWS + 4), 16);
+}
+
+static void begin_passage(Passage *p, float *room) {
+    const int64_t n = p->columns, width = p->h->width;
+    p->turned = room, p->logits = p->turned + n * width, p->most = p->logits + n * ITEM_ROWS;
+    p->sums = p->most + n, p->found = p->sums + n, p->factors = p->found + n;
+    turn(p->h->hidden + p->start * width, p->count, width, p->turned);
+    for (int64_t i = 0; i < n; i++) p->most[i] = -INFINITY, p->sums[i] = p->found[i] = 0;
+}
+
+static int64_t target_of(const Passage *p, int64_t token) {
+    const int64_t target = p->h->targets[p->start + token];
+    return target == p->h->ignored || target < 0 || target >= p->h->size ? -1 : target;
+}
+
+/* Scores become powers of e, less the greatest logit so far; `factors` say what it makes of earlier sums. */
+static void raise_passing(const Passage *p, int64_t rows) {
+    const int64_t n = p->columns;
+    for (int64_t i = 0; i < n; i += W) {
+        const vf before = load(p->most + i);
+        vf most = before, total = {0};
+        for (int64_t r = 0; r < rows; r++) most = larger(load(p->logits + r * n + i), most);
+        for (int64_t r = 0; r < rows; r++) {
+            const vf e = exp_v(load(p->logits + r * n + i) - most);
+            total += e;
+            store(p->logits + r * n + i, e);
+        }
+        const vf factor = exp_v(before - most);
+        store(p->most + i, most);
+        store(p->factors + i, factor);
+        store(p->sums + i, load(p->sums + i) * factor + total);
+    }
+}
+
+static void pass_block(const Passage *p, int64_t v, int64_t rows) {
+    const Head *h = p->h;
+    const int64_t n = p->columns, width = h->width;
+    const float *head = h->head + v * width;
+    multiply_panels(rows, n, width, head, width, 0, p->turned, TILE_COLUMNS, TILE_COLUMNS * width, p->logits, n, 0);
+    for (int64_t i = 0; i < p->count; i++) {
+        const int64_t row = target_of(p, i) - v;
+        if (row >= 0 && row < rows) p->found[i] = p->logits[row * n + i];
+    }
+    raise_passing(p, rows);
+    if (!h->grad_hidden) return;
+    float *grad = h->grad_hidden + p->start * width;
+    for (int64_t i = 0; v > 0 && i < p->count; i++)
+        if (p->factors[i] != 1.0f) scale_row(grad + i * width, p->factors[i], width);
+    multiply(p->count, width, rows, p->logits, n, 1, head, width, grad, width, v > 0);
+}
+
+static void end_passage(const Passage *p) {
+    const Head *h = p->h;
+    for (int64_t i = 0; i < p->count; i++) {
+        const int64_t target = target_of(p, i), width = h->width;
+        h->losses[p->start + i] = target < 0 ? 0.0 : log((double)p->sums[i]) + p->most[i] - p->found[i];
+        if (!h->grad_hidden) continue;
+        float *grad = h->grad_hidden + (p->start + i) * width;
+        if (target < 0) {
+            memset(grad, 0, width * sizeof *grad);
+            continue;
+        }
+        scale_row(grad, h->scale / p->sums[i], width);
+        add_scaled(grad, h->head + target * width, -h->scale, width);
+    }
+}
+
+static void pass_head(void *what, Team *team, int thread) {
+    Passing *now = what;
+    const Head *h = now->h;
+    const int64_t blocks = blocks_of(h->size);
+    (void)team;
+    for (int64_t i; (i = atomic_fetch_add(&now->taken, 1)) < now->items;) {
+        Passage p = {.h = h, .start = i * h->rows / now->items};
+        p.count = (i + 1) * h->rows / now->items - p.start, p.columns = rounded_up(p.count, TILE_COLUMNS);
+        begin_passage(&p, h->room + thread * now->room);
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t v = b * h->size / blocks;
+            pass_block(&p, v, (b + 1) * h->size / blocks - v);
+        }
+        end_passage(&p);
+    }
+}
+
+/* Gives 0, or 1 where there was no room. */
+static int64_t pass_frozen_head(Head *h, int64_t threads) {
+    const int team = threads_for(h->rows * h->size, threads < MOST_THREADS ? threads : MOST_THREADS);
+    Passing now = {.h = h, .items = passing_items(h, team)};
+    now.room = passing_room(h, now.items);
+    h->room = aligned_alloc(64, team * now.room * sizeof(float));
+    if (!h->room) return 1;
+    run_team(pass_head, &now, team);
+    free(h->room);
+    return 0;
 }
 
 /* losses [rows] = the cross-entropy, nats, of softmax(hidden head') against each target, 0 where it is `ignored`; and `scale` times
@@ -697,15 +830,14 @@ static void head_chunk(void *what, Team *team, int thread) {
 int64_t dunwu_head(Head *h, int64_t threads) {
     int64_t strange = 0;
     for (int64_t r = 0; r < h->rows; r++) strange += h->targets[r] != h->ignored && (h->targets[r] < 0 || h->targets[r] >= h->size);
+    if (!h->rows) return 0;
+    if (!h->grad_head) return pass_frozen_head(h, threads) ? -1 : strange;
     h->room = aligned_alloc(64, rounded_up(head_room(h), 16) * sizeof(float));
     if (!h->room) return -1;
     for (h->start = 0; h->start < h->rows; h->start += h->chunk) {
         h->count = h->chunk < h->rows - h->start ? h->chunk : h->rows - h->start;
         lay_out(h);
-        transpose(h->hidden + h->start * h->width, h->width, h->count, h->width, h->turned, h->columns);
-        const int64_t whole = rounded_up(h->count, W);
-        for (int64_t c = 0; c < h->width && whole < h->columns; c++)
-            memset(h->turned + c * h->columns + whole, 0, (h->columns - whole) * sizeof *h->turned);
+        turn(h->hidden + h->start * h->width, h->count, h->width, h->turned);
         run_team(head_chunk, h, threads_for(h->count * h->size, threads));
     }
     free(h->room);
