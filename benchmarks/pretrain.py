@@ -45,7 +45,7 @@ def shape(size: str) -> tuple[DecoderConfig, int, int]:
         vocab_size=8192, hidden_size=320, intermediate_size=864, num_hidden_layers=8, num_attention_heads=5,
         num_key_value_heads=5, head_dim=64, **shared,
     )  # fmt: skip
-    return large, 8, 4
+    return large, 8, 8
 
 
 def random_tokens(config: DecoderConfig, rows: int) -> torch.Tensor:

@@ -72,6 +72,29 @@ def test_gated_silu(count: int) -> None:
     assert_same(kernels.gated_silu, lambda gate, up: F.silu(gate) * up, random(count), random(count, seed=1))
 
 
+@pytest.mark.parametrize("rows", [64, 131])
+@pytest.mark.parametrize("outputs", [16, 320])
+def test_a_product_behind_a_gate(rows: int, outputs: int) -> None:
+    gate, up, weight_OI = random(rows, 48), random(rows, 48, seed=1), random(outputs, 48, seed=2)
+    assert training.linear_serves(gate, weight_OI)
+    assert_same(
+        kernels.gated_linear,
+        lambda gate, up, weight: (F.silu(gate) * up) @ weight.T,
+        gate,
+        up,
+        weight_OI,
+        tolerance=1e-4,
+    )
+
+
+def test_a_product_behind_a_gate_keeps_nothing_of_its_own() -> None:
+    gate, up, weight_OI = random(64, 48), random(64, 48, seed=1), random(16, 48, seed=2)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.data_ptr()) or x, lambda x: x):
+        kernels.gated_linear(gate, up, weight_OI)
+    assert sorted(kept) == sorted(x.data_ptr() for x in (gate, up, weight_OI))
+
+
 def test_a_gate_far_out_is_shut_or_open() -> None:
     gate = torch.tensor([-1e4, -100.0, 0.0, 100.0, 1e4])
     torch.testing.assert_close(kernels.gated_silu(gate, torch.ones(5)), torch.tensor([0.0, 0.0, 0.0, 100.0, 1e4]))
@@ -162,6 +185,21 @@ def test_a_cross_entropy_of_frozen_weights_gives_the_other_gradient_and_without_
         (found,) = torch.autograd.grad(linear_cross_entropy(*inputs, targets), learned)
         (expected,) = torch.autograd.grad(plain, learned, retain_graph=True)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 40, 300, 777])
+def test_a_frozen_head_is_passed_block_by_block(rows: int) -> None:
+    hidden, weight = random(rows, 32), random(1001, 32, seed=1).detach()
+    with torch.no_grad():
+        weight[700:] *= 2.0  # greater logits come late: what was summed before has to shrink
+    targets = torch.randint(0, 1001, (rows,), generator=torch.Generator().manual_seed(2))
+    targets[rows // 2] = -100
+    exact_hidden = hidden.detach().double().requires_grad_()
+    exact = F.cross_entropy(exact_hidden @ weight.double().T, targets, reduction="sum")
+    loss = linear_cross_entropy(hidden, weight, targets, scale=0.5)
+    found, wanted = torch.autograd.grad(loss, hidden)[0], torch.autograd.grad(exact, exact_hidden)[0]
+    torch.testing.assert_close(loss.double(), 0.5 * exact.detach(), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found.double(), 0.5 * wanted, atol=5e-5, rtol=5e-5)
 
 
 @pytest.mark.parametrize("rows", [64, 67, 300])

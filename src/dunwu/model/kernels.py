@@ -66,6 +66,13 @@ def gated_silu(gate: Tensor, up: Tensor) -> Tensor:
     return cast("Tensor", _GatedSilu.apply(gate, up))
 
 
+def gated_linear(gate: Tensor, up: Tensor, weight_OI: Tensor) -> Tensor:
+    """`(silu(gate) * up) @ weight.T`; the kernels keep gate and up for the backward pass, and not their product."""
+    if training.linear_serves(gate, weight_OI):
+        return training.gated_linear(gate, up, weight_OI)
+    return linear(gated_silu(gate, up), (weight_OI,))[0]
+
+
 def _rotate(x_BHTC: Tensor, out_BHTC: Tensor, cos_B1TC: Tensor, sin_B1TC: Tensor, sign: float) -> Tensor:
     left, right = x_BHTC.chunk(2, dim=-1)
     out_left, out_right = out_BHTC.chunk(2, dim=-1)

@@ -11,9 +11,19 @@ from dunwu.model.blocks.norms import by_hand
 
 def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """What each layer makes of x. Plain ones in training go through `kernels.linear`; whatever a delta made of them, by itself."""
-    if torch.is_grad_enabled() and by_hand(x) and not torch.is_autocast_enabled("cpu") and all(map(_plain, layers)):
+    if only_products(x, layers):
         return kernels.linear(x, [layer.weight for layer in layers if isinstance(layer, nn.Linear)])
     return tuple(layer(x) for layer in layers)
+
+
+def only_products(x: Tensor, layers: Sequence[nn.Module]) -> bool:
+    """Whether these layers, in training, are nothing but products that `kernels` make."""
+    return (
+        torch.is_grad_enabled()
+        and by_hand(x)
+        and not torch.is_autocast_enabled("cpu")
+        and all(_plain(layer) for layer in layers)
+    )
 
 
 def _plain(layer: nn.Module) -> bool:

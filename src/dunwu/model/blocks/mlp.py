@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dunwu.model import kernels
-from dunwu.model.blocks.linear import project
+from dunwu.model.blocks.linear import only_products, project
 from dunwu.model.blocks.norms import by_hand
 from dunwu.model.config import Activation, DecoderConfig
 
@@ -29,6 +29,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = project(x, (self.gate_proj, self.up_proj))
+        if self.activation == "silu" and only_products(gate, (self.down_proj,)):
+            return kernels.gated_linear(gate, up, self.down_proj.weight)
         if self.activation == "silu" and by_hand(gate):
             gated = kernels.gated_silu(gate, up)
         else:

@@ -58,7 +58,8 @@ TILE_FUNCTION(narrow_tile_transposed, 1, 1, lda)
 
 typedef void (*Tile)(int, int64_t, const float *, int64_t, const float *, int64_t, float *, int64_t, int);
 
-#define INNER 384 /* at a time, so that a tile's rows of `a` stay in the nearest cache while `b` passes */
+#define INNER 384     /* at a time, so that a tile's rows of `a` stay in the nearest cache while `b` passes */
+#define ALL_INNER 896 /* up to so many in one go: then no sum is stored and fetched again */
 
 /* c [rows, columns] = a b, or added to it. a [rows, inner], or with `transposed` [inner, rows]; b in panels of TILE_COLUMNS columns that
    begin `panel` apart, with rows `ldb` apart: a matrix as it lies has panels TILE_COLUMNS apart, a packed one inner * TILE_COLUMNS.
@@ -66,7 +67,7 @@ typedef void (*Tile)(int, int64_t, const float *, int64_t, const float *, int64_
 static void multiply_panels(int64_t rows, int64_t columns, int64_t inner, const float *a, int64_t lda, int transposed, const float *b,
                             int64_t ldb, int64_t panel, float *c, int64_t ldc, int add) {
     const Tile wide = transposed ? wide_tile_transposed : wide_tile, narrow = transposed ? narrow_tile_transposed : narrow_tile;
-    const int64_t pieces = (rows + TILE_ROWS - 1) / TILE_ROWS, parts = (inner + INNER - 1) / INNER;
+    const int64_t pieces = (rows + TILE_ROWS - 1) / TILE_ROWS, parts = inner <= ALL_INNER ? 1 : (inner + INNER - 1) / INNER;
     for (int64_t part = 0; part < parts; part++) {
         const int64_t k = part * inner / parts, count = (part + 1) * inner / parts - k;
         for (int64_t piece = 0; piece < pieces; piece++) {

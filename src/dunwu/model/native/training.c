@@ -102,7 +102,7 @@ void dunwu_rms_norm_backward(const float *grad, const float *x, const float *wei
 
 typedef struct {
     const float *gate, *up, *grad;
-    float *out, *grad_gate, *grad_up;
+    float *out, *grad_gate, *grad_up; /* on the way back `out` may be null, or the same as grad */
     int64_t count;
 } Gates;
 
@@ -117,6 +117,7 @@ INLINE void gate_vector_backward(const Gates *g, int64_t i) {
     const vf gate = load(g->gate + i), up = load(g->up + i), grad = load(g->grad + i), s = sigmoid(gate), silu = gate * s;
     store(g->grad_up + i, grad * silu);
     store(g->grad_gate + i, grad * up * (s + silu * (1.0f - s)));
+    if (g->out) store(g->out + i, silu * up);
 }
 
 /* The last numbers, fewer than a vector, through a vector of their own. */
@@ -135,6 +136,7 @@ static void gate_rest(const Gates *g, int64_t from) {
     gate_vector_backward(&few, 0);
     memcpy(g->grad_gate + from, few.grad_gate, bytes);
     memcpy(g->grad_up + from, few.grad_up, bytes);
+    if (g->out) memcpy(g->out + from, few.out, bytes);
 }
 
 static void gate_all(void *what, Team *team, int thread) {
@@ -154,9 +156,10 @@ void dunwu_gated_silu(const float *gate, const float *up, float *out, int64_t co
     run_team(gate_all, &g, threads_for(count, threads));
 }
 
-void dunwu_gated_silu_backward(const float *grad, const float *gate, const float *up, float *grad_gate, float *grad_up,
+/* `out`: null, or where the product itself is to be made once more, which may be over `grad`. */
+void dunwu_gated_silu_backward(const float *grad, const float *gate, const float *up, float *grad_gate, float *grad_up, float *out,
                                int64_t count, int64_t threads) {
-    Gates g = {.gate = gate, .up = up, .grad = grad, .grad_gate = grad_gate, .grad_up = grad_up, .count = count};
+    Gates g = {.gate = gate, .up = up, .grad = grad, .grad_gate = grad_gate, .grad_up = grad_up, .out = out, .count = count};
     run_team(gate_all, &g, threads_for(count, threads));
 }
 

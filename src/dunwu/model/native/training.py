@@ -80,7 +80,7 @@ class TrainingKernels:
         self.rms_norm = _typed(loaded.dunwu_rms_norm, *[_pointer] * 4, _i64, _i64, _float, _i64)
         self.rms_norm_backward = _typed(loaded.dunwu_rms_norm_backward, *[_pointer] * 6, *[_i64] * 3)
         self.gated_silu = _typed(loaded.dunwu_gated_silu, *[_pointer] * 3, _i64, _i64)
-        self.gated_silu_backward = _typed(loaded.dunwu_gated_silu_backward, *[_pointer] * 5, _i64, _i64)
+        self.gated_silu_backward = _typed(loaded.dunwu_gated_silu_backward, *[_pointer] * 6, _i64, _i64)
         self.rotate = _typed(
             loaded.dunwu_rotate, _pointer, strides, _pointer, strides, _pointer, _pointer, _i64, _float, *[_i64] * 5
         )
@@ -176,7 +176,7 @@ class _GatedSilu(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         grad, grad_gate, grad_up = grads[0].contiguous(), torch.empty_like(gate), torch.empty_like(up)
         _kernels().gated_silu_backward(
-            grad.data_ptr(), gate.data_ptr(), up.data_ptr(), grad_gate.data_ptr(), grad_up.data_ptr(), gate.numel(),
+            grad.data_ptr(), gate.data_ptr(), up.data_ptr(), grad_gate.data_ptr(), grad_up.data_ptr(), None, gate.numel(),
             torch.get_num_threads(),
         )  # fmt: skip
         return grad_gate, grad_up
@@ -316,6 +316,44 @@ class _Linear(torch.autograd.Function):
         call.grads, call.grad_x, call.grad_weights = _addresses(grads), _address(grad_x), _addresses(grad_weights_OI)
         _kernels().linear_backward(call, torch.get_num_threads())
         return grad_x, *(grad_weights_OI or [None] * len(weights_OI))
+
+
+class _GatedLinear(torch.autograd.Function):
+    """Gate, up and the product behind them: what lies between is made again on the way back instead of being kept."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, weight_OI: Tensor) -> Tensor:
+        gate, up, weight_OI = gate.contiguous(), up.contiguous(), weight_OI.contiguous()
+        gated, threads = torch.empty_like(gate), torch.get_num_threads()
+        _kernels().gated_silu(gate.data_ptr(), up.data_ptr(), gated.data_ptr(), gated.numel(), threads)
+        out = gate.new_empty(*gate.shape[:-1], len(weight_OI))
+        call = _linear_call(gated, [weight_OI], rows=gated.numel() // gated.shape[-1])
+        call.outs = _addresses([out])
+        _done(_kernels().linear(call, threads))
+        ctx.save_for_backward(gate, up, weight_OI)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        gate, up, weight_OI = ctx.saved_tensors
+        grad, threads = grads[0].contiguous(), torch.get_num_threads()
+        gated, grad_gate, grad_up = (torch.empty_like(gate) for _ in range(3))
+        call = _linear_call(gated, [weight_OI], rows=gated.numel() // gated.shape[-1])
+        call.grads, call.grad_x = _addresses([grad]), gated.data_ptr()
+        _kernels().linear_backward(call, threads)  # `gated` is its gradient for a moment
+        _kernels().gated_silu_backward(
+            gated.data_ptr(), gate.data_ptr(), up.data_ptr(), grad_gate.data_ptr(), grad_up.data_ptr(), gated.data_ptr(),
+            gated.numel(), threads,
+        )  # fmt: skip
+        grad_weight_OI = torch.empty_like(weight_OI)
+        call.grad_x, call.grad_weights = None, _addresses([grad_weight_OI])
+        _kernels().linear_backward(call, threads)
+        return grad_gate, grad_up, grad_weight_OI
+
+
+def gated_linear(gate: Tensor, up: Tensor, weight_OI: Tensor) -> Tensor:
+    """See `kernels.gated_linear`."""
+    return cast("Tensor", _GatedLinear.apply(gate, up, weight_OI))
 
 
 def _linear_call(x: Tensor, weights_OI: Sequence[Tensor], *, rows: int) -> LinearCall:
