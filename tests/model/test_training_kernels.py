@@ -231,6 +231,19 @@ def test_linear_leaves_frozen_weights_without_gradient() -> None:
     torch.testing.assert_close(x.grad, weight.sum(0).expand(64, 16), atol=1e-5, rtol=1e-5)
 
 
+def test_frozen_matrices_with_one_input_keep_none_and_share_its_gradient() -> None:
+    weights = [random(outputs, 32, seed=outputs).detach() for outputs in (32, 8, 8)]
+    kept: list[int] = []
+    x = random(4, 20, 32)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: kept.append(saved.data_ptr()) or saved, lambda saved: saved
+    ):
+        kernels.linear(x, weights)
+    assert kept == [weight.data_ptr() for weight in weights]
+    assert_same(lambda x: torch.cat(kernels.linear(x, weights), -1), lambda x: x @ torch.cat(weights).mT.to(x.dtype), x)
+    assert all(out.grad_fn is None for out in kernels.linear(x.detach(), weights))
+
+
 def add_one(_module: nn.Module, _args: tuple[Tensor, ...], out: Tensor) -> Tensor:
     return out + 1.0
 

@@ -164,8 +164,27 @@ def attention(q_BHTC: Tensor, k_BKTC: Tensor, v_BKTC: Tensor, bias_BTT: Tensor, 
     return cast("Tensor", _Attention.apply(q_BHTC, k_BKTC, v_BKTC, bias_BTT, scale))
 
 
+class _FrozenLinear(torch.autograd.Function):
+    """Products by matrices that do not learn: no input is kept, and the input's gradients are summed within the products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *weights_OI: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*weights_OI)
+        return tuple(torch.nn.functional.linear(x, weight) for weight in weights_OI)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        first, *others = ctx.saved_tensors
+        grad_NI = grads[0].flatten(0, -2) @ first
+        for grad, weight in zip(grads[1:], others, strict=True):
+            grad_NI.addmm_(grad.flatten(0, -2), weight)
+        return grad_NI.view(*grads[0].shape[:-1], -1), *(None for _ in ctx.saved_tensors)
+
+
 def linear(x: Tensor, weights_OI: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """`x @ weight.T` for each of the weights `[O, I]`, all of which read the same x `[..., I]`."""
     if training.linear_serves(x, *weights_OI):
         return training.linear(x, *weights_OI)
+    if len(weights_OI) > 1 and x.requires_grad and not any(weight.requires_grad for weight in weights_OI):
+        return cast("tuple[Tensor, ...]", _FrozenLinear.apply(x, *weights_OI))
     return tuple(torch.nn.functional.linear(x, weight) for weight in weights_OI)
