@@ -326,7 +326,7 @@ class RlSection(TrainSection):
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["wsd", "cosine", "constant"] = "constant"
     warmup_fraction: Fraction = 0.05
-    steps: Count | Auto = "auto"  # rollouts; auto: as many as the budget allows, at most 100
+    steps: Count | Auto = "auto"  # rollouts; auto: as many as the budget allows, 20 to 100
     prompts: Count | Auto = "auto"  # of a rollout; auto: 16
     completions: Count | Auto = "auto"  # answers to each prompt; auto: 8, with ppo 4
     answer_tokens: Count | Auto = "auto"  # the most of an answer; auto: half the context, at most 256

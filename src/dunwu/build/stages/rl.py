@@ -68,7 +68,7 @@ from dunwu.train.loop import TrainResult
 RATE_SHARE, RATE_SHARE_OF_OTHERS = 0.5, 0.1
 """Of the rates of fine-tuning. The first is what the small world wants (docs/log.md), of models that dunwu grew; those of others
 learned far more text, and are moved with care: unmeasured."""
-PROMPTS, COMPLETIONS, COMPLETIONS_WITH_VALUES, MOST_ANSWER, MOST_STEPS, LOOKS = 16, 8, 4, 256, 100, 10
+PROMPTS, COMPLETIONS, COMPLETIONS_WITH_VALUES, MOST_ANSWER, LEAST_STEPS, MOST_STEPS, LOOKS = 16, 8, 4, 256, 20, 100, 10
 TEXT_ROWS = 4  # of pre-training for each update, with algorithm.pretraining
 PROMPT_TOKENS = 64  # of a prompt, before any was read
 AT_ONCE = {"cpu": 64, "cuda": 256}  # answers that are written at a time
@@ -157,13 +157,13 @@ def _step_seconds(spec: PolicySpec, begin: Start, chosen: Mapping[str, int]) -> 
 
 
 def _affordable_steps(outlook: Outlook, begin: Start, step_s: float) -> int:
-    """As many as fit into the share of the budget, or into what is left of it."""
+    """As many as fit into the share of the budget, or into what is left of it, but so many that something can be learned."""
     budget_s = parse_duration(outlook.recipe.budget)
     after_s = after_training_s(outlook, begin.speed, still=())
     left_s = min(RL_SHARE * budget_s, budget_s - outlook.predicted_s - after_s)
     if outlook.recipe.only_tunes:
         left_s = budget_s - outlook.predicted_s - after_s
-    return max(1, min(MOST_STEPS, int(left_s * SAFETY / step_s)))
+    return max(LEAST_STEPS, min(MOST_STEPS, int(left_s * SAFETY / step_s)))
 
 
 def _eval_every(section: RlSection, steps: int) -> int:
