@@ -171,7 +171,7 @@ FAULTS = (
     Fault(name="collapsed entropy", plant=_entropy_gone, within=32),
     Fault(name="exploding entropy", plant=_entropy_up, within=24),
     Fault(name="rising length", plant=_paid_by_length, within=48),
-    Fault(name="missing end of turn", plant=_never_ends, within=36, severity="lost", from_the_start=True),
+    Fault(name="missing end of turn", plant=_never_ends, within=64, severity="lost", from_the_start=True),
     Fault(name="missing end of turn", plant=_ends_less, within=40),
     Fault(name="KL runs away", plant=_kl_runs, within=40),
     Fault(name="reward up, held-out score down", plant=_held_out_falls, within=70, slack=20),

@@ -193,3 +193,14 @@ def test_the_range_of_a_reward_follows_from_its_parts():
     assert reward_range(reward_specs([{"kind": "judge", "model": "m", "scale": 0.1}])) == (0.1, 1.0)
     assert reward_range(reward_specs(["math", "model"])) is None
     assert reward_range([]) is None
+
+
+def test_learning_without_a_reward_is_neither_futile_nor_at_a_standstill():
+    """As in distillation, where a teacher's word is all: answers may be cut, and the reward is nothing."""
+    rows = [{**row, "reward": 0.0, "reward.right": 0.0, "ended": 0.0} for row in healthy(random.Random(4), 120)]
+    for row in rows:
+        del row["groups_without_variance"]
+        row.pop("held_out_score", None)
+    found = Doctor.after(rows, DoctorConfig(steps=120)).findings
+    assert {one.name for one in found} <= {"missing end of turn", "rising length", "falling length"}
+    assert all(one.severity != "lost" for one in found)

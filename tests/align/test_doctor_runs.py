@@ -111,7 +111,7 @@ def test_a_model_that_never_ends_is_named_at_once(place, begin):
     assert found["missing end of turn"].step == 1
     assert found["missing end of turn"].severity == "lost"
     assert f"cut at the limit of {MOST}" in found["missing end of turn"].says
-    assert result.steps == 32  # of sixty: nothing is learned
+    assert 32 <= result.steps < 60  # nothing is learned
 
 
 def test_dead_groups_are_named_and_the_run_is_stopped(place):

@@ -3,18 +3,19 @@
 from statistics import fmean
 
 from dunwu.align.doctor.finding import DoctorConfig, Finding, Severity
-from dunwu.align.doctor.history import History
+from dunwu.align.doctor.history import History, Series
 from dunwu.align.doctor.keys import LENGTH, REWARDS
-from dunwu.align.doctor.rules.common import HALF, WHOLE, has_risen
-from dunwu.align.doctor.trend import below_p
+from dunwu.align.doctor.rules.common import HALF, WHOLE
+from dunwu.align.doctor.trend import below_p, rise_p
 
 FEW, NONE = 0.5, 0.1  # shares of answers that end by themselves
+SIGN = 0.02  # the level at which a reward shows signs of rising
 DROP = 0.2  # below what it began with
 
 
 def missing_end_of_turn(history: History, config: DoctorConfig) -> Finding | None:
     """A warning when most answers are cut, or a fifth more than at first. Lost when nearly all are, over 16 steps, and either
-    that was not so at first or the reward does not rise."""
+    that was not so at first or the reward, where there is one, shows no sign of rising."""
     ended = history.of("ended")
     if len(ended) < HALF:
         return None
@@ -24,11 +25,7 @@ def missing_end_of_turn(history: History, config: DoctorConfig) -> Finding | Non
     if now >= FEW and not fell:
         return None
     severity: Severity = "warning"
-    if (
-        len(ended) >= 2 * WHOLE
-        and fmean(ended.last(WHOLE)) < NONE
-        and (fell or not has_risen(history.of("reward"), config))
-    ):
+    if len(ended) >= 2 * WHOLE and fmean(ended.last(WHOLE)) < NONE and (fell or _is_futile(history.of("reward"))):
         severity = "lost"
     bar = max(FEW, began - DROP) if fell else FEW
     seen = (
@@ -45,3 +42,7 @@ def missing_end_of_turn(history: History, config: DoctorConfig) -> Finding | Non
         f"raise {LENGTH} if right answers need more room; if they ramble on, take a penalty for answers that are cut "
         f"({REWARDS}), or fine-tune again with the end of turn inside the loss",
     )
+
+
+def _is_futile(reward: Series) -> bool:
+    return len(set(reward.values)) > 1 and rise_p(reward.values) > SIGN

@@ -39,7 +39,7 @@ def no_learning(history: History, config: DoctorConfig) -> Finding | None:
         return None
     first, last = fmean(reward.first(WHOLE)), fmean(reward.last(WHOLE))
     noise = spread(reward.values)
-    if last - first > noise:
+    if last - first > noise or noise == 0:  # what never varies is no reward; groups without variance tell of dead ones
         return None
     return Finding(
         "no learning",
