@@ -8,6 +8,8 @@ all weights of a Llama of about 10M parameters, in float32, with AdamW and clipp
 TRL's defaults. Its gradient checkpointing, which is on by default, is off: it saves memory and takes time. Extra memory is the
 peak above what the process held once its imports were done. `--peers`: the Python that has TRL, if it is another one.
 
+`step_core_time_ratio` is of the time that cores worked, which other work beside disturbs less.
+
 Before anything is timed both sides compute the gradient of one batch, answers of ours with their advantages: `gradient_difference`
 is the norm of the difference, as a share of the gradient's.
 """
@@ -65,19 +67,6 @@ def write_model(folder: Path) -> int:
     inner.decoder = tokenizers.decoders.Fuse()
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="t0", pad_token="t1").save_pretrained(folder)
     return parameters(config)
-
-
-class Words:
-    """As much of a tokenizer as the engine asks for."""
-
-    vocab_size = rows_needed = VOCABULARY
-    stop_ids, unused_ids, eos_id = (0,), (), 0
-
-    def decode(self, ids: Sequence[int], **_: Any) -> str:
-        return " ".join(f"t{number}" for number in ids)
-
-    def decoder(self, **_: Any) -> Any:
-        return self
 
 
 def ours(folder: Path, count: int) -> Callable[[], None]:
@@ -222,7 +211,7 @@ def child(role: str, folder: Path, count: int) -> None:
         from trl import GRPOTrainer  # noqa: F401 - its import belongs to the base, not to the extra memory
     forget_peak()
     base = status_bytes("VmRSS")
-    state = {"left": WARMUP, "ready": False, "start": 0.0, "steps": 0}
+    state = {"left": WARMUP, "ready": False, "start": 0.0, "cpu": 0.0, "steps": 0}
 
     def turn(compared: Callable[[], None]) -> bool:
         """After a step: whether to make another; between two wishes it waits."""
@@ -231,7 +220,9 @@ def child(role: str, folder: Path, count: int) -> None:
             return True
         if state["ready"]:
             seconds = (time.perf_counter() - state["start"]) / state["steps"]
-            print("answer", json.dumps({"seconds": seconds, "extra_bytes": status_bytes("VmHWM") - base}), flush=True)
+            cores_s = (time.process_time() - state["cpu"]) / state["steps"]
+            told = {"seconds": seconds, "cores_s": cores_s, "extra_bytes": status_bytes("VmHWM") - base}
+            print("answer", json.dumps(told), flush=True)
         else:
             print("answer ready", flush=True)
             state["ready"] = True
@@ -239,7 +230,7 @@ def child(role: str, folder: Path, count: int) -> None:
             compared()
             print("answer compared", flush=True)
         state["left"] = state["steps"] = int(line or 0)
-        state["start"] = time.perf_counter()
+        state["start"], state["cpu"] = time.perf_counter(), time.process_time()
         return bool(state["left"])
 
     if role == "trl":
@@ -322,6 +313,12 @@ def main() -> None:
         "step_time_ratio", [a / b for a, b in zip(seconds["ours"], seconds["trl"], strict=True)], target="<=0.333",
         ours=round(statistics.median(seconds["ours"]), 4), peer=round(statistics.median(seconds["trl"]), 4),
         each_unit="s", **facts,
+    )  # fmt: skip
+    cores = {name: [one["cores_s"] for one in turns] for name, turns in answers.items()}
+    print_figure(
+        "step_core_time_ratio", [a / b for a, b in zip(cores["ours"], cores["trl"], strict=True)], target="<=0.333",
+        ours=round(statistics.median(cores["ours"]), 4), peer=round(statistics.median(cores["trl"]), 4),
+        each_unit="s of a core", **facts,
     )  # fmt: skip
     print_figure(
         "grpo_memory_ratio", [memory["ours"] / memory["trl"]], target="<=0.7", ours=round(memory["ours"], 1),

@@ -7,4 +7,16 @@
 `objectives/`    one file a method
 `registry.py`    the methods by name, as objectives for the loop
 `measure.py`     which answers a model prefers, before and after
+
+Learning from rewards of its own answers:
+
+`rollout.py`         answers of the live model, by the engine that also serves
+`experience.py`      what a rollout gave, on disk before it is learned from
+`reading.py`         what a model says to each token of answers
+`value.py`           a value model
+`advantages/`        judged answers → advantages of their tokens: one file a method
+`rollout_stream.py`  rollouts → rows for the loop
+`policy_run.py`      asks, lets judge, reads, and looks at how it goes, alongside the loop
+`policy_learned.py`  what of all this is kept and left
+`rewards.py`         specifications → the reward of a run
 """
