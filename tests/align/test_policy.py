@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from dunwu.align.answers import rows_of
+from dunwu.align.experience import Experience
 from dunwu.align.objectives.policy import PolicyObjective, clipped_loss, divergence, rollout_weights, value_loss
+from dunwu.align.rollout_stream import RolloutStream, Text
 from dunwu.align.value import ValueModel
 from dunwu.core.policy import GrpoSpec, PpoSpec
+from dunwu.corpus.stream import Batch
 from dunwu.model.decoder import new_decoder
+from dunwu.train.objectives import causal_lm
 from tests.align.helpers import CONFIG, item
 
 
@@ -155,3 +159,66 @@ def test_a_value_model_comes_back_from_a_checkpoint():
     other.load(one.tensors())
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Texts:
+    """Rows of plain text: row r repeats the id r + 1."""
+
+    context_length, rows_per_epoch, fingerprint = 8, 100, "texts"
+
+    def batch(self, first_row, rows):
+        ids = torch.arange(first_row, first_row + rows)[:, None].repeat(1, 8) % 50 + 1
+        return Batch(
+            ids_BT=ids,
+            targets_BT=ids.clone(),
+            positions_BT=torch.arange(8).repeat(rows, 1),
+            document_BT=None,
+            learned_tokens=ids.numel(),
+        )
+
+
+def test_text_of_pretraining_is_learned_beside_the_answers_however_they_are_cut_up():
+    items = tuple(item([1, 2], [3 + n], [4 + n, 5], kinds=(0, 0)) for n in range(4))
+    made = Experience(
+        step=0, number=0, prompts=(0, 1, 2, 3), items=items, texts=("",) * 8, reasons=("stop",) * 8, scores_A=np.zeros(8),
+        parts={}, kl_coefficient=0.0, engine_N=np.full(12, -4.0),
+    )  # fmt: skip
+    spec = GrpoSpec(pretraining=0.5)
+    stream = RolloutStream(spec, prompts=4, most_tokens=4, seed=0, text=Text(stream=Texts(), rows=2))
+    stream.take(made)
+    model = new_decoder(CONFIG, seed=0)
+    expected = 0.5 * float(causal_lm(model, Texts().batch(0, 2), total_learned=16)[0].detach())
+    for micro in (1, 2, 4):
+        batches = [stream.batch(at, micro) for at in range(0, 4, micro)]
+        total = sum(batch.learned_tokens for batch in batches)
+        losses = [PolicyObjective(spec)(model, batch, total_learned=total)[1] for batch in batches]
+        found = sum(float(one["pretraining_loss"]) for one in losses if "pretraining_loss" in one)
+        assert found == pytest.approx(expected, rel=1e-5)
+        assert sum(float(one["policy_loss"]) for one in losses) == 0.0
+
+
+def test_micro_batches_of_a_rollout_add_up_to_the_whole():
+    random = np.random.default_rng(0)
+    items = tuple(
+        item([1, 2, n], *(random.integers(1, 60, size) for size in (2, 5, 3)), kinds=(0,) * 3) for n in range(3, 7)
+    )
+    made = Experience(
+        step=0, number=0, prompts=(0, 1, 2, 3), items=items, texts=("",) * 12, reasons=("stop",) * 12,
+        scores_A=random.normal(size=12), parts={}, kl_coefficient=0.0, engine_N=np.full(40, -4.1),
+    )  # fmt: skip
+    model = new_decoder(CONFIG, seed=0)
+    for per in ("answer", "token", "constant"):
+        spec = GrpoSpec(per=per)
+        stream = RolloutStream(spec, prompts=4, most_tokens=6, seed=0)
+        stream.take(made)
+        gradients = []
+        for micro in (1, 2, 4):
+            model.zero_grad()
+            batches = [stream.batch(at, micro) for at in range(0, 4, micro)]
+            total = sum(batch.learned_tokens for batch in batches)
+            assert total == (40 if per == "token" else 12)
+            for batch in batches:
+                PolicyObjective(spec)(model, batch, total_learned=total)[0].backward()
+            gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad.clone())
+        torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(gradients[1], gradients[2], rtol=1e-3, atol=1e-6)
