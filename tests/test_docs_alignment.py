@@ -14,6 +14,7 @@ from dunwu.build.report_align import NAMES_ZH
 from dunwu.cli import run
 from dunwu.core.load import check_recipe
 from dunwu.core.nearest import known_keys
+from dunwu.core.policy import policy_spec
 from dunwu.core.recipe import Recipe
 from dunwu.core.rewards import SPECS
 from dunwu.core.yaml import parse_yaml
@@ -60,6 +61,13 @@ def test_every_method_and_every_reward_is_listed():
     methods = re.search(r"^Methods of preferences: (.*?)\n\n", PAGE, re.M | re.S)[1]
     assert set(re.findall(r"`([\w+]+)`", methods)) == set(OBJECTIVES) | set(ADVANTAGES)
     assert {cell.strip("`") for cell in first_cells(part("Rewards"))} == set(SPECS)
+
+
+def test_methods_are_written_as_they_are_understood():
+    written = re.findall(r"`(\{method: .*?\})`", PAGE)
+    assert len(written) >= 9
+    specs = [policy_spec(parse_yaml(text)) for text in written]
+    assert {spec.name for spec in specs} == set(ADVANTAGES) - {"distill"}
 
 
 def test_every_finding_is_listed_with_keys_that_there_are():

@@ -19,4 +19,9 @@ Learning from rewards of its own answers:
 `policy_run.py`      asks, lets judge, reads, and looks at how it goes, alongside the loop
 `policy_learned.py`  what of all this is kept and left
 `rewards.py`         specifications → the reward of a run
+
+What it is worth:
+
+`doctor/`        is a run well? rules over the figures of its steps
+`card/`          what it gave and what it cost, stage by stage
 """
