@@ -8,15 +8,18 @@ import torch
 
 from dunwu.align.reward.disk import load_reward_model
 from dunwu.align.reward.scorer import RewardModelScorer
-from dunwu.build import training
+from dunwu.build import costs, judgements, training
 from dunwu.build.home import Home
 from dunwu.build.stages import reward
+from dunwu.build.stages.prefer import PREFER
 from dunwu.cli import run
 from dunwu.core.errors import RecipeError
 from dunwu.core.files import sha256_file
 from dunwu.core.load import check_recipe
+from dunwu.core.recipe import PreferenceWorldSource
 from dunwu.core.records import Completion, Example, Message
 from dunwu.corpus.conversations import encode_example
+from dunwu.corpus.world.preferences import world_preferences
 from dunwu.evaluate.scorers.base import Case
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.signals import Interrupted
@@ -235,11 +238,12 @@ def test_after_fine_tuning_it_begins_from_those_weights(place, capsys):
     assert "dunwu chat builds/both" in out
 
 
-def test_the_small_world_is_a_source(place):
-    words = ["align", "open", "world", *WORDS[:1], *WORDS[2:], *ALL, "reward.sources.0.pairs=200"]
-    assert run([*words, "reward.tokens=2000", "out=builds/world"]) == 0
+def test_the_small_world_is_a_source(place, monkeypatch):
+    monkeypatch.setattr(judgements, "EXAM_PAIRS", 60)
+    words = ["align", "open", "world", *WORDS[:1], *WORDS[2:], *ALL, "reward.sources.0.pairs=100"]
+    assert run([*words, "model.context_length=256", "reward.tokens=1000", "out=builds/world"]) == 0
     facts = facts_of(home_of(place, "world"))
-    assert 500 < facts["exam"] <= 600
+    assert 50 < facts["exam"] <= 60
     assert facts["exam_measures"]["scores"]["accuracy"]["n"] == facts["exam_measures"]["pairs"]
     assert facts["bad_rows"].keys() <= {"has an empty answer"}  # which this model's template does not show
 
@@ -258,3 +262,26 @@ def test_the_small_world_is_a_source(place):
 def test_what_does_not_go_together_is_said(words, fault):
     with pytest.raises(RecipeError, match=fault):
         check_recipe({"name": "x", "base": "/tmp"}, words, origin="words")
+
+
+def test_the_small_world_is_a_source_of_preferences_too():
+    words = ["prefer.sources.0.path=a.jsonl", "prefer.sources.1.kind=world", "prefer.sources.1.pairs=60"]
+    settings = PREFER.settings(check_recipe({"name": "x", "base": "/tmp"}, words, origin="words"))
+    file, world = settings["prefer"]["sources"]
+    assert file == {"bad_rows": "drop"}  # as before there was another kind: homes of then stay done
+    assert (world["kind"], world["pairs"], world["languages"]) == ("world", 60, ["en", "zh"])
+
+
+def test_bytes_of_the_small_worlds_pairs_are_counted_by_a_few():
+    def counted(pairs):
+        words = ["reward.sources.0.kind=world", f"reward.sources.0.pairs={pairs}"]
+        return costs.reward_bytes(check_recipe({"name": "x", "base": "/tmp"}, words, origin="words"))
+
+    source = PreferenceWorldSource(pairs=1200)
+    whole = sum(
+        len(message.content.encode())
+        for one in world_preferences(source)
+        for message in (*one.prompt, *one.chosen, *one.rejected)
+    )
+    assert counted(1200) == pytest.approx(whole, rel=0.1)
+    assert counted(12_000) == 10 * counted(1200)

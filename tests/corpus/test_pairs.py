@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from dunwu.core.errors import DataError
-from dunwu.core.recipe import PreferenceSource
+from dunwu.core.recipe import PreferenceSource, PreferenceWorldSource
 from dunwu.corpus.pairs import PreferenceReader
+from dunwu.corpus.world.preferences import world_preferences
 
 HUMAN, AI = "\n\nHuman: ", "\n\nAssistant: "
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -190,3 +191,10 @@ def test_ties_are_read_where_they_are_asked_for(tmp_path, row):
     assert (said(found.chosen), said(found.rejected)) == (["yes"], ["no"])
     with pytest.raises(DataError, match="none of the rows could be used"):
         read(tmp_path, row)
+
+
+def test_the_small_world_is_a_source():
+    source = PreferenceWorldSource(pairs=20)
+    reader = PreferenceReader(source)
+    assert list(reader) == list(world_preferences(source))
+    assert (reader.kept, reader.formats, reader.folder) == (20, {"the small world": "made up"}, Path())

@@ -11,6 +11,7 @@ from dunwu.core.devices import available_cores
 from dunwu.core.recipe import (
     AnyPreferenceSource,
     CorpusSource,
+    PreferenceWorldSource,
     PythonDocsSource,
     Recipe,
     SftFileSource,
@@ -41,6 +42,7 @@ BASELINE_MAX_BYTES = 24e6
 EXAM_ANSWER_TOKENS = 40
 CARD_ANSWERS = 224
 REPORT_S = 3.0
+WORLD_PAIRS = 300  # of the small world, made to count their bytes
 HELD_OUT_TOKENS = 20_000  # of the conversations that tuning without a corpus holds out
 
 
@@ -124,12 +126,22 @@ def _judged_messages(recipe: Recipe) -> Iterator[Sequence[Message]]:
 
 def prefer_bytes(recipe: Recipe) -> int:
     """Bytes of one pass over the preferences, prompts read once."""
-    return _bytes(_preference_messages(recipe.prefer.sources))
+    return sum(_source_bytes(source) for source in recipe.prefer.sources)
 
 
 def reward_bytes(recipe: Recipe) -> int:
     """Bytes of one pass over what a reward model learns from, prompts read once."""
+    if recipe.reward.objective.method == "pairs":
+        return sum(_source_bytes(source, key="reward", graded=True) for source in recipe.reward.sources)
     return _bytes(_judged_messages(recipe))
+
+
+def _source_bytes(source: AnyPreferenceSource, *, key: str = "prefer", graded: bool = False) -> int:
+    """Bytes of the preferences of a source; those of the small world are alike enough to be counted by a few."""
+    if not isinstance(source, PreferenceWorldSource):
+        return _bytes(_preference_messages([source], key=key, graded=graded))
+    few = source.model_copy(update={"pairs": min(source.pairs, WORLD_PAIRS)})
+    return _bytes(_preference_messages([few])) * source.pairs // few.pairs
 
 
 def _bytes(conversations: Iterator[Sequence[Message]]) -> int:

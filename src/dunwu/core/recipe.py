@@ -231,7 +231,7 @@ class PreferenceWorldSource(Section):
     seed: int = 0
     size: float = Field(default=1.0, gt=0)
     languages: tuple[Language, ...] = ("en", "zh")
-    pairs: Count = 6000
+    pairs: Count = 20_000
 
 
 AnyPreferenceSource = Annotated[

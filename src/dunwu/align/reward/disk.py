@@ -155,16 +155,18 @@ def require_same_ids(reward: TokenizerLike, policy: TokenizerLike, folder: Path)
     if reward.vocab_size != policy.vocab_size or dict(reward.special_ids) != dict(policy.special_ids):
         differing = f"{reward.vocab_size} ids, and the policy's {policy.vocab_size}"
     else:
-        number = next((i for i in range(policy.vocab_size) if _spelled(reward, i) != _spelled(policy, i)), None)
+        ours, theirs = _spelled(reward), _spelled(policy)
+        number = next((number for number, text in ours.items() if theirs.get(number) != text), None)
         if number is None:
             return
-        differing = f"{_spelled(reward, number)!r} at id {number}, and the policy's {_spelled(policy, number)!r}"
+        differing = f"{ours[number]!r} at id {number}, and the policy's {theirs.get(number)!r}"
     raise ModelError(
         f"the reward model in {folder} reads another vocabulary than the policy (its tokenizer has {differing}), and here ids "
         "are passed from one to the other; it can score texts all the same, but begin the value model from the policy"
     )
 
 
-def _spelled(tokenizer: TokenizerLike, number: int) -> bytes | None:
-    special = set(tokenizer.special_ids.values())
-    return None if number in special or number in set(tokenizer.unused_ids) else tokenizer.id_bytes(number)
+def _spelled(tokenizer: TokenizerLike) -> dict[int, bytes]:
+    """What each id that is text stands for."""
+    others = {*tokenizer.special_ids.values(), *tokenizer.unused_ids}
+    return {number: tokenizer.id_bytes(number) for number in range(tokenizer.vocab_size) if number not in others}

@@ -50,7 +50,8 @@ from dunwu.train.loop import TrainResult, fit
 from dunwu.train.optim import build_delta_optimizer, build_optimizer
 from dunwu.train.signals import StopSignal
 
-BATCHES = 200  # about so many in a run
+BATCHES = 600  # about so many in a run
+RATES = 5 / 3  # of those of fine-tuning, at which the small world's pairs were learned best (docs/log.md)
 BATCH_TOKENS = 1024, 65536  # the least and the most that auto gives
 Learned = WholeRewardModel | RewardDeltas
 
@@ -78,9 +79,10 @@ def _forecast(outlook: Outlook) -> Forecast:
     batch_tokens = _batch_tokens(recipe, wanted)
     most = None if section.tokens != "auto" else tuning_limit(outlook, begin.speed, batch_tokens, still=("rl",))
     tokens = wanted if most is None else min(wanted, most)
-    lr_muon, lr_adamw = peak_rates(section, config, scale=begin.rate_share)
+    scale = begin.rate_share * RATES
+    lr_muon, lr_adamw = peak_rates(section, config, scale=scale)
     if section.delta is not None:
-        lr_adamw = delta_rate(section, config, scale=begin.rate_share)
+        lr_adamw = delta_rate(section, config, scale=scale)
     resolved: dict[str, Any] = {
         "batch_tokens": batch_tokens,
         "micro_batch_tokens": begin.micro_batch_rows * context,
