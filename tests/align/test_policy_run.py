@@ -27,6 +27,7 @@ from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import new_decoder
 from dunwu.model.hub import read_tensors
 from dunwu.train.guard import REWIND_STEPS
+from dunwu.train.signals import StopSignal
 from tests.align import policy_tiny as tiny
 
 torch.set_num_threads(1)
@@ -268,3 +269,18 @@ def test_a_delta_is_in_the_weights_while_they_answer_and_not_after(tmp_path):
     np.testing.assert_allclose([value for one in answers for value in one.logprobs], trainer, atol=1e-3)
     with without_deltas(model):
         assert np.abs(read_tokens(model, [made], lambda batch: logprobs_of_tokens(model, batch)) - trainer).max() > 0.01
+
+
+def test_a_rollout_that_is_left_off_leaves_nothing_behind(tmp_path):
+    words = tiny.tokenizer(tmp_path / "words")
+    shape = DecoderConfig(
+        vocab_size=words.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, qk_norm="head",
+    )  # fmt: skip
+    sampler = Sampler(new_decoder(shape, seed=1), words, most_prompt=40, most_answer=8)
+    prompts = [list(range(1, 30)), list(range(2, 20))]
+    whole = sampler(prompts, [5, 6], count=2)
+    stop = StopSignal()
+    stop.request()
+    assert sampler(prompts, [5, 6], count=2, stop=stop) is None
+    assert sampler(prompts, [5, 6], count=2, stop=StopSignal()) == whole
