@@ -181,10 +181,10 @@ for (const button of document.querySelectorAll("button.log")) {
     drawAll();
   });
 }
+drawAll(); // at once: an observer waits for a frame, which a busy machine may take long to give
 if (window.ResizeObserver) {
   const watcher = new ResizeObserver((entries) => entries.forEach((entry) => plot(entry.target)));
   boxes.forEach((box) => watcher.observe(box));
 } else {
-  drawAll();
   window.addEventListener("resize", drawAll);
 }
