@@ -75,24 +75,24 @@ def reward_section(records: Mapping[str, StageRecord]) -> Html | None:
     if not sets:
         return None
     rows = [row for name, measures in sets for row in _rows(name, measures)]
-    header: list[Child] = [both("judgements", "判断"), both("measure", "指标"), "", both("95%", "95%"), "n", ""]
+    header: list[Child] = [both("judgements", "判断"), "", both("share", "比例"), "95%", "n"]
     learned = both(
         f"It learned from {facts['judgements']:,} judgements ({facts['ties']:,} ties). Share of those that it did not learn:",
         f"从 {facts['judgements']:,} 个判断中学习（其中平局 {facts['ties']:,} 个）。以下为未学过的判断上的比例：",
     )
-    return el("div", el("p", learned), table(header, rows, numeric=(2, 3, 4)), *_calibration(sets[0][1]), _spread(sets))
+    parts = [el("p", learned), table(header, rows, numeric=(2, 3, 4)), *_calibration(sets[0][1]), _spread(sets)]
+    return el("div", *parts, class_="plotted")
 
 
 def _rows(name: str, measures: Mapping[str, Any]) -> list[Sequence[Child]]:
     scores = measures["scores"]
     return [
         [
-            both(*SETS[name]),
-            both(*label),
+            both(f"{SETS[name][0]}: {label[0]}", f"{SETS[name][1]}：{label[1]}"),
+            _plot(score, score["chance"]),
             percent(score["value"]),
             shares(score["low"], score["high"]),
             f"{score['n']:,}",
-            span_plot(score["value"], score["low"], score["high"], begin=0, end=1, tone="own", mark=score["chance"]),
         ]
         for key, label in ROWS.items()
         if (score := scores.get(key)) is not None
@@ -115,15 +115,19 @@ def _calibration(measures: Mapping[str, Any]) -> list[Html]:
     rows: list[Sequence[Child]] = [
         [
             percent(row["predicted"]),
+            _plot({**row, "value": row["share"]}, row["predicted"]),
             percent(row["share"]),
             shares(row["low"], row["high"]),
             f"{row['n']:,}",
-            span_plot(row["share"], row["low"], row["high"], begin=0, end=1, tone="own", mark=row["predicted"]),
         ]
         for row in measures["calibration"]
     ]
-    header: list[Child] = [both("sure", "把握"), both("right", "正确"), "95%", "n", ""]
-    return [el("p", said), table(header, rows, numeric=(0, 1, 2, 3))]
+    header: list[Child] = [both("sure", "把握"), "", both("right", "正确"), "95%", "n"]
+    return [el("p", said), table(header, rows, numeric=(2, 3, 4))]
+
+
+def _plot(share: Mapping[str, Any], mark: float | None) -> Html:
+    return span_plot(share["value"], share["low"], share["high"], begin=0, end=1, tone="third", mark=mark)
 
 
 def _spread(sets: Sequence[tuple[str, Mapping[str, Any]]]) -> Html | None:

@@ -66,6 +66,6 @@ Scores can be compared between answers to one prompt; a difference d means that 
     dunwu reward score FOLDER rows.jsonl
 
     model = AutoModelForSequenceClassification.from_pretrained(FOLDER)
-    ids = tokenizer.apply_chat_template(messages, return_tensors="pt")  # up to the token that ends the turn
-    score = model(ids).logits
+    text = tokenizer.apply_chat_template(messages, tokenize=False).rstrip()  # up to the token that ends the turn
+    score = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits
 """
