@@ -299,6 +299,9 @@ def test_the_shipped_recipes_load():
     assert own.seed == demo.seed
     assert set(own.replay.sources) <= set(demo.corpus.sources)
     assert own.sft.sources == demo.sft.sources
+    sums = load_recipe(RECIPES / "word_problems.yaml")
+    assert {source.kind for source in (*sums.sft.sources, *sums.rl.sources)} == {"sums"}
+    assert sums.sft.sources[0].seed != sums.rl.sources[0].seed
 
 
 def test_the_recipe_for_ones_own_model_runs_small(place):
