@@ -60,12 +60,12 @@ def test_probabilities_are_given_that_it_is_no_tie():
 
 def test_probabilities_that_are_true_have_no_calibration_error():
     random = np.random.default_rng(0)
-    difference = random.normal(0, 2, 40_000)
-    won = random.random(40_000) < 1 / (1 + np.exp(-difference))
+    difference = random.normal(0, 2, 4_000)
+    won = random.random(4_000) < 1 / (1 + np.exp(-difference))
     difference = np.where(won, difference, -difference)  # the better answer's score less the other's
-    honest = pairs(*np.stack([difference, np.ones(40_000), np.zeros(40_000), np.ones(40_000)], 1))
-    assert pair_measures(honest)["scores"]["calibration_error"]["value"] < 0.01
-    boastful = pairs(*np.stack([3 * difference, np.ones(40_000), np.zeros(40_000), np.ones(40_000)], 1))
+    honest = pairs(*np.stack([difference, np.ones(4_000), np.zeros(4_000), np.ones(4_000)], 1))
+    assert pair_measures(honest)["scores"]["calibration_error"]["value"] < 0.02
+    boastful = pairs(*np.stack([3 * difference, np.ones(4_000), np.zeros(4_000), np.ones(4_000)], 1))
     error = pair_measures(boastful)["scores"]["calibration_error"]
     assert 0.08 < error["low"] <= error["value"] <= error["high"]
 

@@ -261,12 +261,12 @@ def test_the_small_world_is_a_source(place, monkeypatch):
 )
 def test_what_does_not_go_together_is_said(words, fault):
     with pytest.raises(RecipeError, match=fault):
-        check_recipe({"name": "x", "base": "/tmp"}, words, origin="words")
+        check_recipe({"name": "x", "base": "/models/base"}, words, origin="words")
 
 
 def test_the_small_world_is_a_source_of_preferences_too():
     words = ["prefer.sources.0.path=a.jsonl", "prefer.sources.1.kind=world", "prefer.sources.1.pairs=60"]
-    settings = PREFER.settings(check_recipe({"name": "x", "base": "/tmp"}, words, origin="words"))
+    settings = PREFER.settings(check_recipe({"name": "x", "base": "/models/base"}, words, origin="words"))
     file, world = settings["prefer"]["sources"]
     assert file == {"bad_rows": "drop"}  # as before there was another kind: homes of then stay done
     assert (world["kind"], world["pairs"], world["languages"]) == ("world", 60, ["en", "zh"])
@@ -275,7 +275,7 @@ def test_the_small_world_is_a_source_of_preferences_too():
 def test_bytes_of_the_small_worlds_pairs_are_counted_by_a_few():
     def counted(pairs):
         words = ["reward.sources.0.kind=world", f"reward.sources.0.pairs={pairs}"]
-        return costs.reward_bytes(check_recipe({"name": "x", "base": "/tmp"}, words, origin="words"))
+        return costs.reward_bytes(check_recipe({"name": "x", "base": "/models/base"}, words, origin="words"))
 
     source = PreferenceWorldSource(pairs=1200)
     whole = sum(
