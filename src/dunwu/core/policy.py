@@ -108,7 +108,7 @@ class PpoSpec(PolicySpec):
     value_weight: Weight = 0.5  # of the value model's loss, half its squared error
     value_lr: Rate = 1.0  # of the value model, as a multiple of the policy's for all weights
     value_from: Literal["auto", "reward", "policy"] = (
-        "auto"  # what it begins from; auto: the reward model where there is one
+        "auto"  # what it begins from; auto: the reward model where its marks are what is learned
     )
 
 

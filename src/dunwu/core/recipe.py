@@ -27,6 +27,7 @@ def _language_code(code: str) -> str:
 
 LanguageCode = Annotated[str, AfterValidator(_language_code)]
 Language = Literal["en", "zh"]
+QuestionKind = Literal["recall", "ownership", "fits", "left", "premise", "form"]
 
 
 class FolderSource(Section):
@@ -278,6 +279,7 @@ class PromptWorldSource(Section):
     seed: int = 0
     size: float = Field(default=1.0, gt=0)
     languages: tuple[Language, ...] = ("en", "zh")
+    kinds: tuple[QuestionKind, ...] = ()  # of question to learn from; none named: all, what is hard more often
     questions: Count = 2000
 
 

@@ -51,7 +51,7 @@ from dunwu.core.errors import RecipeError
 from dunwu.core.lineage import stable_hash
 from dunwu.core.policy import DistillSpec, PolicySpec, PpoSpec
 from dunwu.core.recipe import Recipe, RlSection
-from dunwu.core.rewards import LengthReward
+from dunwu.core.rewards import LengthReward, ModelReward
 from dunwu.core.units import parse_duration
 from dunwu.corpus.shards import TokenShards
 from dunwu.corpus.stream import PretrainStream
@@ -371,13 +371,17 @@ def _teacher(section: RlSection, tokenizer: TokenizerLike, asking: Asking, chose
 
 
 def _values(work: Work, folder: Path, spec: PpoSpec) -> ValueModel:
-    """A value model that begins as the reward model of this build (arXiv:2203.02155 section 3.5), or as the policy, saying 0."""
+    """A value model that begins as the reward model of this build (arXiv:2203.02155 section 3.5), or as the policy, saying 0.
+
+    A reward model that does not count speaks on another scale: its values would lead the first rollouts astray.
+    """
     device, rewards = pick_device(), work.needs.get("reward")
+    counts = any(isinstance(one, ModelReward) and not one.path and one.weight for one in work.recipe.rl.rewards)
     if spec.value_from == "reward" and rewards is None:
         raise RecipeError(
             "rl.algorithm.value_from=reward: this build has no reward model; give reward.sources, or set it to policy"
         )
-    if spec.value_from == "policy" or rewards is None:
+    if spec.value_from == "policy" or rewards is None or (spec.value_from == "auto" and not counts):
         return ValueModel(load_model(folder, device=device, dtype=torch.float32, mapped=False))
     model = load_reward_model(rewards, device=device, dtype=torch.float32)
     return ValueModel(model.decoder, model.head.score.weight.detach().mean(0))

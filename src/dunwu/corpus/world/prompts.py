@@ -22,12 +22,13 @@ def practice_questions(source: PromptWorldSource) -> Iterator[Question]:
     """Different questions, at most `source.questions`; a pure function of the source."""
     world = build_world(source.seed, source.size)
     pools = {kind.name: QuestionPool(world, kind, for_exam=False) for kind in KINDS}
+    shares = {kind: share for kind, share in SHARES.items() if not source.kinds or kind in source.kinds}
     rng = random.Random(f"practice {source.seed}")
     seen: set[str] = set()
     for number in range(source.questions):
         language = source.languages[number % len(source.languages)]
         for _ in range(_TRIES):
-            (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
+            (kind,) = rng.choices(list(shares), list(shares.values()))
             question = pools[kind].draw(language, rng)
             if question is None or _watched(world, question) or question.messages[0].content in seen:
                 continue

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Literal, Protocol
 
-from dunwu.core.recipe import Language
+from dunwu.core.recipe import Language, QuestionKind
 from dunwu.core.records import Message
 from dunwu.corpus.world.chinese import CHINESE
 from dunwu.corpus.world.english import ENGLISH
 from dunwu.corpus.world.grammar import Grammar
 from dunwu.corpus.world.truth import Attribute, Entity, Value, World
 
-QuestionKind = Literal["recall", "ownership", "fits", "left", "premise", "form"]
 Combination = tuple[str, ...]
 GRAMMARS: Mapping[Language, Grammar] = {"en": ENGLISH, "zh": CHINESE}
 
