@@ -323,6 +323,7 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
             "align",
             "best",
             "make",
+            "reward",
             "score",
             "tune",
         ):  # names stand for what is not here: run in tests/prompt, tests/align and tests/build
@@ -336,5 +337,5 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
         ran.add(arguments[0])
     assert ran == {
         "build", "plan", "status", "explain", "chat", "generate", "inspect", "export", "serve", "keys", "quantise",
-        "show-batch", "delta",
+        "show-batch", "delta", "doctor",
     }  # fmt: skip
