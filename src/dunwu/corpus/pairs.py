@@ -6,6 +6,7 @@ A row that cannot be used is named (file, line, why) and dropped, or stops the r
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class PreferenceFormat:
     sides: Callable[[Row], _Sides]
 
 
-class JudgementReader(Generic[T]):
+class JudgementReader(ABC, Generic[T]):
     """Iterate to get what rows say; afterwards `kept`, `dropped`, `not_wanted` and `problems` say what became of the rows.
 
     `formats`: the format found, by file. `dropped`: rows by reason. `not_wanted`: rows that prefer nothing. `problems`: the
@@ -119,17 +120,17 @@ class JudgementReader(Generic[T]):
             first = self.problems[0] if self.problems else "; ".join(self.not_wanted) or "the file has no rows"
             raise DataError(f"{path}: none of the rows could be used as {name}; first: {first}")
 
+    @abstractmethod
     def _look_at(self, rows: Sequence[Any], path: Path) -> str:
         """Tell the format by the first rows; returns its name. Raises DataError where it is none that is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _understood(self, row: JsonRow, path: Path) -> T:
         """What a row says. Raises BadRow, or NotWanted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _made_up(self, source: PreferenceWorldSource) -> Iterator[T]:
         """The same of the small world."""
-        raise NotImplementedError
 
 
 class PreferenceReader(JudgementReader[Preference]):
