@@ -8,7 +8,6 @@ Facts: those of `TrainResult` and of `Preferences`, and `objective`, `epochs`, `
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,28 +18,23 @@ from dunwu.align.measure import preference_scores
 from dunwu.align.reference import answer_logprobs, reference_logprobs
 from dunwu.align.registry import PreferenceObjective
 from dunwu.align.stream import AnswerStream
-from dunwu.build.base import require_chat
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import Figures, Forecast
 from dunwu.build.inputs import prefer_inputs
+from dunwu.build.judged_plan import judged_forecast, judged_settings, judged_start
 from dunwu.build.learn import (
     PREFER_SHARE,
     copy_beside,
-    delta_rate,
     freeze,
     gpu_peak,
     learn,
-    peak_rates,
-    without_unused,
 )
-from dunwu.build.meters import resident_bytes
-from dunwu.build.origin import origin, start
+from dunwu.build.origin import origin
 from dunwu.build.preferences import load_preferences
-from dunwu.build.stages.sft import NOT_IN_THE_RESULT, attached_delta, settle, start_delta, stop_ids, within_budget
-from dunwu.build.training import REFERENCE_COST, expected_prefer_tokens, tuning_limit
+from dunwu.build.stages.sft import attached_delta, settle, start_delta, stop_ids, within_budget
+from dunwu.build.training import REFERENCE_COST, expected_prefer_tokens
 from dunwu.core.devices import pick_device, prepare_cpu
-from dunwu.core.recipe import Recipe
-from dunwu.core.units import parse_duration
+from dunwu.core.recipe import PreferenceSource, Recipe
 from dunwu.model.blocks.rotary import depends_on_length
 from dunwu.model.count import parameters, train_flops_per_token
 from dunwu.model.decoder import Decoder
@@ -50,66 +44,32 @@ from dunwu.train.learned import Deltas
 from dunwu.train.loop import TrainResult
 
 BATCHES = 64  # about so many in a run: 32 pairs of two hundred tokens each, where there are two thousand
-BATCH_TOKENS = 2048, 65536  # the least and the most that auto gives
+LEAST_BATCH_TOKENS = 2048
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
-    section = without_unused(recipe.prefer.model_dump(mode="json", exclude=NOT_IN_THE_RESULT))
-    for source in section["sources"]:
-        if source.pop("path", None) is not None:  # what the files hold counts, not where they lie
-            del source["kind"]  # older homes stay done: sources were files
-    settings: dict[str, Any] = {"prefer": section, "seed": recipe.seed, "system_prompt": recipe.sft.system_prompt}
-    if recipe.only_tunes:
-        settings["context_length"] = recipe.model.context_length
-    if recipe.prefer.tokens == "auto":
-        settings["budget_s"] = parse_duration(recipe.budget)
+    settings = judged_settings(recipe, "prefer", recipe.prefer)
+    for told, source in zip(settings["prefer"]["sources"], recipe.prefer.sources, strict=True):
+        if isinstance(source, PreferenceSource):
+            del told["kind"]  # older homes stay done: sources were files
     return settings
 
 
 def _forecast(outlook: Outlook) -> Forecast:
-    recipe, section = outlook.recipe, outlook.recipe.prefer
-    if recipe.base:
-        require_chat(recipe, outlook.facts["base"]["chat_fault"])
-    begin = start(outlook, section)
-    config, context = begin.config, begin.context_length
-    wanted = expected_prefer_tokens(recipe, begin.bytes_per_token)
-    batch_tokens = _batch_tokens(recipe, wanted)
-    reading = REFERENCE_COST if section.objective.wants_reference else 1.0
-    speed = dataclasses.replace(begin.speed, token_s=begin.speed.token_s * reading)
-    most = None if section.tokens != "auto" else tuning_limit(outlook, speed, batch_tokens, still=("reward", "rl"))
-    tokens = wanted if most is None else min(wanted, most)
-    share = begin.rate_share * PREFER_SHARE
-    lr_muon, lr_adamw = peak_rates(section, config, scale=share)
-    if section.delta is not None:
-        lr_adamw = delta_rate(section, config, scale=share)
-    resolved: dict[str, Any] = {
-        "batch_tokens": batch_tokens,
-        "micro_batch_tokens": begin.micro_batch_rows * context,
-        "most_tokens": most,
-        "lr_muon": lr_muon,
-        "lr_adamw": lr_adamw,
-        "context_length": context,
-        "speed": asdict(begin.speed),
-    }
-    return Forecast(
-        resolved=resolved,
-        predicted=Figures(
-            seconds=speed.seconds(tokens, batch_tokens),
-            peak_bytes=resident_bytes() + begin.peak_bytes(begin.micro_batch_rows, section),
-            parameters=parameters(config),
-            tokens=tokens,
-            flops=tokens * train_flops_per_token(config, context, frozen=begin.tuned is not None),
-        ),
-        facts={"tokens": tokens, "speed": asdict(begin.speed), "context_length": context},
+    section = outlook.recipe.prefer
+    begin = judged_start(outlook, section)
+    return judged_forecast(
+        outlook,
+        section,
+        begin,
+        wanted=expected_prefer_tokens(outlook.recipe, begin.bytes_per_token),
+        batches=BATCHES,
+        least_batch_tokens=LEAST_BATCH_TOKENS,
+        rates=PREFER_SHARE,
+        reading=REFERENCE_COST if section.objective.wants_reference else 1.0,
+        still=("reward", "rl"),
         note=f"preferences: {section.objective.name}",
     )
-
-
-def _batch_tokens(recipe: Recipe, wanted: int) -> int:
-    if recipe.prefer.batch_tokens != "auto":
-        return recipe.prefer.batch_tokens
-    least, most = BATCH_TOKENS
-    return 2 ** round(math.log2(min(max(wanted / BATCHES, least), most)))
 
 
 def _run(work: Work) -> Outcome:

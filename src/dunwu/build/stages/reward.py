@@ -7,7 +7,6 @@ Facts: those of `TrainResult` and of `Judgements`, and `objective`, `epochs`, `f
 `merge_error`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,21 +22,20 @@ from dunwu.align.reward.measure import ScoredPairs, ScoredSteps, pair_measures, 
 from dunwu.align.reward.model import Ensemble, RewardModel, new_reward_model
 from dunwu.align.reward.objective import PairObjective, StepObjective
 from dunwu.align.reward.scoring import score_items
-from dunwu.build.base import base_name, require_chat
+from dunwu.build.base import base_name
 from dunwu.build.graph import Outcome, Outlook, Stage, Work
 from dunwu.build.home import ADAPTER, Figures, Forecast
 from dunwu.build.inputs import reward_inputs
+from dunwu.build.judged_plan import judged_forecast, judged_settings, judged_start
 from dunwu.build.judgements import load_judgements
-from dunwu.build.learn import copy_tokenizer, delta_rate, freeze, gpu_peak, peak_rates, without_unused
-from dunwu.build.meters import resident_bytes
-from dunwu.build.origin import origin, start
+from dunwu.build.learn import copy_tokenizer, freeze, gpu_peak
+from dunwu.build.origin import origin
 from dunwu.build.stages.prefer import row_wise, system_prompt
-from dunwu.build.stages.sft import NOT_IN_THE_RESULT, start_delta, within_budget
-from dunwu.build.training import expected_reward_tokens, tuning_limit
+from dunwu.build.stages.sft import start_delta, within_budget
+from dunwu.build.training import expected_reward_tokens
 from dunwu.core.devices import measure_matmul_flops, pick_device, pick_dtype, prepare_cpu
 from dunwu.core.recipe import Recipe
 from dunwu.core.rewardmodel import PairsSpec
-from dunwu.core.units import parse_duration
 from dunwu.delta.places import FewBits
 from dunwu.delta.quantise import dequantise, quantise_base
 from dunwu.delta.registry import attach
@@ -52,69 +50,33 @@ from dunwu.train.signals import StopSignal
 
 BATCHES = 600  # about so many in a run
 RATES = 5 / 3  # of those of fine-tuning, at which the small world's pairs were learned best (docs/log.md)
-BATCH_TOKENS = 1024, 65536  # the least and the most that auto gives
+LEAST_BATCH_TOKENS = 1024
 Learned = WholeRewardModel | RewardDeltas
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
-    section = without_unused(recipe.reward.model_dump(mode="json", exclude=NOT_IN_THE_RESULT))
-    for source in section["sources"]:
-        source.pop("path", None)  # what the files hold counts, not where they lie
-    settings: dict[str, Any] = {"reward": section, "seed": recipe.seed, "system_prompt": recipe.sft.system_prompt}
-    if recipe.only_tunes:
-        settings["context_length"] = recipe.model.context_length
-    if recipe.reward.tokens == "auto":
-        settings["budget_s"] = parse_duration(recipe.budget)
-    return settings
+    return judged_settings(recipe, "reward", recipe.reward)
 
 
 def _forecast(outlook: Outlook) -> Forecast:
-    recipe, section = outlook.recipe, outlook.recipe.reward
-    if recipe.base:
-        require_chat(recipe, outlook.facts["base"]["chat_fault"])
-    begin = start(outlook, section)
-    config, context = begin.config, begin.context_length
-    class_for_scoring(config)  # before the time is spent, not after
-    wanted = expected_reward_tokens(recipe, begin.bytes_per_token)
-    batch_tokens = _batch_tokens(recipe, wanted)
-    most = None if section.tokens != "auto" else tuning_limit(outlook, begin.speed, batch_tokens, still=("rl",))
-    tokens = wanted if most is None else min(wanted, most)
-    scale = begin.rate_share * RATES
-    lr_muon, lr_adamw = peak_rates(section, config, scale=scale)
-    if section.delta is not None:
-        lr_adamw = delta_rate(section, config, scale=scale)
-    resolved: dict[str, Any] = {
-        "batch_tokens": batch_tokens,
-        "micro_batch_tokens": begin.micro_batch_rows * context,
-        "most_tokens": most,
-        "lr_muon": lr_muon,
-        "lr_adamw": lr_adamw,
-        "context_length": context,
-        "speed": asdict(begin.speed),
-    }
-    return Forecast(
-        resolved=resolved,
-        predicted=Figures(
-            seconds=begin.speed.seconds(tokens, batch_tokens),
-            peak_bytes=resident_bytes() + begin.peak_bytes(begin.micro_batch_rows, section),
-            parameters=parameters(config),
-            tokens=tokens,
-            flops=tokens * train_flops_per_token(config, context, frozen=begin.tuned is not None),
-        ),
-        facts={"tokens": tokens, "speed": asdict(begin.speed), "context_length": context},
+    section = outlook.recipe.reward
+    begin = judged_start(outlook, section)
+    class_for_scoring(begin.config)  # before the time is spent, not after
+    return judged_forecast(
+        outlook,
+        section,
+        begin,
+        wanted=expected_reward_tokens(outlook.recipe, begin.bytes_per_token),
+        batches=BATCHES,
+        least_batch_tokens=LEAST_BATCH_TOKENS,
+        rates=RATES,
+        still=("rl",),
         note=f"reward model: {section.objective.method}{_of_heads(section.heads)}",
     )
 
 
 def _of_heads(heads: int) -> str:
     return "" if heads == 1 else f", {heads} heads"
-
-
-def _batch_tokens(recipe: Recipe, wanted: int) -> int:
-    if recipe.reward.batch_tokens != "auto":
-        return recipe.reward.batch_tokens
-    least, most = BATCH_TOKENS
-    return 2 ** round(math.log2(min(max(wanted / BATCHES, least), most)))
 
 
 def _run(work: Work) -> Outcome:
