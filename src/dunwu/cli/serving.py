@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from dunwu.build.base import FACTS_FILE
 from dunwu.build.home import TRAINING_STAGES, Home
+from dunwu.cli.serving_options import Listening, Writing
 from dunwu.cli.talking import model_folder
 from dunwu.core.devices import keep_few_kernels, prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
@@ -17,8 +18,6 @@ from dunwu.core.files import read_json
 from dunwu.core.load import RECIPE_SUFFIXES
 from dunwu.core.units import parse_bytes, parse_duration
 from dunwu.delta.library import Library, default_library
-from dunwu.delta.quantise import Weights
-from dunwu.infer.paged import CacheKind
 from dunwu.model.fetch import is_hub_name
 from dunwu.serve.deltas import EveryDelta, chosen
 from dunwu.serve.gateway import RoutedShelf
@@ -29,58 +28,43 @@ from dunwu.serve.settings import ServeSettings
 from dunwu.serve.source import ModelSource
 
 KEY_VARIABLE = "DUNWU_API_KEY"
-"""Stages that leave a whole model behind, in their order."""
 
 
 def serve(
     models: Sequence[str],
+    listening: Listening,
+    writing: Writing,
     *,
-    host: str,
-    port: int,
-    keys: Path | None,
-    limits: Mapping[str, int],
-    max_body: str,
-    allowed_hosts: Sequence[str],
-    allowed_origins: Sequence[str],
-    weights: Weights,
-    cache: str,
-    cache_kind: CacheKind,
-    lookup: bool,
-    draft: str | None,
-    context_length: int | None,
-    max_sequences: int,
-    max_waiting: int,
-    request_timeout: str,
-    drain_timeout: str,
-    log_prompts: bool,
     delta: Sequence[str] = (),
     deltas: str = "none",
     registry: Path | None = None,
 ) -> None:
     """Serve models until a signal comes."""
     settings = ServeSettings(
-        host=host,
-        port=port,
-        api_keys=keys,
+        host=listening.host,
+        port=listening.port,
+        api_keys=listening.keys,
         api_key=os.environ.get(KEY_VARIABLE),
-        max_body_bytes=parse_bytes(max_body),
-        allowed_hosts=tuple(allowed_hosts),
-        allowed_origins=tuple(allowed_origins),
-        **limits,
-        max_waiting=max_waiting,
-        request_timeout_s=parse_duration(request_timeout),
-        drain_timeout_s=parse_duration(drain_timeout),
-        log_prompts=log_prompts,
+        max_body_bytes=parse_bytes(listening.max_body),
+        allowed_hosts=listening.allow_host,
+        allowed_origins=listening.allow_origin,
+        requests_per_minute=listening.requests_per_minute,
+        tokens_per_minute=listening.tokens_per_minute,
+        max_concurrency_per_key=listening.concurrent_requests,
+        max_waiting=listening.max_waiting,
+        request_timeout_s=parse_duration(listening.request_timeout),
+        drain_timeout_s=parse_duration(listening.drain_timeout),
+        log_prompts=listening.log_prompts,
     )
     options = EngineOptions(
-        weights=weights,
-        cache=cache_kind,
-        cache_bytes=parse_bytes(cache),
-        lookup=lookup,
-        draft=None if draft is None else model_folder(draft),
-        context_length=context_length,
-        max_sequences=max_sequences,
-        max_waiting=max_waiting,
+        weights=writing.weights,
+        cache=writing.cache_kind,
+        cache_bytes=parse_bytes(writing.cache),
+        lookup=writing.lookup,
+        draft=None if writing.draft is None else model_folder(writing.draft),
+        context_length=writing.context_length,
+        max_sequences=writing.max_sequences,
+        max_waiting=listening.max_waiting,
     )
     over = Over(words=tuple(delta), every=deltas == "all", library=default_library(registry))
     serve_models(models, settings, options, over)
