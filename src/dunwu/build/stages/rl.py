@@ -43,6 +43,7 @@ from dunwu.build.inputs import rl_inputs
 from dunwu.build.learn import TUNING_SHARE, copy_beside, delta_rate, freeze, gpu_peak, learn, peak_rates, without_unused
 from dunwu.build.meters import resident_bytes
 from dunwu.build.origin import Start, origin, start
+from dunwu.build.stages.prefer import row_wise, system_prompt
 from dunwu.build.stages.sft import NOT_IN_THE_RESULT, attached_delta, settle, stop_ids
 from dunwu.build.stages.tokenizer import SHARDS
 from dunwu.build.training import RL_SHARE, SAFETY, after_training_s
@@ -182,53 +183,15 @@ def _run(work: Work) -> Outcome:
     stops = stop_ids(tokenizer, model.config)
     model.config = dataclasses.replace(model.config, eos_token_id=stops)
     most_prompt = begin.context_length - chosen["answer_tokens"]
-    asking = load_asking(recipe, tokenizer, most_prompt, work.progress, system_prompt=_system_prompt(work))
-    # A teacher alone: nothing is judged, and what is said of that is 0.
-    judging = section.rewards or (LengthReward(most=chosen["answer_tokens"]),)
-    reward = make_reward(judging, reward_model=work.needs.get("reward"))
+    asking = load_asking(recipe, tokenizer, most_prompt, work.progress, system_prompt=system_prompt(work))
     work.progress.start(RL.title)
     freeze(model, section.freeze, "rl")
     deltas = attached_delta(model, recipe, section.delta)
     stream = _stream(work, model, deltas, asking)
-    reference = _reference(
-        begin.model, model, deltas, stream, _precision(section, device), _teacher(section, tokenizer, asking, chosen)
-    )
     values = _values(work, begin.model, section.algorithm) if isinstance(section.algorithm, PpoSpec) else None
     objective = PolicyObjective(section.algorithm, values=values)
     learned = PolicyLearned(deltas or WholeModel(model), values, work.folder / "checkpoints" / "best", work.progress)
-    sampler = Sampler(
-        model,
-        tokenizer,
-        most_prompt=asking.longest,
-        most_answer=chosen["answer_tokens"],
-        at_once=affordable_at_once(model, asking.longest + chosen["answer_tokens"], AT_ONCE[device.type]),
-    )
-    run = PolicyRun(
-        model,
-        stream,
-        objective,
-        sampler,
-        reward,
-        asking.learned,
-        asking.held_out,
-        RunSettings(
-            prompts=chosen["prompts"],
-            completions=chosen["completions"],
-            sampling=Sampling(
-                temperature=section.temperature, top_p=section.top_p, top_k=section.top_k, min_p=section.min_p
-            ),
-            eval_every=chosen["eval_every"],
-            seed=recipe.seed,
-            folder=work.folder,
-            key=stream.fingerprint,
-        ),
-        work.progress,
-        reference=reference,
-        values=values,
-        precision=_precision(section, device),
-        keep_best=learned.keep_best,
-        watch=_watch(section, chosen),
-    )
+    run = _policy_run(work, begin.model, model, tokenizer, asking, deltas, stream, objective, learned)
     if section.keep == "best" and asking.held_out and section.rewards:
         learned.best_step = lambda: run.best_step
     result = learn(
@@ -248,6 +211,58 @@ def _run(work: Work) -> Outcome:
     of_delta = {} if deltas is None else settle(model, deltas, work.folder)
     copy_beside(work.folder, tokenizer, begin.tokenizer, begin.model, stops)
     return _outcome(work, model, asking, run, learned, result, after, of_delta)
+
+
+def _policy_run(
+    work: Work,
+    folder: Path,
+    model: Decoder,
+    tokenizer: TokenizerLike,
+    asking: Asking,
+    deltas: Deltas | None,
+    stream: RolloutStream,
+    objective: PolicyObjective,
+    learned: PolicyLearned,
+) -> PolicyRun:
+    """Who asks the model, which began as the one in `folder`, has its answers judged, and looks on."""
+    section, chosen = work.recipe.rl, work.resolved
+    precision = _precision(section, model.head_weight.device)
+    teacher = _teacher(section, tokenizer, asking, chosen)
+    # A teacher alone: nothing is judged, and what is said of that is 0.
+    judging = section.rewards or (LengthReward(most=chosen["answer_tokens"]),)
+    at_once = AT_ONCE[model.head_weight.device.type]
+    return PolicyRun(
+        model,
+        stream,
+        objective,
+        Sampler(
+            model,
+            tokenizer,
+            most_prompt=asking.longest,
+            most_answer=chosen["answer_tokens"],
+            at_once=affordable_at_once(model, asking.longest + chosen["answer_tokens"], at_once),
+        ),
+        make_reward(judging, reward_model=work.needs.get("reward")),
+        asking.learned,
+        asking.held_out,
+        RunSettings(
+            prompts=chosen["prompts"],
+            completions=chosen["completions"],
+            sampling=Sampling(
+                temperature=section.temperature, top_p=section.top_p, top_k=section.top_k, min_p=section.min_p
+            ),
+            eval_every=chosen["eval_every"],
+            seed=work.recipe.seed,
+            folder=work.folder,
+            key=stream.fingerprint,
+        ),
+        work.progress,
+        reference=_reference(folder, model, deltas, stream, precision, teacher),
+        values=objective.values,
+        precision=precision,
+        keep_best=learned.keep_best,
+        watch=_watch(section, chosen),
+    )
 
 
 def _outcome(
@@ -316,7 +331,6 @@ def _answered_tokens(metrics: Path, answers: int) -> int:
 
 def _stream(work: Work, model: Decoder, deltas: Deltas | None, asking: Asking) -> RolloutStream:
     section, chosen, seed = work.recipe.rl, work.resolved, work.recipe.seed
-    alone = deltas is None or all(delta.row_wise or delta.mergeable for delta in deltas.deltas)
     text = None
     if section.algorithm.pretraining:
         shards = TokenShards.open(work.needs["tokenizer"] / SHARDS)
@@ -326,7 +340,7 @@ def _stream(work: Work, model: Decoder, deltas: Deltas | None, asking: Asking) -
         prompts=chosen["prompts"],
         most_tokens=chosen["answer_tokens"],
         seed=seed,
-        share=section.share_prompts and not depends_on_length(model.config) and alone,
+        share=section.share_prompts and not depends_on_length(model.config) and row_wise(deltas),
         text=text,
         fingerprint=stable_hash(
             [[list(one.ids) for one in asking.learned], chosen["completions"], section.temperature, section.top_p,
@@ -396,13 +410,6 @@ def _precision(section: RlSection, device: torch.device) -> Precision:
 def _watch(section: RlSection, chosen: Mapping[str, Any]) -> Callable[[Iterable[Mapping[str, Any]]], Doctor]:
     config = rl_config(section, chosen)
     return lambda rows: Doctor.after(rows, config)
-
-
-def _system_prompt(work: Work) -> str:
-    """What the model was tuned to: the recipe's, or else its base's."""
-    if work.recipe.sft.system_prompt or "base" not in work.facts or "sft" in work.needs:
-        return work.recipe.sft.system_prompt
-    return work.facts["base"]["system_prompt"]
 
 
 RL = Stage(
