@@ -13,10 +13,11 @@ from dunwu.core.progress import Progress
 from dunwu.core.recipe import Recipe, SftFileSource, SftSource
 from dunwu.core.records import Example, Message, Tokens
 from dunwu.corpus.conversations import Cut, Fitted, encode_example, fit, system_fault
-from dunwu.corpus.instructions import PROBLEMS_KEPT, InstructionReader
+from dunwu.corpus.instructions import InstructionReader
 from dunwu.corpus.json_rows import BadRow
 from dunwu.corpus.source_mix import Mix, per_pass
 from dunwu.corpus.stream import SftStream
+from dunwu.corpus.tally import tally_facts
 from dunwu.tokenizer.like import TokenizerLike
 
 CUTS: dict[Cut, str] = {
@@ -167,8 +168,7 @@ def _facts(sources: Sequence[_Source], facts: Sequence[SourceFacts], stream: Sft
         "left_out": sum(source.left_out for source in sources),
         "learned_tokens": round(learned),
         "filled": stream.filled,
-        "bad_rows": dict(sum((reader.dropped for reader in readers), Counter[str]())),
-        "first_bad_rows": [problem for reader in readers for problem in reader.problems][:PROBLEMS_KEPT],
+        **tally_facts(readers),
         "not_wanted": dict(sum((reader.not_wanted for reader in readers), Counter[str]())),
         "end_markers": sum(reader.end_markers for reader in readers),
     }

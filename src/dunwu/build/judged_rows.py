@@ -10,9 +10,9 @@ from dunwu.core.lineage import stable_hash
 from dunwu.core.progress import Progress
 from dunwu.core.records import Message, Preference, StepwiseAnswer
 from dunwu.corpus.conversations import system_fault
-from dunwu.corpus.instructions import PROBLEMS_KEPT
 from dunwu.corpus.json_rows import BadRow
 from dunwu.corpus.pairs import JudgementReader
+from dunwu.corpus.tally import tally_facts
 from dunwu.tokenizer.like import TokenizerLike
 
 EVERY, MOST = 10, 500  # of the prompts one in so many is kept out, at most so many
@@ -72,8 +72,7 @@ def read_judged(
     facts: dict[str, Any] = {
         "held_out_prompts": _questions([one for one, _ in held]),
         "formats": {name: kind for reader in readers for name, kind in reader.formats.items()},
-        "bad_rows": dict(sum((reader.dropped for reader in readers), Counter[str]())),
-        "first_bad_rows": [problem for reader in readers for problem in reader.problems][:PROBLEMS_KEPT],
+        **tally_facts(readers),
         "not_wanted": dict(sum((reader.not_wanted for reader in readers), Counter[str]()) + unwanted),
     }
     learned = [(one, encoded) for digest, one, encoded in found if digest not in kept_out]

@@ -18,15 +18,15 @@ from dunwu.corpus.instruction_formats import FORMATS, NOTHING, RowFormat
 from dunwu.corpus.json_rows import BadRow, JsonRow, is_json_file, is_unicode, json_rows
 from dunwu.corpus.phrasings import Phrasings, load_phrasings
 from dunwu.corpus.preferences import Chosen, NotWanted
+from dunwu.corpus.tally import RowTally
 from dunwu.corpus.turns import Row, require_results, require_text_alone, tools_of
 from dunwu.tokenizer.template import validate_messages
 
 ROWS_LOOKED_AT = 200
-PROBLEMS_KEPT = 20
 END_MARKERS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
 
 
-class InstructionReader:
+class InstructionReader(RowTally):
     """Iterate to get examples; afterwards `kept`, `dropped`, `not_wanted` and `problems` say what became of the rows.
 
     `formats`: the format found, by file. `dropped`: rows by reason. `not_wanted`: rows whose answers were judged bad, by what
@@ -35,30 +35,17 @@ class InstructionReader:
     """
 
     def __init__(self, source: SftFileSource, *, seed: int = 0) -> None:
+        super().__init__(bad_rows=source.bad_rows)
         self.source = source
-        self.kept = 0
-        self.formats: dict[str, str] = {}
-        self.dropped: Counter[str] = Counter()
-        self.not_wanted: Counter[str] = Counter()
-        self.problems: list[str] = []
         self.end_markers = 0
         self._phrasings: Phrasings | None = load_phrasings(source, seed) if source.phrasings else None
 
     def __iter__(self) -> Iterator[Example]:
         """Raises DataError for a file that cannot be read, is no instruction file, or has no usable row at all."""
-        self.kept, self.formats, self.dropped, self.not_wanted, self.problems = 0, {}, Counter(), Counter(), []
+        self.forget()
         self.end_markers = 0
         for path in row_files(Path(self.source.path)):
             yield from self._read(path)
-
-    def drop(self, bad: BadRow, place: str) -> None:
-        """Count a row that cannot be used, or raise DataError where the source refuses such rows."""
-        problem = f"{place}: {bad}"
-        if self.source.bad_rows == "refuse":
-            raise DataError(f"{problem}; mend the row, or set bad_rows=drop to go on without it")
-        self.dropped[bad.reason] += 1
-        if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(problem)
 
     def _read(self, path: Path) -> Iterator[Example]:
         rows = json_rows(path)

@@ -7,7 +7,6 @@ A row that cannot be used is named (file, line, why) and dropped, or stops the r
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -20,7 +19,6 @@ from dunwu.core.records import Message, Preference
 from dunwu.corpus import preferences
 from dunwu.corpus.instruction_formats import with_system
 from dunwu.corpus.instructions import (
-    PROBLEMS_KEPT,
     ROWS_LOOKED_AT,
     check_conversation,
     require_object,
@@ -29,6 +27,7 @@ from dunwu.corpus.instructions import (
 )
 from dunwu.corpus.json_rows import BadRow, JsonRow, json_rows
 from dunwu.corpus.preferences import Chosen, NotWanted
+from dunwu.corpus.tally import RowTally
 from dunwu.corpus.turns import Row, tools_of
 from dunwu.corpus.world.preferences import world_preferences
 
@@ -57,7 +56,7 @@ class PreferenceFormat:
     sides: Callable[[Row], _Sides]
 
 
-class JudgementReader(ABC, Generic[T]):
+class JudgementReader(RowTally, ABC, Generic[T]):
     """Iterate to get what rows say; afterwards `kept`, `dropped`, `not_wanted` and `problems` say what became of the rows.
 
     `formats`: the format found, by file. `dropped`: rows by reason. `not_wanted`: rows that prefer nothing. `problems`: the
@@ -65,8 +64,8 @@ class JudgementReader(ABC, Generic[T]):
     """
 
     def __init__(self, source: AnyPreferenceSource, *, key: str = "prefer") -> None:
+        super().__init__(bad_rows=source.bad_rows if isinstance(source, PreferenceSource) else "drop")
         self.source, self._key = source, key
-        self._forget()
 
     @property
     def folder(self) -> Path:
@@ -75,7 +74,7 @@ class JudgementReader(ABC, Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """Raises DataError for a file that cannot be read, holds nothing of the kind, or has no usable row at all."""
-        self._forget()
+        self.forget()
         if isinstance(self.source, PreferenceSource):
             for path in row_files(Path(self.source.path), f"{self._key}.sources[].path"):
                 yield from self._read(path)
@@ -84,22 +83,6 @@ class JudgementReader(ABC, Generic[T]):
         for one in self._made_up(self.source):
             self.kept += 1
             yield one
-
-    def drop(self, bad: BadRow, place: str) -> None:
-        """Count a row that cannot be used, or raise DataError where the source refuses such rows."""
-        problem = f"{place}: {bad}"
-        if isinstance(self.source, PreferenceSource) and self.source.bad_rows == "refuse":
-            raise DataError(f"{problem}; mend the row, or set bad_rows=drop to go on without it")
-        self.dropped[bad.reason] += 1
-        if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(problem)
-
-    def _forget(self) -> None:
-        self.kept = 0
-        self.formats: dict[str, str] = {}
-        self.dropped: Counter[str] = Counter()
-        self.not_wanted: Counter[str] = Counter()
-        self.problems: list[str] = []
 
     def _read(self, path: Path) -> Iterator[T]:
         rows = json_rows(path)

@@ -5,7 +5,6 @@ to). All keys of a row become columns; what is the right answer under a usual na
 A row that cannot be used is named (file, line, why) and dropped, or stops the reading where `bad_rows` says `refuse`.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -17,12 +16,13 @@ from dunwu.core.lineage import stable_hash
 from dunwu.core.recipe import PromptFileSource, PromptSource, PromptSumsSource, PromptWorldSource
 from dunwu.core.records import Message
 from dunwu.corpus import preferences
-from dunwu.corpus.instructions import PROBLEMS_KEPT, ROWS_LOOKED_AT
+from dunwu.corpus.instructions import ROWS_LOOKED_AT
 from dunwu.corpus.json_rows import BadRow, JsonRow, is_json_file, is_unicode, json_rows
 from dunwu.corpus.pairs import shared_prompt
 from dunwu.corpus.preferences import TURN_LISTS
 from dunwu.corpus.sums import problems
 from dunwu.corpus.table_rows import is_table_file, table_rows
+from dunwu.corpus.tally import RowTally, tally_facts
 from dunwu.corpus.turns import Row, messages_of, require_text_alone, transcript
 from dunwu.corpus.world.prompts import practice_questions, watched_questions
 from dunwu.corpus.world.questions import Question
@@ -76,7 +76,7 @@ class PromptFormat:
     asked: Callable[[Row], Sequence[Message]]
 
 
-class PromptReader:
+class PromptReader(RowTally):
     """Iterate to get prompts; afterwards `kept`, `dropped` and `problems` say what became of the rows.
 
     `formats`: the format found, by file. `dropped`: rows by reason. `problems`: the first few bad rows as "file, line 7: why".
@@ -85,32 +85,17 @@ class PromptReader:
     """
 
     def __init__(self, source: PromptFileSource, *, judged: str | None = None) -> None:
+        super().__init__(bad_rows=source.bad_rows)
         self.source, self.judged = source, judged
-        self._forget()
 
     def __iter__(self) -> Iterator[Prompt]:
         """Raises DataError for a file that cannot be read, asks nothing, or has no usable row at all."""
-        self._forget()
+        self.forget()
         found = chain.from_iterable(map(self._read, _files(Path(self.source.path))))
         if self.source.cap is None:
             yield from found
         else:
             yield from _evenly(list(found), self.source.cap)
-
-    def drop(self, bad: BadRow, place: str) -> None:
-        """Count a row that cannot be used, or raise DataError where the source refuses such rows."""
-        problem = f"{place}: {bad}"
-        if self.source.bad_rows == "refuse":
-            raise DataError(f"{problem}; mend the row, or set bad_rows=drop to go on without it")
-        self.dropped[bad.reason] += 1
-        if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(problem)
-
-    def _forget(self) -> None:
-        self.kept = 0
-        self.formats: dict[str, str] = {}
-        self.dropped: Counter[str] = Counter()
-        self.problems: list[str] = []
 
     def _read(self, path: Path) -> Iterator[Prompt]:
         rows = table_rows(path) if is_table_file(path) else json_rows(path)
@@ -177,8 +162,7 @@ def load_prompt_sets(sources: Iterable[PromptSource], *, exam_questions: int) ->
         "prompts": len(learned),
         "held_out_prompts": len(watched) + len(kept_out),
         "formats": {name: kind for reader in readers for name, kind in reader.formats.items()},
-        "bad_rows": dict(sum((reader.dropped for reader in readers), Counter[str]())),
-        "first_bad_rows": [problem for reader in readers for problem in reader.problems][:PROBLEMS_KEPT],
+        **tally_facts(readers),
     }
     return PromptSets(learned=learned, held_out=[*watched, *kept_out], facts=facts)
 

@@ -5,13 +5,14 @@ per byte of text, so that a vocabulary that grew changes nothing about what is c
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json, write_json
+from dunwu.core.nulls import with_nans, with_nulls
 from dunwu.core.records import Score
 from dunwu.evaluate.likelihood import BitsResult
 from dunwu.evaluate.results import ExamAnswers, exam_scores
@@ -115,9 +116,9 @@ def scorecard_facts(scorecard: Scorecard) -> list[dict[str, Any]]:
             "before": row.before.value,
             "after": row.after.value,
             "change": row.change.value,
-            "low": _finite(row.change.low),
-            "high": _finite(row.change.high),
-            "p_value": _finite(row.change.p_value),
+            "low": with_nulls(row.change.low),
+            "high": with_nulls(row.change.high),
+            "p_value": with_nulls(row.change.p_value),
             "n": row.change.n,
             "direction": row.direction,
         }
@@ -144,7 +145,7 @@ def scorecard_lines(scorecard: Scorecard) -> list[str]:
 def write_scorecard(path: Path, scorecard: Scorecard) -> None:
     """Write `scorecard.json`, atomically."""
     rows = [{**asdict(row), "change": row.change._asdict()} for row in scorecard.rows]
-    write_json(path, {"base": scorecard.base, "rows": _without_nan(rows)})
+    write_json(path, {"base": scorecard.base, "rows": with_nulls(rows)})
 
 
 def read_scorecard(path: Path) -> Scorecard:
@@ -157,22 +158,6 @@ def read_scorecard(path: Path) -> Scorecard:
 
 
 def _row(data: Mapping[str, Any]) -> ScorecardRow:
-    before, after = (Score(**_nan(data[side], ("value", "low", "high"))) for side in ("before", "after"))
-    change = PairedDifference(**_nan(data["change"], ("value", "low", "high", "p_value")))
+    before, after = (Score(**with_nans(data[side], "value", "low", "high")) for side in ("before", "after"))
+    change = PairedDifference(**with_nans(data["change"], "value", "low", "high", "p_value"))
     return ScorecardRow(figure=data["figure"], stage=data["stage"], before=before, after=after, change=change)
-
-
-def _nan(data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {**data, **{key: math.nan for key in keys if data[key] is None}}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return _finite(value) if isinstance(value, float) else value

@@ -12,6 +12,7 @@ from typing import Any
 
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json, write_json
+from dunwu.core.nulls import with_nans, with_nulls
 from dunwu.core.records import Score
 from dunwu.corpus.world import Question
 from dunwu.evaluate.baselines import Baseline
@@ -245,7 +246,7 @@ def _exam_comparisons(exams: Mapping[str, ExamAnswers]) -> list[Comparison]:
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
     """Write `evaluation.json`, atomically."""
-    write_json(path, {"format": FORMAT, **_finite(asdict(evaluation))})
+    write_json(path, {"format": FORMAT, **with_nulls(asdict(evaluation))})
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -259,7 +260,7 @@ def read_evaluation(path: Path) -> Evaluation:
             models=tuple(_model(model) for model in data["models"]),
             baselines=tuple(BaselineScore(**{**row, "score": _score(row["score"])}) for row in data["baselines"]),
             comparisons=tuple(
-                Comparison(**_nan(row, "value", "low", "high", "p_value")) for row in data["comparisons"]
+                Comparison(**with_nans(row, "value", "low", "high", "p_value")) for row in data["comparisons"]
             ),
             samples=tuple(Sample(**row) for row in data["samples"]),
         )
@@ -285,17 +286,4 @@ def _optional_score(data: Mapping[str, Any] | None) -> Score | None:
 
 
 def _score(data: Mapping[str, Any]) -> Score:
-    return Score(**_nan(data, "value", "low", "high"))
-
-
-def _nan(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {**data, **{key: math.nan for key in keys if data[key] is None}}
-
-
-def _finite(value: Any) -> Any:
-    """The same nested value with null for what JSON can't hold."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return Score(**with_nans(data, "value", "low", "high"))

@@ -1,6 +1,5 @@
 """The card: a figure of a model a row, beside its change against the model that learned from conversations alone."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from dunwu.align.doctor.finding import Finding
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json, write_json
+from dunwu.core.nulls import with_nans, with_nulls
 from dunwu.core.records import Score
 from dunwu.evaluate.stats import PairedDifference
 
@@ -109,7 +109,7 @@ def write_card(path: Path, card: AlignmentCard) -> None:
     ]
     findings = [asdict(finding) for finding in card.findings]
     plain = {**asdict(card), "rows": rows, "findings": findings}
-    write_json(path, {"format": FORMAT, **_finite(plain)})
+    write_json(path, {"format": FORMAT, **with_nulls(plain)})
 
 
 def read_card(path: Path) -> AlignmentCard:
@@ -147,7 +147,7 @@ def card_facts(card: AlignmentCard) -> dict[str, Any]:
         }
         for row in card.rows
     ]
-    return _finite({"against": card.against, "judge": card.judge, "refusals_by": card.refusals_by, "rows": rows})
+    return with_nulls({"against": card.against, "judge": card.judge, "refusals_by": card.refusals_by, "rows": rows})
 
 
 def _row(data: Mapping[str, Any]) -> CardRow:
@@ -155,19 +155,6 @@ def _row(data: Mapping[str, Any]) -> CardRow:
     return CardRow(
         figure=data["figure"],
         stage=data["stage"],
-        score=Score(**_nan(data["score"], "value", "low", "high")),
-        change=None if change is None else PairedDifference(**_nan(change, "value", "low", "high", "p_value")),
+        score=Score(**with_nans(data["score"], "value", "low", "high")),
+        change=None if change is None else PairedDifference(**with_nans(change, "value", "low", "high", "p_value")),
     )
-
-
-def _nan(data: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {**data, **{key: math.nan for key in keys if data[key] is None}}
-
-
-def _finite(value: Any) -> Any:
-    """The same nested value with null for what JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

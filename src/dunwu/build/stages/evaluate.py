@@ -26,6 +26,7 @@ from dunwu.build.probe import TrainingSpeed
 from dunwu.build.training import after_training_s, exact_speed
 from dunwu.chat.local import LocalChat
 from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
+from dunwu.core.nulls import with_nulls
 from dunwu.core.recipe import Recipe
 from dunwu.core.records import Example, Message, Score
 from dunwu.corpus.store import read_documents
@@ -114,7 +115,7 @@ def _run_tuned(work: Work) -> Outcome:
             card.ask(stage, chat)
     evaluation = gather(text=None, bits={}, exams={}, samples=samples)
     write_evaluation(work.folder / "evaluation.json", evaluation)
-    scores = {f"{stage} answers": _without_nan(found.score(f"{stage} answers")) for stage, found in bits.items()}
+    scores = {f"{stage} answers": with_nulls(asdict(found.score(f"{stage} answers"))) for stage, found in bits.items()}
     facts: dict[str, Any] = {"scores": scores, **card.finish({}, evaluation)}
     if held:
         facts["answers"] = difference(bits["base"], bits["sft"])._asdict()
@@ -253,11 +254,7 @@ def _headlines(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
         if model.ended_turns:
             scores[f"{model.stage} ended_turns"] = model.ended_turns
         scores |= {f"{model.stage} exam.{row.kind}": row.score for row in model.exam}
-    return {name: _without_nan(score) for name, score in scores.items()}
-
-
-def _without_nan(score: Score) -> dict[str, Any]:
-    return {key: None if value != value else value for key, value in asdict(score).items()}
+    return {name: with_nulls(asdict(score)) for name, score in scores.items()}
 
 
 EVALUATE = Stage(
