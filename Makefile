@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	@echo "Build one of your own: $(BIN)/dunwu build FOLDER budget=30min"
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow

@@ -20,6 +20,7 @@ from dunwu.train.learned import Deltas
 from dunwu.train.loop import fit
 from dunwu.train.optim import build_delta_optimizer, build_optimizer
 from dunwu.train.signals import Interrupted, StopSignal
+from tests.cut import Cut
 
 from .helpers import CONFIG, item, spec
 
@@ -28,20 +29,6 @@ def preferences(count=48):
     """Answers that go up are better than those that go down."""
     starts = [(7 * number) % 40 + 8 for number in range(count)]
     return [item([2, start], [start + 1, start + 2, 1], [start - 1, start - 2, start - 3, 1]) for start in starts]
-
-
-class Cut:
-    """A stream that breaks off at a row."""
-
-    def __init__(self, stream, row):
-        self.stream, self.row = stream, row
-        self.context_length, self.rows_per_epoch = stream.context_length, stream.rows_per_epoch
-        self.fingerprint = stream.fingerprint
-
-    def batch(self, first_row, rows):
-        if first_row >= self.row:
-            raise Interrupted("cut", 143)
-        return self.stream.batch(first_row, rows)
 
 
 def learn(method, folder, *, cut=10**9, lora=False, micro=4, passes=12):

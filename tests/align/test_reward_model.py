@@ -37,6 +37,7 @@ from dunwu.tokenizer.bpe import train_tokenizer
 from dunwu.train.loop import fit
 from dunwu.train.optim import build_delta_optimizer, build_optimizer
 from dunwu.train.signals import Interrupted, StopSignal
+from tests.cut import Cut
 
 from ..model.test_families import CONFIGS, strong
 from .helpers import CONFIG
@@ -249,20 +250,6 @@ def test_heads_learn_from_resamples_of_their_own():
 
 
 # Learning
-
-
-class Cut:
-    """A stream that breaks off at a row."""
-
-    def __init__(self, stream, row):
-        self.stream, self.row = stream, row
-        self.context_length, self.rows_per_epoch = stream.context_length, stream.rows_per_epoch
-        self.fingerprint = stream.fingerprint
-
-    def batch(self, first_row, rows):
-        if first_row >= self.row:
-            raise Interrupted("cut", 143)
-        return self.stream.batch(first_row, rows)
 
 
 def learn(folder, *, cut=10**9, lora=False, heads=1, passes=12):

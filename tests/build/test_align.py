@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dunwu.align.card.record import read_card
-from dunwu.build import training
 from dunwu.build.home import Home
 from dunwu.build.stages import prefer
 from dunwu.cli import run
@@ -15,8 +14,9 @@ from dunwu.core.files import sha256_file
 from dunwu.core.load import check_recipe
 from dunwu.delta.storing import load_delta
 from dunwu.model.hub import load_model
-from dunwu.train.signals import Interrupted
+from tests.build.place import new_place
 from tests.build.test_base import STOPPED, write_chat_model
+from tests.cut import Cut
 
 WORDS = ["pairs.jsonl", "budget=60s", "prefer.batch_tokens=512", "model.context_length=64"]
 LESS = ["evaluate.samples=0", "prefer.epochs=2", "prefer.lr_adamw=0.01"]
@@ -25,30 +25,26 @@ LESS = ["evaluate.samples=0", "prefer.epochs=2", "prefer.lr_adamw=0.01"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A chat model of others, and preferences: polite answers rather than rude ones."""
-    folder = tmp_path_factory.mktemp("place")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    patch.setattr(training, "EXACT_PROBE_S", (0.05, 0.05))
-    patch.chdir(folder)
-    write_chat_model(folder / "open", STOPPED)
-    numbers = range(150)
-    pairs = [
-        {"prompt": f"{i} + 1?", "chosen": f"It is {i + 1}, please.", "rejected": f"Go away {i % 7}!"} for i in numbers
-    ]
-    pairs += [
-        {"prompt": "a?", "chosen": "b", "rejected": "b"},
-        {"prompt": "what? " * 60, "chosen": "b", "rejected": "c"},
-    ]
-    labelled = [
-        {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
-        for pair in pairs[:60]
-        for side in ("chosen", "rejected")
-    ]
-    talks = [{"prompt": f"{i} + 1?", "completion": f"It is {i + 1}."} for i in range(60)]
-    for name, rows in (("pairs", pairs), ("labelled", labelled), ("talks", talks)):
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    yield folder
-    patch.undo()
+    with new_place(tmp_path_factory) as folder:
+        write_chat_model(folder / "open", STOPPED)
+        numbers = range(150)
+        pairs = [
+            {"prompt": f"{i} + 1?", "chosen": f"It is {i + 1}, please.", "rejected": f"Go away {i % 7}!"}
+            for i in numbers
+        ]
+        pairs += [
+            {"prompt": "a?", "chosen": "b", "rejected": "b"},
+            {"prompt": "what? " * 60, "chosen": "b", "rejected": "c"},
+        ]
+        labelled = [
+            {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
+            for pair in pairs[:60]
+            for side in ("chosen", "rejected")
+        ]
+        talks = [{"prompt": f"{i} + 1?", "completion": f"It is {i + 1}."} for i in range(60)]
+        for name, rows in (("pairs", pairs), ("labelled", labelled), ("talks", talks)):
+            (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        yield folder
 
 
 def home_of(place, name):
@@ -104,20 +100,8 @@ def test_a_model_and_a_file_of_pairs_are_enough(place, capsys):
 def test_an_interrupted_one_goes_on_to_the_same_weights(place, capsys, monkeypatch):
     true_learn = prefer.learn
 
-    class Cut:
-        """A stream that breaks off where a signal would."""
-
-        def __init__(self, stream):
-            self.stream, self.context_length, self.rows_per_epoch = stream, stream.context_length, stream.rows_per_epoch
-            self.fingerprint = stream.fingerprint
-
-        def batch(self, first_row, rows):
-            if first_row > 40:
-                raise Interrupted("cut", 143)
-            return self.stream.batch(first_row, rows)
-
     def cut(work, model, stream, section, **more):
-        return true_learn(work, model, Cut(stream), section, **more)
+        return true_learn(work, model, Cut(stream, 41), section, **more)
 
     monkeypatch.setattr(prefer, "learn", cut)
     words = ["align", "open", *WORDS, *LESS, "--out", "builds/cut", "prefer.checkpoint_every_s=0.001"]

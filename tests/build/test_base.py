@@ -7,7 +7,6 @@ import pytest
 import tokenizers
 import torch
 
-from dunwu.build import training
 from dunwu.build.base import base_inputs, grown_from
 from dunwu.build.export import model_facts
 from dunwu.build.home import Home
@@ -20,6 +19,7 @@ from dunwu.core.load import check_recipe
 from dunwu.core.recipe import PretrainSection
 from dunwu.model.hub import load_config
 from dunwu.tokenizer.load import load_tokenizer
+from tests.build.place import new_place
 from tests.build.test_continued import SMALL, stage_folder, write_open_model
 from tests.test_cli import write_documents
 
@@ -47,17 +47,12 @@ def write_chat_model(folder, template):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A chat model of others, documents, and conversations."""
-    folder = tmp_path_factory.mktemp("place")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    patch.setattr(training, "EXACT_PROBE_S", (0.05, 0.05))
-    patch.chdir(folder)
-    write_documents(folder / "documents")
-    write_chat_model(folder / "open", STOPPED)
-    talks = [{"prompt": f"What is {i} + 1?", "completion": f"It is {i + 1}."} for i in range(60)]
-    (folder / "talks.jsonl").write_text("\n".join(map(json.dumps, talks)))
-    yield folder
-    patch.undo()
+    with new_place(tmp_path_factory) as folder:
+        write_documents(folder / "documents")
+        write_chat_model(folder / "open", STOPPED)
+        talks = [{"prompt": f"What is {i} + 1?", "completion": f"It is {i + 1}."} for i in range(60)]
+        (folder / "talks.jsonl").write_text("\n".join(map(json.dumps, talks)))
+        yield folder
 
 
 WORDS = ["documents", *SMALL[:1], "pretrain.tokens=4000", *SMALL[2:]]

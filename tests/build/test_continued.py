@@ -9,7 +9,6 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from dunwu.build import base as base_module
-from dunwu.build import training
 from dunwu.build.graph import lay_out
 from dunwu.build.home import Home
 from dunwu.build.learn import rewarm_share
@@ -28,6 +27,7 @@ from dunwu.model.decoder import new_decoder
 from dunwu.model.hub import load_config, load_model, save_model
 from dunwu.tokenizer.extend import read_extension
 from dunwu.tokenizer.load import load_tokenizer
+from tests.build.place import new_place
 from tests.test_cli import write_documents
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -66,19 +66,14 @@ def write_chinese(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A tiny base of English help, and a build that goes on from it with Chinese."""
-    folder = tmp_path_factory.mktemp("place")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    patch.setattr(training, "EXACT_PROBE_S", (0.05, 0.05))
-    patch.chdir(folder)
-    write_documents(folder / "general")
-    write_chinese(folder / "domain")
-    assert run(["build", "general", *SMALL, *SHAPE]) == 0
-    before_hash = sha256_file(folder / "builds" / "general" / "model" / "model.safetensors")
-    assert run(["build", "domain", *SMALL, *CONTINUED]) == 0
-    assert sha256_file(folder / "builds" / "general" / "model" / "model.safetensors") == before_hash
-    yield folder
-    patch.undo()
+    with new_place(tmp_path_factory) as folder:
+        write_documents(folder / "general")
+        write_chinese(folder / "domain")
+        assert run(["build", "general", *SMALL, *SHAPE]) == 0
+        before_hash = sha256_file(folder / "builds" / "general" / "model" / "model.safetensors")
+        assert run(["build", "domain", *SMALL, *CONTINUED]) == 0
+        assert sha256_file(folder / "builds" / "general" / "model" / "model.safetensors") == before_hash
+        yield folder
 
 
 def stage_folder(home: Path, stage: str) -> Path:

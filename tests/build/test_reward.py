@@ -8,7 +8,7 @@ import torch
 
 from dunwu.align.reward.disk import load_reward_model
 from dunwu.align.reward.scorer import RewardModelScorer
-from dunwu.build import costs, judgements, training
+from dunwu.build import costs, judgements
 from dunwu.build.home import Home
 from dunwu.build.stages import reward
 from dunwu.build.stages.prefer import PREFER
@@ -23,6 +23,7 @@ from dunwu.corpus.world.preferences import world_preferences
 from dunwu.evaluate.scorers.base import Case
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.signals import Interrupted
+from tests.build.place import new_place
 from tests.build.test_base import STOPPED, write_chat_model
 
 WORDS = ["budget=60s", "model.context_length=64", "reward.batch_tokens=512", "reward.lr_adamw=0.01"]
@@ -32,36 +33,33 @@ ALL = ["--method", "reward", "--delta", "full"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A chat model of others, and judgements: polite answers rather than rude ones."""
-    folder = tmp_path_factory.mktemp("place")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    patch.setattr(training, "EXACT_PROBE_S", (0.05, 0.05))
-    patch.chdir(folder)
-    write_chat_model(folder / "open", STOPPED)
-    numbers = range(150)
-    good = "It is {}, please."
-    pairs = [{"prompt": f"{i} + 1?", "chosen": good.format(i + 1), "rejected": f"Go away {i % 7}!"} for i in numbers]
-    odd = [
-        {"prompt": "a?", "chosen": "b", "rejected": "b"},
-        {"prompt": "what? " * 60, "chosen": "b", "rejected": "c"},
-        {"prompt": "a?", "chosen": "b", "rejected": "c", "margin": float("nan")},
-        {"prompt": "a?", "chosen": "", "rejected": "c"},
-    ]
-    ties = [
-        {"prompt": f"{i} + 2?", "chosen": good.format(i), "rejected": good.format(i + 1), "tie": True}
-        for i in range(50)
-    ]
-    steps = [
-        {"prompt": f"{i} + 1?", "completions": ["It is so.", "Go away!", f"{i}"], "labels": [True, False, None]}
-        for i in numbers
-    ]
-    steps.append({"prompt": "a?", "completions": ["b", "c"], "labels": [True]})
-    talks = [{"prompt": f"{i} + 1?", "completion": f"It is {i + 1}."} for i in range(60)]
-    files = {"pairs": pairs + odd, "ties": pairs + ties, "only_ties": ties, "steps": steps, "talks": talks}
-    for name, rows in files.items():
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    yield folder
-    patch.undo()
+    with new_place(tmp_path_factory) as folder:
+        write_chat_model(folder / "open", STOPPED)
+        numbers = range(150)
+        good = "It is {}, please."
+        pairs = [
+            {"prompt": f"{i} + 1?", "chosen": good.format(i + 1), "rejected": f"Go away {i % 7}!"} for i in numbers
+        ]
+        odd = [
+            {"prompt": "a?", "chosen": "b", "rejected": "b"},
+            {"prompt": "what? " * 60, "chosen": "b", "rejected": "c"},
+            {"prompt": "a?", "chosen": "b", "rejected": "c", "margin": float("nan")},
+            {"prompt": "a?", "chosen": "", "rejected": "c"},
+        ]
+        ties = [
+            {"prompt": f"{i} + 2?", "chosen": good.format(i), "rejected": good.format(i + 1), "tie": True}
+            for i in range(50)
+        ]
+        steps = [
+            {"prompt": f"{i} + 1?", "completions": ["It is so.", "Go away!", f"{i}"], "labels": [True, False, None]}
+            for i in numbers
+        ]
+        steps.append({"prompt": "a?", "completions": ["b", "c"], "labels": [True]})
+        talks = [{"prompt": f"{i} + 1?", "completion": f"It is {i + 1}."} for i in range(60)]
+        files = {"pairs": pairs + odd, "ties": pairs + ties, "only_ties": ties, "steps": steps, "talks": talks}
+        for name, rows in files.items():
+            (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        yield folder
 
 
 def home_of(place, name):

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from dunwu.build import training
 from dunwu.build.held_out import held_out
 from dunwu.build.home import Home
 from dunwu.build.stages import sft
@@ -18,8 +17,9 @@ from dunwu.core.recipe import Recipe
 from dunwu.delta.quantise import quantise_base
 from dunwu.delta.storing import load_delta
 from dunwu.model.hub import load_model
-from dunwu.train.signals import Interrupted
+from tests.build.place import new_place
 from tests.build.test_base import STOPPED, write_chat_model
+from tests.cut import Cut
 
 WORDS = ["talks.jsonl", "budget=60s", "sft.tokens=8000", "sft.batch_tokens=512", "model.context_length=64"]
 LESS = ["evaluate.samples=1", "sft.lr_adamw=0.01"]
@@ -28,16 +28,11 @@ LESS = ["evaluate.samples=1", "sft.lr_adamw=0.01"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A chat model of others, and conversations."""
-    folder = tmp_path_factory.mktemp("place")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    patch.setattr(training, "EXACT_PROBE_S", (0.05, 0.05))
-    patch.chdir(folder)
-    write_chat_model(folder / "open", STOPPED)
-    talks = [{"prompt": f"What is {i} + 1?", "completion": f"It is {i + 1}."} for i in range(120)]
-    (folder / "talks.jsonl").write_text("\n".join(map(json.dumps, talks)))
-    yield folder
-    patch.undo()
+    with new_place(tmp_path_factory) as folder:
+        write_chat_model(folder / "open", STOPPED)
+        talks = [{"prompt": f"What is {i} + 1?", "completion": f"It is {i + 1}."} for i in range(120)]
+        (folder / "talks.jsonl").write_text("\n".join(map(json.dumps, talks)))
+        yield folder
 
 
 def stage_folder(home):
@@ -90,19 +85,7 @@ def test_an_interrupted_one_goes_on_to_the_same_weights(place, capsys, monkeypat
     true_learn = sft.learn
 
     def cut(work, model, stream, section, **more):
-        return true_learn(work, model, Cut(stream), section, **more)
-
-    class Cut:
-        """A stream that breaks off where a signal would."""
-
-        def __init__(self, stream):
-            self.stream, self.context_length, self.rows_per_epoch = stream, stream.context_length, stream.rows_per_epoch
-            self.fingerprint = stream.fingerprint
-
-        def batch(self, first_row, rows):
-            if first_row > 60:
-                raise Interrupted("cut", 143)
-            return self.stream.batch(first_row, rows)
+        return true_learn(work, model, Cut(stream, 61), section, **more)
 
     monkeypatch.setattr(sft, "learn", cut)
     words = ["tune", "open", *WORDS, *LESS, "--out", "builds/cut", "sft.checkpoint_every_s=0.001"]

@@ -4,10 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from dunwu.core.deltas import DeltaSpec
+from dunwu.core.errors import ModelError
 from dunwu.delta.base import Delta
+from dunwu.delta.registry import attach
+from dunwu.delta.storing import load_delta, save_delta
 from dunwu.infer.engine import Engine
 from dunwu.infer.sampling import SamplingParams
 from dunwu.infer.sequence import Request
@@ -74,7 +79,7 @@ def slopes(model: Decoder, delta: Delta) -> Iterator[tuple[str, Tensor, Tensor]]
         yield name, (parameter.grad * direction).sum(), (measured[0] - measured[1]) / 2e-5
 
 
-def says_the_same(folder: Path, change: Callable[[Decoder], Delta], *, name: str = "llama") -> None:
+def assert_says_the_same(folder: Path, change: Callable[[Decoder], Delta], *, name: str = "llama") -> None:
     """Several texts at once through the engine, read in pieces, some of it remembered: what the plain pass says greedily."""
     tokenizer = tiny_tokenizer(folder)
     model = lively(replace(ALL[name], vocab_size=tokenizer.vocab_size))
@@ -94,3 +99,41 @@ def says_the_same(folder: Path, change: Callable[[Decoder], Delta], *, name: str
             said = logits(model, ids)[0, len(prompt) - 1 : -1]
             best = said.max(-1).values
             assert bool((said.gather(1, torch.tensor(answer)[:, None])[:, 0] >= best - 1e-4 * best.abs()).all())
+
+
+def assert_comes_and_goes(
+    model: Decoder, spec: DeltaSpec, folder: Path, *, refusal: str, idle: float = 0.0, exact: bool = True
+) -> Delta:
+    """Attached it changes nothing until it has learned; what it trains gets gradients (of `idle` fewer than that share may be 0),
+    the model none; saved, merged and unmerged, disabled and off again, each as it says. Returns it as `folder` gives it back."""
+    before, said = state(model), logits(model)
+    delta = attach(model, spec, seed=1)
+    assert torch.equal(logits(model), said)
+    shake(delta, size=0.3)
+    loss_of(model).backward()
+    gradients = [value.grad for value in delta.trained().values()]
+    assert all(gradient is not None for gradient in gradients)
+    silent = sum(not gradient.any() for gradient in gradients if gradient is not None)
+    assert silent < max(1.0, idle * len(gradients))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    changed = logits(model)
+    assert not torch.allclose(changed, said, atol=1e-3)
+    save_delta(delta, folder)
+    if delta.mergeable:
+        delta.merge()
+        assert (logits(model) - changed).abs().max() <= 1e-5 * changed.abs().max()
+        delta.unmerge()
+    else:
+        with pytest.raises(ModelError, match=refusal):
+            delta.merge()
+    assert torch.equal(logits(model), changed)
+    with delta.disabled():
+        assert torch.equal(logits(model), said)
+        assert same(state(model), before)
+    delta.detach()
+    assert model.changes == ()
+    assert same(state(model), before)
+    again = load_delta(folder, model)
+    assert again.count == delta.count
+    assert (logits(model) - changed).abs().max() <= (0.0 if exact else 1e-5) * changed.abs().max()
+    return again

@@ -11,7 +11,7 @@ from dunwu.delta.registry import attach
 from dunwu.delta.storing import load_delta, save_delta
 from dunwu.infer.engine import Engine
 from dunwu.model.cache import KeyValueCache
-from tests.delta.helpers import ALL, base, ids_of, logits, loss_of, same, says_the_same, shake, slopes, state
+from tests.delta.helpers import ALL, assert_says_the_same, base, ids_of, logits, loss_of, same, shake, slopes, state
 from tests.infer.tiny import tiny_model, tiny_tokenizer
 from tests.model.helpers import TINY, lively
 
@@ -151,7 +151,7 @@ def test_gradients_are_those_of_the_formula(spec):
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "deepseek_v2", "gpt_oss", "phi3"])
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 def test_the_engine_writes_the_same(name, kind, tmp_path):
-    says_the_same(tmp_path, lambda model: shake(attach(model, SPECS[kind], seed=0), size=3.0), name=name)
+    assert_says_the_same(tmp_path, lambda model: shake(attach(model, SPECS[kind], seed=0), size=3.0), name=name)
 
 
 def test_a_prompt_is_read_anew_when_anything_moves():

@@ -13,7 +13,7 @@ from dunwu.delta.registry import attach, deltas_of
 from dunwu.infer.engine import Engine
 from dunwu.infer.sampling import SamplingParams
 from dunwu.infer.sequence import Request
-from tests.delta.helpers import ALL, base, logits, loss_of, same, shake, state
+from tests.delta.helpers import ALL, base, logits, loss_of, same, shake, slopes, state
 from tests.infer.tiny import tiny_model, tiny_tokenizer
 from tests.model.helpers import TINY
 from tests.model.test_families import strong
@@ -66,26 +66,8 @@ def test_gradients_are_those_of_the_formula():
     model = base().double()
     delta = attach(model, SPEC, seed=0).double()
     shake(delta)
-    names = list(delta.trained())
-
-    def loss(*values):
-        with torch.no_grad():
-            for name, value in zip(names, values, strict=True):
-                delta.trained()[name].copy_(value)
-        return loss_of(model)
-
-    loss_of(model).backward()
-    noise = torch.Generator().manual_seed(0)
-    for name, parameter in delta.trained().items():
-        direction = torch.randn(parameter.shape, generator=noise, dtype=torch.float64)
-        slope = (parameter.grad * direction).sum()
-        with torch.no_grad():
-            parameter += 1e-5 * direction
-            high = loss_of(model)
-            parameter -= 2e-5 * direction
-            low = loss_of(model)
-            parameter += 1e-5 * direction
-        assert torch.isclose((high - low) / 2e-5, slope, rtol=1e-4, atol=1e-8), name
+    for name, slope, measured in slopes(model, delta):
+        assert torch.isclose(measured, slope, rtol=1e-4, atol=1e-8), name
 
 
 def test_the_settings_of_its_kin():

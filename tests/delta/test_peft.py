@@ -35,7 +35,7 @@ def twin_of(model):
         return transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
 
-def close(one, other):
+def assert_close(one, other):
     assert (one - other).abs().max() <= 2e-5 * other.abs().max()
 
 
@@ -59,9 +59,9 @@ def test_peft_reads_what_we_write(name, tmp_path):
     save_delta(delta, tmp_path)
     said = logits(model)
     assert not torch.allclose(said, twin_says, atol=1e-2 * float(said.abs().max()))
-    close(theirs(reads(tmp_path, base(name)), model), said)
+    assert_close(theirs(reads(tmp_path, base(name)), model), said)
     again = load_delta(tmp_path, base(name))
-    close(logits(again.model), said)
+    assert_close(logits(again.model), said)
 
 
 @pytest.mark.parametrize("name", list(ALL))
@@ -88,10 +88,10 @@ def test_we_read_what_peft_writes(name, tmp_path):
     adapted = peft.get_peft_model(network, config).eval()
     adapted.save_pretrained(tmp_path)
     delta = load_delta(tmp_path, model)
-    close(logits(model), theirs(adapted, model))
+    assert_close(logits(model), theirs(adapted, model))
     save_delta(delta, tmp_path / "ours")  # what was fused there is written fused again, with the rank that it had
     ours, own = (json.loads((tmp_path / at / "adapter_config.json").read_text()) for at in ("ours", "."))
-    close(theirs(reads(tmp_path / "ours", base(name)), model), logits(model))
+    assert_close(theirs(reads(tmp_path / "ours", base(name)), model), logits(model))
     assert ours["r"] == own["r"]
     size = (tmp_path / "adapter_model.safetensors").stat().st_size
     assert (tmp_path / "ours" / "adapter_model.safetensors").stat().st_size < 1.2 * size + 2000
@@ -101,7 +101,7 @@ def test_the_scale_of_rank_stabilised_ones(tmp_path):
     model = base()
     delta = shake(attach(model, RsLoraSpec(r=4, alpha=8, targets=("q_proj",)), seed=0))
     save_delta(delta, tmp_path)
-    close(theirs(reads(tmp_path, base()), model), logits(model))
+    assert_close(theirs(reads(tmp_path, base()), model), logits(model))
     assert json.loads((tmp_path / "adapter_config.json").read_text())["use_rslora"] is True
 
 
@@ -110,7 +110,7 @@ def test_one_of_a_fused_matrix(tmp_path):
     model = base("phi3")
     delta = shake(attach(model, LoraSpec(r=2, targets=("q_proj", "up_proj")), seed=0))
     save_delta(delta, tmp_path)
-    close(theirs(reads(tmp_path, base("phi3")), model), logits(model))
+    assert_close(theirs(reads(tmp_path, base("phi3")), model), logits(model))
 
 
 def test_experts_named_one_by_one(tmp_path):
@@ -189,12 +189,12 @@ def test_dora_both_ways(name, tmp_path):
     delta = shake(attach(model, DoraSpec(r=2, alpha=3, targets=("self_attn.*",)), seed=0))
     save_delta(delta, tmp_path)
     adapted = reads(tmp_path, base(name))
-    close(theirs(adapted, model), logits(model))
+    assert_close(theirs(adapted, model), logits(model))
     adapted.save_pretrained(tmp_path / "theirs")
-    close(logits(load_delta(tmp_path / "theirs", base(name)).model), logits(model))
+    assert_close(logits(load_delta(tmp_path / "theirs", base(name)).model), logits(model))
     one_of = shake(attach(base(name), DoraSpec(r=2, targets=("o_proj",) if name != "phi3" else ("k_proj",)), seed=0))
     save_delta(one_of, tmp_path / "one")
-    close(theirs(reads(tmp_path / "one", base(name)), model), logits(one_of.model))
+    assert_close(theirs(reads(tmp_path / "one", base(name)), model), logits(one_of.model))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "deepseek_v3"])
@@ -202,12 +202,12 @@ def test_vera_both_ways(name, tmp_path):
     model = base(name)
     delta = shake(attach(model, VeraSpec(r=6, targets=("self_attn.*",)), seed=0), size=1.0)
     save_delta(delta, tmp_path)
-    close(theirs(reads(tmp_path, base(name)), model), logits(model))
+    assert_close(theirs(reads(tmp_path, base(name)), model), logits(model))
     network = peft.get_peft_model(
         twin_of(base(name)), peft.VeraConfig(r=5, target_modules=["o_proj", "kv_b_proj", "q_proj"], init_weights=False)
     )
     network.eval().save_pretrained(tmp_path / "theirs")
-    close(logits(load_delta(tmp_path / "theirs", base(name)).model), theirs(network, model))
+    assert_close(logits(load_delta(tmp_path / "theirs", base(name)).model), theirs(network, model))
 
 
 def test_vera_of_fused_matrices_is_kept_in_our_own_form(tmp_path):
@@ -232,4 +232,4 @@ def test_pissa_is_read_as_lora(tmp_path):
     model = base("phi3")
     delta = shake(attach(model, PissaSpec(r=2, targets=("self_attn.*",)), seed=0))
     save_delta(delta, tmp_path)
-    close(theirs(reads(tmp_path, base("phi3")), model), logits(model))
+    assert_close(theirs(reads(tmp_path, base("phi3")), model), logits(model))

@@ -12,14 +12,14 @@ from dunwu.delta.storing import load_delta, save_delta
 from dunwu.model.hub import write_tensors
 from tests.delta.helpers import ALL, base, ids_of, logits, shake
 
-from .test_peft import close, reads, theirs, twin_of
+from .test_peft import assert_close, reads, theirs, twin_of
 
 peft = pytest.importorskip("peft", reason="peft is not installed; pip install 'dunwu[dev]'")
 
 DENSE = [name for name, config in ALL.items() if config.experts is None]
 
 
-def both_ways(name, spec, tmp_path):
+def assert_both_ways(name, spec, tmp_path):
     model = base(name)
     said = logits(model)
     delta = shake(attach(model, spec, seed=0), size=0.3)
@@ -28,9 +28,9 @@ def both_ways(name, spec, tmp_path):
     save_delta(delta, tmp_path)
     assert (tmp_path / "adapter_config.json").is_file()
     adapted = reads(tmp_path, base(name))
-    close(theirs(adapted, model), changed)
+    assert_close(theirs(adapted, model), changed)
     again = load_delta(tmp_path, base(name))
-    close(logits(again.model), changed)
+    assert_close(logits(again.model), changed)
     assert again.count == delta.count
     return adapted
 
@@ -46,13 +46,13 @@ def written_by_peft(name, config, tmp_path, size=0.3):
                 parameter += size * torch.randn(parameter.shape)
     adapted.save_pretrained(tmp_path)
     delta = load_delta(tmp_path, model)
-    close(logits(model), theirs(adapted, model))
+    assert_close(logits(model), theirs(adapted, model))
     return delta
 
 
 @pytest.mark.parametrize("name", DENSE)
 def test_scales_are_written_as_peft_reads_them(name, tmp_path):
-    both_ways(name, Ia3Spec(), tmp_path)
+    assert_both_ways(name, Ia3Spec(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_scales_that_peft_writes(name, targets, inputs, tmp_path):
     )
     delta = written_by_peft(name, config, tmp_path)
     save_delta(delta, tmp_path / "ours")
-    close(theirs(reads(tmp_path / "ours", base(name)), delta.model), logits(delta.model))
+    assert_close(theirs(reads(tmp_path / "ours", base(name)), delta.model), logits(delta.model))
 
 
 @pytest.mark.parametrize("name", list(ALL))
 def test_norms_are_written_as_peft_reads_them(name, tmp_path):
-    both_ways(name, NormsSpec(), tmp_path)
+    assert_both_ways(name, NormsSpec(), tmp_path)
 
 
 @pytest.mark.parametrize(("name", "target"), [("tiny", ["input_layernorm", "norm"]), ("gpt2", ["ln_1", "ln_f"])])
@@ -127,9 +127,9 @@ def test_fronts_are_written_as_peft_reads_them(name, spec, tmp_path):
     save_delta(model.changes[0], tmp_path)
     changed = logits(model)
     adapted = reads(tmp_path, base(name))
-    close(theirs_behind(adapted, model, 3 if spec.name == "prompt" else 0), changed)
+    assert_close(theirs_behind(adapted, model, 3 if spec.name == "prompt" else 0), changed)
     again = load_delta(tmp_path, base(name))
-    close(logits(again.model), changed)
+    assert_close(logits(again.model), changed)
 
 
 @pytest.mark.parametrize("name", ["tiny", "qwen3", "gpt2"])
@@ -150,7 +150,7 @@ def test_fronts_that_peft_writes(name, kind, columns, options, tmp_path):
     adapted = peft.get_peft_model(twin_of(model), config).eval()
     adapted.save_pretrained(tmp_path)
     load_delta(tmp_path, model)
-    close(logits(model), theirs_behind(adapted, model, columns))
+    assert_close(logits(model), theirs_behind(adapted, model, columns))
 
 
 def test_the_same_text_written_by_peft(tmp_path):

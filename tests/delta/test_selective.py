@@ -13,7 +13,7 @@ from dunwu.delta.storing import load_delta, save_delta
 from dunwu.infer.engine import Engine
 from dunwu.infer.sampling import SamplingParams
 from dunwu.infer.sequence import Request
-from tests.delta.helpers import ALL, base, logits, loss_of, same, shake, slopes, state
+from tests.delta.helpers import ALL, assert_comes_and_goes, base, logits, loss_of, same, shake, slopes, state
 from tests.infer.tiny import tiny_model, tiny_tokenizer
 
 SPECS = {
@@ -28,34 +28,7 @@ SPECS = {
 @pytest.mark.parametrize("spec", list(SPECS.values()), ids=list(SPECS))
 def test_on_every_architecture(name, spec, tmp_path):
     model = base(name)
-    before, said = state(model), logits(model)
-    delta = attach(model, spec, seed=1)
-    assert torch.equal(logits(model), said)
-    shake(delta, size=0.3)
-    loss_of(model).backward()
-    assert all(value.grad is not None for value in delta.trained().values())
-    assert sum(bool(value.grad.any()) for value in delta.trained().values()) > 0.7 * len(delta.trained())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    changed = logits(model)
-    assert not torch.allclose(changed, said, atol=1e-3)
-    save_delta(delta, tmp_path)
-    if delta.mergeable:
-        delta.merge()
-        assert (logits(model) - changed).abs().max() <= 1e-5 * changed.abs().max()
-        delta.unmerge()
-    else:
-        with pytest.raises(ModelError, match="bitfit cannot be merged"):
-            delta.merge()
-    assert torch.equal(logits(model), changed)
-    with delta.disabled():
-        assert torch.equal(logits(model), said)
-        assert same(state(model), before)
-    delta.detach()
-    assert model.changes == ()
-    assert same(state(model), before)
-    again = load_delta(tmp_path, model)
-    assert (logits(model) - changed).abs().max() <= 1e-5 * changed.abs().max()
-    again.detach()
+    assert_comes_and_goes(model, spec, tmp_path, refusal="bitfit cannot be merged", idle=0.3, exact=False).detach()
     assert all(parameter.requires_grad or name.endswith("correction") for name, parameter in model.named_parameters())
 
 

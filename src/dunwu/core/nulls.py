@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 
 def with_nulls(value: Any) -> Any:
     """The same nested value, with null for what is not finite."""
     if isinstance(value, Mapping):
-        return {key: with_nulls(item) for key, item in value.items()}
+        return {key: with_nulls(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [with_nulls(item) for item in value]
+        return [with_nulls(item) for item in cast("list[Any]", value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
