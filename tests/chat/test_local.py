@@ -75,6 +75,13 @@ def test_stream_reply_and_batch_say_the_same(chat, temperature):
     assert len(reply.ids) > 1
 
 
+def test_each_conversation_of_a_batch_is_asked_by_its_own_options(chat):
+    asked = [[user("坐")], talk("a", "b", "c")]
+    each = [ChatOptions(max_tokens=5, temperature=1.0, seed=4), ChatOptions(max_tokens=9, temperature=1.0, seed=4)]
+    alone = [chat.reply(messages, one) for messages, one in zip(asked, each, strict=True)]
+    assert [same(one, other) for one, other in zip(chat.reply_each(asked, each), alone, strict=True)] == [True, True]
+
+
 def test_streamed_pieces_are_whole_characters_of_broken_output(chat):
     # random weights write bytes that are no UTF-8: pieces must still join to what decoding the whole gives
     pieces = list(chat.stream([user("cat")], max_tokens=60, temperature=2.0, seed=0))

@@ -35,6 +35,11 @@ def test_an_answer_without_an_end_is_no_answer():
     assert caught.value.transient
 
 
+def test_what_was_thought_is_no_part_of_the_answer():
+    done = completion_of([Delta(thinking="7 "), Delta(thinking="less"), Delta(text="Yes"), Finish(reason="stop")])
+    assert (done.text, done.thinking) == ("Yes", "7 less")
+
+
 def test_a_script_keeps_to_its_options():
     chat = ScriptedChat(["one, two", "one, two", Answer(text="x", calls=(CALL,))])
     assert chat.reply(ASKED, max_tokens=3).finish_reason == "length"
@@ -95,6 +100,10 @@ def test_a_partner_in_a_thread_and_back_says_the_same():
     assert list(there_and_back.stream(ASKED)) == list("olleh")
     many = [[Message(role="user", content=str(number))] for number in range(20)]
     assert [one.text for one in there_and_back.reply_batch(many)] == [one.text for one in plain.reply_batch(many)]
+    each = [ChatOptions(max_tokens=1 + number % 2) for number in range(20)]
+    told = there_and_back.reply_each(many[10:], each[10:])
+    assert told == plain.reply_each(many[10:], each[10:])
+    assert [one.finish_reason for one in told] == ["length", "tool_calls"] * 5
     there_and_back.close()
 
 

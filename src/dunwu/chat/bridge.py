@@ -80,6 +80,11 @@ class Blocking(Chat):
     ) -> list[Completion]:
         return self._wait(self.chat.reply_batch(conversations, options, **changes))
 
+    def reply_each(
+        self, conversations: Sequence[Sequence[Message]], options: Sequence[ChatOptions]
+    ) -> list[Completion]:
+        return self._wait(self.chat.reply_each(conversations, options))
+
     def close(self) -> None:
         """End the loop; nothing can be asked afterwards."""
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -113,10 +113,16 @@ class LocalChat(Chat):
     ) -> list[Completion]:
         """One answer for each conversation; an empty one, for reason "context", where the question alone fills the context."""
         options = settled(options, changes)
-        asked = [
-            self._question(messages, dataclasses.replace(options, seed=seed))[0]
-            for messages, seed in zip(conversations, seeds(options.seed, len(conversations)), strict=True)
-        ]
+        return self.reply_each(
+            conversations,
+            [dataclasses.replace(options, seed=seed) for seed in seeds(options.seed, len(conversations))],
+        )
+
+    def reply_each(
+        self, conversations: Sequence[Sequence[Message]], options: Sequence[ChatOptions]
+    ) -> list[Completion]:
+        """See `reply_batch`."""
+        asked = [self._question(messages, one)[0] for messages, one in zip(conversations, options, strict=True)]
         told = self.generator.all_events([one.prompt_ids for one in asked], [one.params for one in asked])
         return [completion_of(self._answer(one, events)) for one, events in zip(asked, told, strict=True)]
 

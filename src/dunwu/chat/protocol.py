@@ -21,9 +21,11 @@ FinishReason = Literal["stop", "length", "context", "tool_calls"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """A piece of an answer. `logprobs` and `ids` are those of the tokens that came with it, whose text may be shown later."""
+    """A piece of an answer. `logprobs` and `ids` are those of the tokens that came with it, whose text may be shown later.
+    `thinking`: what was thought before the answer, and is no part of it."""
 
     text: str = ""
+    thinking: str = ""
     call: CallDelta | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     ids: tuple[int, ...] = ()
@@ -80,6 +82,12 @@ class Chat(Protocol):
         """One answer for each conversation, in their order."""
         return [self.reply(messages, options, **changes) for messages in conversations]
 
+    def reply_each(
+        self, conversations: Sequence[Sequence[Message]], options: Sequence[ChatOptions]
+    ) -> list[Completion]:
+        """One answer for each conversation, each asked for by options of its own."""
+        return [self.reply(messages, one) for messages, one in zip(conversations, options, strict=True)]
+
 
 @runtime_checkable
 class AsyncChat(Protocol):
@@ -114,10 +122,18 @@ class AsyncChat(Protocol):
         **changes: Unpack[OptionChanges],
     ) -> list[Completion]:
         """One answer for each conversation, in their order; asked all at once."""
-        options = settled(options, changes)
+        return await self.reply_each(conversations, [settled(options, changes)] * len(conversations))
+
+    async def reply_each(
+        self, conversations: Sequence[Sequence[Message]], options: Sequence[ChatOptions]
+    ) -> list[Completion]:
+        """One answer for each conversation, each asked for by options of its own; asked all at once."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.reply(messages, options)) for messages in conversations]
+                tasks = [
+                    group.create_task(self.reply(messages, one))
+                    for messages, one in zip(conversations, options, strict=True)
+                ]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None  # the others were cancelled
         return [task.result() for task in tasks]
@@ -144,4 +160,5 @@ def completion_of(pieces: Iterable[Piece]) -> Completion:
         usage=end.usage,
         cost=end.cost,
         model=end.model,
+        thinking="".join(delta.thinking for delta in deltas),
     )

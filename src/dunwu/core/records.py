@@ -118,7 +118,8 @@ class Completion:
     """What the model wrote, and why it stopped: "stop" (end of turn), "length", "context", or "tool_calls".
 
     `ids` are empty where a partner does not tell them, `logprobs` where they were not asked for, `usage` is None where it is not
-    told. `cost`: in the currency of the partner's price; None where nobody gave one. `model`: who answered.
+    told. `cost`: in the currency of the partner's price; None where nobody gave one. `model`: who answered. `thinking`: what was
+    thought before the answer, where it is kept apart from it.
     """
 
     text: str
@@ -129,6 +130,7 @@ class Completion:
     usage: TokenUsage | None = None
     cost: float | None = None
     model: str = ""
+    thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dunwu.core.errors import DataError, MissingExtraError
+from dunwu.core.final_answer import final_answer, same_answer, value_of
 from dunwu.core.rewards import MathReward
 from dunwu.evaluate.scorers import math as scorer_file
-from dunwu.evaluate.scorers.final_answer import final_answer, same_answer, value_of
 from dunwu.evaluate.scorers.math import MathScorer
 from tests.evaluate.scorers.helpers import case
 

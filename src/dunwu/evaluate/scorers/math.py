@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dunwu.core.errors import DataError, MissingExtraError
+from dunwu.core.final_answer import final_answer, same_answer
 from dunwu.core.rewards import MathReward
 from dunwu.evaluate.scorers import math_worker
 from dunwu.evaluate.scorers.base import Case, asked, column
-from dunwu.evaluate.scorers.final_answer import final_answer, same_answer
 from dunwu.evaluate.worker import Worker, WorkerEnded
 
 COMPARE_S = 10.0  # for one pair of expressions, the start of the process included
