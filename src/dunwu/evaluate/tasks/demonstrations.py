@@ -1,0 +1,68 @@
+"""Which demonstrations a problem gets: the first of its pool, or drawn by a seed as lm-evaluation-harness draws them."""
+
+import random
+from collections.abc import Callable, Sequence
+
+from dunwu.core.errors import DataError
+from dunwu.core.problems import Problem
+from dunwu.evaluate.tasks.task import Task
+
+Demonstrations = Callable[[Problem], Sequence[Problem]]
+SEED = 1234  # lm-evaluation-harness's
+
+
+def usual_shots(task: Task, count: int | None = None, *, seed: int = SEED) -> Demonstrations:
+    """As the task says; `count` None takes its own number."""
+    count = task.spec.shots.count if count is None else count
+    return first_shots(task, count) if task.spec.shots.choose == "first" else random_shots(task, count, seed=seed)
+
+
+def first_shots(task: Task, count: int) -> Demonstrations:
+    """The first `count` of the problem's pool, itself left out. Raises DataError, when asked, where there are fewer."""
+
+    def first(problem: Problem) -> Sequence[Problem]:
+        return _enough(task, problem, task.pool_of(problem), count)[:count] if count else ()
+
+    return first
+
+
+def random_shots(task: Task, count: int, *, seed: int = SEED) -> Demonstrations:
+    """`count` of the problem's pool, drawn problem after problem from one generator a subject.
+
+    So lm-evaluation-harness draws; the draws of a problem depend on its place, not on which others are asked.
+    """
+    drawn: dict[str, Sequence[Problem]] = {}
+
+    def draw_all() -> None:
+        generators: dict[str, random.Random] = {}
+        for problem in task.problems():
+            rng = generators.setdefault(problem.subject, random.Random(seed))
+            drawn[problem.id] = _drawn(task, problem, count, rng)
+
+    def chosen(problem: Problem) -> Sequence[Problem]:
+        if count and not drawn:
+            draw_all()
+        return drawn[problem.id] if count else ()
+
+    return chosen
+
+
+def _drawn(task: Task, problem: Problem, count: int, rng: random.Random) -> Sequence[Problem]:
+    others = _enough(task, problem, task.pool_of(problem), count)
+    if not task.asks_what_it_shows:
+        return rng.sample(others, count)
+    pool = [one for one in task.pool() if one.subject == problem.subject]
+    found = [one for one in rng.sample(pool, count + 1) if one.columns != problem.columns][:count]
+    return (
+        found if len(found) == count else rng.sample([one for one in others if one.columns != problem.columns], count)
+    )
+
+
+def _enough(task: Task, problem: Problem, pool: Sequence[Problem], count: int) -> Sequence[Problem]:
+    if len(pool) < count:
+        about = f" about {problem.subject}" if problem.subject else ""
+        raise DataError(
+            f"{task.name} has {len(pool)} demonstrations{about}, and {count} are asked for; ask for fewer, or give data that has "
+            "more (shots.split, shots.examples)"
+        )
+    return pool

@@ -1,0 +1,73 @@
+"""Templates of a task, over the columns of one row; what rows say is data and is never read as a template."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from dunwu.core.errors import DataError
+
+_ONE_EXPRESSION = re.compile(r"\A\s*\{\{((?:(?!\}\}).)*)\}\}\s*\Z", re.DOTALL)
+
+
+class UnknownNameError(DataError):
+    """A template asks for what the row does not have. `name`: that, where the template library tells."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+def _regex_replace(text: str, pattern: str, replacement: str = "", count: int = 0) -> str:
+    return re.sub(pattern, replacement, text, count=count)
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["regex_replace"] = _regex_replace
+    return environment
+
+
+@cache
+def _text_template(template: str) -> jinja2.Template:
+    return _environment().from_string(template)
+
+
+@cache
+def _expression(text: str) -> Any:
+    return _environment().compile_expression(text, undefined_to_none=False)
+
+
+def text_of(template: str, values: Mapping[str, Any]) -> str:
+    """The template with its values. Raises UnknownNameError, and DataError for a template that is wrong in itself."""
+    return str(_run(template, lambda: _text_template(template).render(**values)))
+
+
+def value_of(template: Any, values: Mapping[str, Any]) -> Any:
+    """As `text_of`, but one `{{ expression }}` alone keeps its kind, and what is no text is taken as it is."""
+    if not isinstance(template, str):
+        return template
+    alone = _ONE_EXPRESSION.match(template)
+    if alone is None:
+        return text_of(template, values)
+    value = _run(template, lambda: _expression(alone[1])(**values))
+    if isinstance(value, jinja2.Undefined):
+        return _run(template, lambda: str(value))
+    return value
+
+
+def _run(template: str, render: Any) -> Any:
+    shown = template if len(template) <= 60 else template[:59] + "…"
+    try:
+        return render()
+    except jinja2.UndefinedError as error:
+        found = re.search(r"'([^']*)' is undefined|has no attribute '([^']*)'", str(error))
+        raise UnknownNameError(f"the template {shown!r}: {error}", (found[1] or found[2]) if found else "") from error
+    except jinja2.TemplateError as error:
+        raise DataError(f"the template {shown!r} cannot be used: {error}; mend it") from error
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, re.error) as error:
+        raise DataError(f"the template {shown!r} cannot be used on this row: {error}") from error

@@ -1,0 +1,126 @@
+"""Rows of a task's files (.json .jsonl .csv .tsv .parquet; text also .gz), each with the place that errors name."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+from dunwu.core.errors import DataError, MissingExtraError
+from dunwu.corpus.json_rows import BROKEN_STREAM, ROW_CHARACTERS, BadRow, JsonRow, json_rows, open_text
+
+ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One row. `place`: "test.jsonl, line 7". `file`: its name without endings, which may name the subject."""
+
+    values: Mapping[str, Any]
+    place: str
+    file: Path
+
+
+def ending_of(path: Path) -> str:
+    """The ending that says the format, lower case, before .gz or .zst."""
+    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
+    return next((ending for ending in ENDINGS if name.endswith(ending)), "")
+
+
+def read_rows(path: Path, *, rows: str = "", columns: Sequence[str] = ()) -> Iterator[TaskRow]:
+    """The rows of a file. `rows`: the key of a .json object that holds them; `columns`: names, where a table has no header.
+
+    Raises DataError naming the file and the row.
+    """
+    ending = ending_of(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give the file that holds the questions")
+    if ending == ".parquet":
+        read = _parquet(path)
+    elif ending in (".csv", ".tsv"):
+        read = _table(path, columns)
+    elif ending:
+        read = _object_rows(path, rows) if rows else json_rows(path)
+    else:
+        raise DataError(f"{path} is none of {' '.join(ENDINGS)} (also with .gz); give a file of one of these formats")
+    empty = True
+    for row in read:
+        if isinstance(row.value, BadRow):
+            raise DataError(f"{path}, {row.place}: {row.value}; mend the row, or take it out")
+        if not isinstance(row.value, dict):
+            raise DataError(f"{path}, {row.place}: is a {type(row.value).__name__}, not an object of named fields")
+        empty = False
+        yield TaskRow(cast("dict[str, Any]", row.value), f"{path}, {row.place}", path)
+    if empty:
+        raise DataError(f"{path} has no rows; give a file that holds questions")
+
+
+def _object_rows(path: Path, key: str) -> Iterator[JsonRow]:
+    try:
+        with open_text(path) as file:
+            value: Any = json.load(file)
+    except BROKEN_STREAM as error:
+        raise DataError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error}); mend it") from error
+    if isinstance(value, dict):
+        if not isinstance(value.get(key), list):
+            known = ", ".join(map(str, value)) or "none"
+            raise DataError(f"{path} has no list under {key!r}; its keys are {known}; set source.rows to the right one")
+        value = value[key]
+    for number, row in enumerate(cast("list[Any]", value), 1):
+        yield JsonRow(row, number, f"row {number}")
+
+
+def _table(path: Path, columns: Sequence[str]) -> Iterator[JsonRow]:
+    csv.field_size_limit(ROW_CHARACTERS)
+    number = 0
+    try:
+        with open_text(path) as file:
+            text: io.TextIOWrapper | chain[str] = file
+            first = file.readline(ROW_CHARACTERS)
+            delimiter = "\t" if ending_of(path) == ".tsv" else max(",;\t|", key=first.count) if not columns else ","
+            rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+            header = list(columns) or [name.strip() for name in next(rows, [])]
+            for values in rows:
+                if not values:
+                    continue
+                number += 1
+                yield JsonRow(_table_row(header, values), number, f"line {rows.line_num}")
+    except csv.Error as error:
+        raise DataError(f"{path} is no readable table after row {number}: {error}; mend the quotes") from error
+    except BROKEN_STREAM as error:
+        raise DataError(f"{path} is damaged or cut short after row {number} ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _table_row(header: Sequence[str], values: Sequence[str]) -> dict[str, str] | BadRow:
+    if len(values) != len(header):
+        return BadRow(
+            "has not the columns of the header", f"{len(values)} where {len(header)} are named ({', '.join(header)})"
+        )
+    return dict(zip(header, values, strict=True))
+
+
+def _parquet(path: Path) -> Iterator[JsonRow]:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise MissingExtraError("duckdb", "data", f"reading {path.name}") from error
+    try:
+        with duckdb.connect() as connection:
+            cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
+            names = [column[0] for column in cursor.description or ()]
+            number = 0
+            while batch := cursor.fetchmany(1024):
+                for values in batch:
+                    number += 1
+                    yield JsonRow(dict(zip(names, values, strict=True)), number, f"row {number}")
+    except duckdb.Error as error:
+        raise DataError(f"{path} is no readable Parquet file ({error}); fetch it again") from error

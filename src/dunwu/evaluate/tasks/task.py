@@ -1,0 +1,343 @@
+"""A task at work: its rows as problems, a problem as a prompt in plain text or as a conversation."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dunwu.core.errors import DataError
+from dunwu.core.lineage import stable_hash
+from dunwu.core.problems import Problem
+from dunwu.core.records import Message
+from dunwu.evaluate.tasks.rendering import UnknownNameError, text_of, value_of
+from dunwu.evaluate.tasks.rows import TaskRow
+from dunwu.evaluate.tasks.sources import Place, read_split, split_files
+from dunwu.evaluate.tasks.spec import TaskSpec
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+Rows = Callable[[str], Iterable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A specification with its data. `only`: the subjects wanted, all where empty. `rows`: a function that gives the rows of a
+    split, where they lie in no file."""
+
+    spec: TaskSpec
+    place: Place = field(default_factory=Place)
+    only: tuple[str, ...] = ()
+    rows: Rows | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def problems(self) -> tuple[Problem, ...]:
+        """All that is asked, in the order of the data; ids are unique. Raises DataError naming file, row and field."""
+        return self._problems
+
+    def pool(self) -> tuple[Problem, ...]:
+        """What demonstrations are taken from; empty where the task has nothing of the kind."""
+        return self._pool
+
+    def pool_of(self, problem: Problem) -> tuple[Problem, ...]:
+        """The part of the pool that may be shown for a problem: of its subject, where the pool tells subjects, and not itself."""
+        pool = self._pool_by_subject.get(problem.subject) or self._pool_by_subject.get("", ())
+        return tuple(other for other in pool if not self._is_same(other, problem))
+
+    @cached_property
+    def asks_what_it_shows(self) -> bool:
+        """Whether demonstrations come from the rows that are asked, so that a problem must not be shown itself."""
+        shots, spec = self.spec.shots, self.spec
+        if shots.examples or not shots.split or shots.split == spec.split or self.rows is not None:
+            return not shots.examples and shots.split == spec.split
+        subjects = self.only or tuple(spec.subjects)
+        files = [split_files(spec, split, self.place, subjects) for split in (shots.split, spec.split)]
+        return files[0] == files[1]  # a folder that the user gave may hold one file for both
+
+    # ---------------------------------------------------------------------------------------------------- as text
+
+    def text(self, problem: Problem, shots: Sequence[Problem] = ()) -> str:
+        """The whole prompt in plain text, up to where the answer begins; of a choice with `contexts`, without those."""
+        return self._before(problem, shots) + self._asked(problem.input)
+
+    def pairs(self, problem: Problem, shots: Sequence[Problem] = ()) -> tuple[tuple[str, str], ...]:
+        """(context, continuation) whose likelihoods decide: one a choice, or one for the target of output=perplexity."""
+        spec = self.spec
+        if spec.output == "perplexity":
+            delimiter = spec.delimiter if problem.input else ""
+            return ((self.text(problem, shots), delimiter + problem.target),)
+        before = self._before(problem, shots)
+        if spec.contexts:
+            target = spec.delimiter + problem.target
+            return tuple((before + context, target) for context in _contexts(spec, problem))
+        context = before + self._asked(problem.input)
+        return tuple((context, spec.delimiter + choice) for choice in problem.choices)
+
+    def alone(self, problem: Problem) -> tuple[tuple[str, str], ...]:
+        """The same continuations after nothing, for what they are worth without the question."""
+        return tuple(("", continuation) for _, continuation in self.pairs(problem))
+
+    def _before(self, problem: Problem, shots: Sequence[Problem]) -> str:
+        shown = "".join(self._shown(shot) + self.spec.shots.separator for shot in shots)
+        return self.description(problem) + shown
+
+    def _shown(self, shot: Problem) -> str:
+        spec = self.spec
+        if spec.contexts and shot.right is not None:
+            return _contexts(spec, shot)[shot.right] + spec.delimiter + shot.target
+        answer = _joined(spec.prefix, shot.target)
+        return shot.input + (spec.delimiter if answer else "") + answer
+
+    def _asked(self, text: str) -> str:
+        """The input, and the beginning of the answer where the task gives one."""
+        prefix = self.spec.prefix
+        if not prefix:
+            return text
+        parted = not text or text[-1].isspace() or prefix[0].isspace()
+        return text + ("" if parted else self.spec.delimiter) + prefix
+
+    # ------------------------------------------------------------------------------------------- as a conversation
+
+    def messages(self, problem: Problem, shots: Sequence[Problem] = ()) -> tuple[Message, ...]:
+        """The same for a chat: a turn of the user's and of the assistant's for each demonstration. Choices are lettered, and the
+        answer is a letter, unless the task says how a chat is asked."""
+        description = self.description(problem).strip()
+        turns = [Message(role="system", content=description)] if description else []
+        for shot in shots:
+            turns.append(Message(role="user", content=self._question(shot)))
+            turns.append(Message(role="assistant", content=self._answer(shot)))
+        return (*turns, Message(role="user", content=self._question(problem)))
+
+    def letters(self, problem: Problem) -> str:
+        """What a chat's answer is read by: a letter for each choice."""
+        return LETTERS[: len(problem.choices)]
+
+    def _question(self, problem: Problem) -> str:
+        if self.spec.ask:
+            return text_of(self.spec.ask, {**problem.columns, "input": problem.input, "choices": problem.choices})
+        if self.spec.output != "choice" or _is_lettered(problem):
+            return problem.input
+        options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, problem.choices, strict=False))
+        order = (
+            "请只回答正确选项的字母。"
+            if problem.language == "zh"
+            else "Answer with the letter of the right choice alone."
+        )
+        return f"{problem.input}\n{options}\n{order}" if problem.input else f"{options}\n{order}"
+
+    def _answer(self, problem: Problem) -> str:
+        return LETTERS[problem.right] if problem.right is not None else problem.target
+
+    # ------------------------------------------------------------------------------------------------- the subject
+
+    def description(self, problem: Problem) -> str:
+        """What stands before everything, for the problem's subject."""
+        given = self.spec.description
+        if not isinstance(given, str):
+            if problem.subject not in given:
+                raise DataError(
+                    f"{self.name}: no description of the subject {problem.subject!r}; add description.{problem.subject}"
+                )
+            given = given[problem.subject]
+        name = self.spec.subjects.get(problem.subject, problem.subject)
+        return text_of(given, {**problem.columns, "subject": problem.subject, "subject_name": name})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that the task asks and how."""
+        asked = [[p.id, p.input, p.target, list(p.choices), p.right] for p in (*self._problems, *self._pool)]
+        return stable_hash([self.spec.model_dump(mode="json"), asked])
+
+    # ---------------------------------------------------------------------------------------------------- the rows
+
+    @cached_property
+    def _problems(self) -> tuple[Problem, ...]:
+        self._check_subjects(self.only, "is asked for")
+        problems = tuple(self._read(self.spec.split))
+        if not problems:
+            wanted = f" of {', '.join(self.only)}" if self.only else ""
+            raise DataError(f"{self.name} has no question{wanted}; look at `where`, the subjects and the data")
+        return problems
+
+    @cached_property
+    def _pool(self) -> tuple[Problem, ...]:
+        shots = self.spec.shots
+        if shots.examples:
+            rows = (("", TaskRow(row, f"shots.examples[{at}]", Path())) for at, row in enumerate(shots.examples))
+            return tuple(self._made(rows, shown=True))
+        if not shots.split:
+            return ()
+        return self._problems if self._same_templates else tuple(self._read(shots.split, shown=True))
+
+    @property
+    def _same_templates(self) -> bool:
+        shots = self.spec.shots
+        return self.asks_what_it_shows and shots.input is None and shots.target is None
+
+    @cached_property
+    def _pool_by_subject(self) -> dict[str, tuple[Problem, ...]]:
+        groups: dict[str, list[Problem]] = {}
+        for problem in self._pool:
+            groups.setdefault(problem.subject, []).append(problem)
+        return {subject: tuple(members) for subject, members in groups.items()}
+
+    def _is_same(self, shown: Problem, asked: Problem) -> bool:
+        return self.asks_what_it_shows and shown.id == asked.id
+
+    def _read(self, split: str, *, shown: bool = False) -> Iterator[Problem]:
+        if self.rows is not None:
+            rows = ((("", TaskRow(row, f"{split}, row {at}", Path()))) for at, row in enumerate(self.rows(split), 1))
+        else:
+            rows = read_split(self.spec, split, self.place, self.only or tuple(self.spec.subjects))
+        return self._made(rows, shown=shown)
+
+    def _made(self, rows: Iterable[tuple[str, TaskRow]], *, shown: bool) -> Iterator[Problem]:
+        counts: dict[str, int] = {}
+        places: dict[str, str] = {}
+        for subject, row in rows:
+            maker = _Maker(self.spec, row, subject, shown=shown)
+            problem = maker.problem(counts)
+            if problem is None or (self.only and problem.subject and problem.subject not in self.only):
+                continue
+            if problem.subject and self.spec.subjects:
+                self._check_subjects((problem.subject,), f"stands in {row.place}")
+            if problem.id in places:
+                raise DataError(
+                    f"{self.name}: {row.place} and {places[problem.id]} have the same id {problem.id!r}; ids are unique: mend "
+                    "the rows, or the template `id`"
+                )
+            places[problem.id] = row.place
+            yield problem
+
+    def _check_subjects(self, subjects: Sequence[str], why: str) -> None:
+        for subject in subjects:
+            if self.spec.subjects and subject not in self.spec.subjects:
+                near = difflib.get_close_matches(subject, self.spec.subjects, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(self.spec.subjects)}"
+                raise DataError(f"{self.name}: the unknown subject {subject!r} {why}; {hint}")
+
+
+class _Maker:
+    """One row on its way to a problem."""
+
+    def __init__(self, spec: TaskSpec, row: TaskRow, subject: str, *, shown: bool) -> None:
+        self.spec, self.row, self.shown = spec, row, shown
+        self.values: dict[str, Any] = dict(row.values)
+        if subject:
+            self.values.setdefault("subject", subject)
+        self.subject = subject
+
+    def problem(self, counts: dict[str, int]) -> Problem | None:
+        """The problem; None for a row that `where` leaves out. `counts`: rows so far by subject."""
+        spec, shots = self.spec, self.spec.shots
+        for key, template in spec.fields.items():
+            self.values[key] = self._value(key, template)
+        if spec.where and not self._value("where", "{{" + spec.where + "}}"):
+            return None
+        subject = self._text("subject", spec.subject) if spec.subject else self.subject
+        number = counts[subject] = counts.get(subject, -1) + 1
+        own = f"{subject}/{number}" if subject else str(number)
+        choices, right = self._choices()
+        target = spec.target if not self.shown or shots.target is None else shots.target
+        text = spec.input if not self.shown or shots.input is None else shots.input
+        return Problem(
+            id=self._text("id", spec.id) if spec.id and not self.shown else own,
+            input=self._text("input", text),
+            target=self._text("target", target) if target or right is None else choices[right],
+            choices=choices,
+            right=right,
+            group=self._text("group", spec.group),
+            subject=subject,
+            language=self.values.get("language", spec.language) or spec.language,
+            columns=self.values,
+        )
+
+    def _choices(self) -> tuple[tuple[str, ...], int | None]:
+        given = self.spec.choices
+        if not given:
+            return (), None
+        value = (
+            self._value("choices", given) if isinstance(given, str) else [self._text("choices", one) for one in given]
+        )
+        if (
+            not isinstance(value, list | tuple)
+            or not value
+            or not all(isinstance(one, str | int | float) for one in value)
+        ):
+            raise self._wrong(f"`choices` gave {_short(value)}, which is no list of texts")
+        choices = tuple(map(str, value))
+        return choices, self._right(choices)
+
+    def _right(self, choices: tuple[str, ...]) -> int | None:
+        if self.spec.right == "":
+            return None
+        value = self._value("right", self.spec.right)
+        place = _place_of(value, choices)
+        if place is None:
+            letters = LETTERS[: len(choices)]
+            raise self._wrong(
+                f"the answer key {_short(value)} (`right`) is none of the {len(choices)} choices; it must be a place from 0 to "
+                f"{len(choices) - 1}, a letter of {letters}, or a choice's text"
+            )
+        return place
+
+    def _text(self, key: str, template: str) -> str:
+        return "" if not template else self._run(key, lambda: text_of(template, self.values))
+
+    def _value(self, key: str, template: Any) -> Any:
+        return self._run(key, lambda: value_of(template, self.values))
+
+    def _run(self, key: str, render: Callable[[], Any]) -> Any:
+        try:
+            return render()
+        except UnknownNameError as error:
+            near = difflib.get_close_matches(error.name, self.values, n=1)
+            has = f"did you mean {near[0]!r}?" if near else f"the row has {', '.join(map(str, self.values)) or 'none'}"
+            raise self._wrong(f"no field {error.name!r}, which `{key}` reads; {has}") from error
+        except DataError as error:
+            raise self._wrong(f"`{key}`: {error}") from error
+
+    def _wrong(self, why: str) -> DataError:
+        return DataError(f"the task {self.spec.name}: {self.row.place}: {why}")
+
+
+def _place_of(value: Any, choices: Sequence[str]) -> int | None:
+    if isinstance(value, bool):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int):
+        return value if 0 <= value < len(choices) else None
+    text = str(value).strip()
+    if choices.count(text) == 1 and not (len(text) == 1 and text in LETTERS):
+        return choices.index(text)
+    if text.isdecimal():
+        return int(text) if int(text) < len(choices) else None
+    if len(text) == 1 and text.upper() in LETTERS[: len(choices)]:
+        return LETTERS.index(text.upper())
+    return None
+
+
+def _contexts(spec: TaskSpec, problem: Problem) -> list[str]:
+    if isinstance(spec.contexts, str):
+        return [str(one) for one in value_of(spec.contexts, problem.columns)]
+    return [text_of(one, problem.columns) for one in spec.contexts]
+
+
+def _is_lettered(problem: Problem) -> bool:
+    """Whether the choices are letters, which the input then explains."""
+    return all(choice.strip("() ") in LETTERS for choice in problem.choices)
+
+
+def _joined(prefix: str, answer: str) -> str:
+    if not prefix or not answer:
+        return prefix + answer
+    return prefix + ("" if prefix[-1].isspace() or answer[0].isspace() else " ") + answer
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
