@@ -4,6 +4,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dunwu.core.errors import DataError, TokenizerError
+from dunwu.core.jinja import Bounds
 from dunwu.tokenizer import render
 from dunwu.tokenizer.render import render_template
 
@@ -80,8 +81,7 @@ BY_JINJA2 = "{{ '%d' % 1 }}"  # minijinja cannot
     ],
 )
 def test_hostile_and_broken_templates_end_with_an_error(source, monkeypatch):
-    monkeypatch.setattr(render, "MOST_STEPS", 3_000)
-    monkeypatch.setattr(render, "MOST_CHARACTERS", 1 << 20)
+    monkeypatch.setattr(render, "BOUNDS", Bounds(steps=3_000, characters=1 << 20))
     with pytest.raises(TokenizerError, match="chat template"):
         render_template(source, {"messages": []})
 

@@ -12,6 +12,7 @@ DunwuError
 ├── BusyError          more requests than may wait; the same one may be answered later
 ├── PartnerError       a partner in a conversation that did not answer
 ├── BudgetError        money that is spent
+├── PromptError        a template, a chain, or what it is given
 └── MissingExtraError  an optional dependency that is not installed
 """
 
@@ -66,6 +67,10 @@ class PartnerError(DunwuError):
 
 class BudgetError(DunwuError):
     """The money for a purpose is spent."""
+
+
+class PromptError(DunwuError):
+    """A template or a chain cannot be used, or not with what it is given."""
 
 
 class MissingExtraError(DunwuError):
