@@ -52,6 +52,7 @@ class WrittenText:
         """The prompt with as many demonstrations as fit, and a response that says so."""
         shots = list(self.demonstrations(problem))
         context = self.model.context_length
+        tokens: int | None = None
         for dropped in range(len(shots) + 1):
             shown = shots[dropped:]
             text = task.text(problem, shown)
