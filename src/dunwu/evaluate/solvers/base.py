@@ -3,38 +3,17 @@
 A solver is made from a model and demonstrations; whoever judges its responses knows neither.
 """
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from dunwu.chat.text_model import Likelihood
-from dunwu.core.errors import RecipeError
 from dunwu.core.problems import Problem
-from dunwu.core.records import Completion, Message
+from dunwu.core.records import Completion
+from dunwu.evaluate.tasks.demonstrations import Demonstrations
+from dunwu.evaluate.tasks.task import Task
 
-Demonstrations = Callable[[Problem], Sequence[Problem]]
-"""Which solved problems are shown before a problem, in the order shown."""
-
-
-class AnswerRules(Protocol):
-    """What is needed of a task's specification: where an answer ends."""
-
-    @property
-    def stop(self) -> Sequence[str]: ...
-    @property
-    def max_tokens(self) -> int: ...
-
-
-class Asked(Protocol):
-    """What is needed of a task: a problem in words, after demonstrations. See `evaluate/tasks`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def spec(self) -> AnswerRules: ...
-    def text(self, problem: Problem, shots: Sequence[Problem]) -> str: ...
-    def messages(self, problem: Problem, shots: Sequence[Problem]) -> tuple[Message, ...]: ...
+__all__ = ["Demonstrations", "Response", "Solver", "no_demonstrations"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,45 +38,10 @@ class Response:
 class Solver(Protocol):
     """Answers problems of a task: a response each, in their order. Raises PartnerError when no answer comes."""
 
-    def __call__(self, task: Asked, problems: Sequence[Problem]) -> list[Response]: ...
+    def __call__(self, task: Task, problems: Sequence[Problem]) -> list[Response]: ...
 
 
 def no_demonstrations(problem: Problem) -> Sequence[Problem]:
     """Zero-shot."""
     del problem
     return ()
-
-
-def first_demonstrations(pool: Sequence[Problem], count: int) -> Demonstrations:
-    """The first `count` of the pool that are not the problem itself. Raises RecipeError where the pool is too small."""
-    _require(pool, count)
-
-    def demonstrations(problem: Problem) -> Sequence[Problem]:
-        others = (one for one in pool if not _same(one, problem))
-        return [one for one, _ in zip(others, range(count), strict=False)]
-
-    return demonstrations
-
-
-def random_demonstrations(pool: Sequence[Problem], count: int, seed: int) -> Demonstrations:
-    """`count` of the pool, drawn for each problem by the seed and its id alone. Raises RecipeError where the pool is too small."""
-    _require(pool, count)
-
-    def demonstrations(problem: Problem) -> Sequence[Problem]:
-        draw = random.Random(f"{seed} {problem.id}")
-        drawn = draw.sample(pool, min(count + 1, len(pool)))
-        return [one for one in drawn if not _same(one, problem)][:count]
-
-    return demonstrations
-
-
-def _require(pool: Sequence[Problem], count: int) -> None:
-    if count > len(pool):
-        raise RecipeError(
-            f"{count} demonstrations are asked for and there are {len(pool)} to choose from; ask for {len(pool)} or fewer"
-        )
-
-
-def _same(one: Problem, other: Problem) -> bool:
-    """Whether they are one problem: the answer to it must not be shown before it."""
-    return one.id == other.id or one.input == other.input

@@ -10,9 +10,11 @@ from typing import Protocol, runtime_checkable
 from dunwu.chat.options import ChatOptions
 from dunwu.chat.protocol import Chat
 from dunwu.chat.text_model import TextModel
+from dunwu.core.lineage import stable_hash
 from dunwu.core.problems import Problem
 from dunwu.core.records import Completion, Message
-from dunwu.evaluate.solvers.base import Asked, Demonstrations, Response, no_demonstrations
+from dunwu.evaluate.solvers.base import Demonstrations, Response, no_demonstrations
+from dunwu.evaluate.tasks.task import Task
 
 
 class WrittenText:
@@ -30,14 +32,14 @@ class WrittenText:
         self.model, self.demonstrations = model, demonstrations
         self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
 
-    def __call__(self, task: Asked, problems: Sequence[Problem]) -> list[Response]:
+    def __call__(self, task: Task, problems: Sequence[Problem]) -> list[Response]:
         max_tokens = self.max_tokens or task.spec.max_tokens
         prompts = [self._prompt(task, problem, max_tokens) for problem in problems]
         asked = [text for text, response in prompts if not response.refused]
         written = iter(self._complete(task, asked, max_tokens))
         return [response if response.refused else _answered(response, next(written)) for _, response in prompts]
 
-    def _complete(self, task: Asked, prompts: Sequence[str], max_tokens: int) -> list[Completion]:
+    def _complete(self, task: Task, prompts: Sequence[str], max_tokens: int) -> list[Completion]:
         if not prompts:
             return []
         return self.model.complete(
@@ -48,7 +50,7 @@ class WrittenText:
             seed=self.seed,
         )
 
-    def _prompt(self, task: Asked, problem: Problem, max_tokens: int) -> tuple[str, Response]:
+    def _prompt(self, task: Task, problem: Problem, max_tokens: int) -> tuple[str, Response]:
         """The prompt with as many demonstrations as fit, and a response that says so."""
         shots = list(self.demonstrations(problem))
         context = self.model.context_length
@@ -88,20 +90,32 @@ class WrittenReplies:
         self.chat, self.demonstrations = chat, demonstrations
         self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
 
-    def __call__(self, task: Asked, problems: Sequence[Problem]) -> list[Response]:
+    def __call__(self, task: Task, problems: Sequence[Problem]) -> list[Response]:
         max_tokens = self.max_tokens or task.spec.max_tokens
-        options = ChatOptions(
-            max_tokens=max_tokens, temperature=self.temperature, seed=self.seed, stop=tuple(task.spec.stop)
-        )
+        options = [
+            ChatOptions(
+                max_tokens=max_tokens,
+                temperature=self.temperature,
+                seed=self._seed(problem),
+                stop=tuple(task.spec.stop),
+            )
+            for problem in problems
+        ]
         shots = [list(self.demonstrations(problem)) for problem in problems]
         conversations = [task.messages(problem, shown) for problem, shown in zip(problems, shots, strict=True)]
-        replies = self.chat.reply_batch(conversations, options)
+        replies = self.chat.reply_each(conversations, options)
         return [
             _answered(
                 Response(problem=problem, shots=len(shown), cut=self._forgotten(messages, max_tokens)), completion
             )
             for problem, shown, messages, completion in zip(problems, shots, conversations, replies, strict=True)
         ]
+
+    def _seed(self, problem: Problem) -> int | None:
+        """A problem's own, so that its answer does not depend on which others are asked with it."""
+        if self.seed is None or self.temperature == 0.0:
+            return self.seed
+        return int(stable_hash([self.seed, problem.id])[:8], 16)
 
     def _forgotten(self, messages: Sequence[Message], max_tokens: int) -> int:
         return self.chat.forgotten(messages, max_tokens=max_tokens) if isinstance(self.chat, Forgetful) else 0
