@@ -5,6 +5,7 @@ file there, and a line in `evaluate/scorers/registry.py`. On a command line a sh
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -19,6 +20,14 @@ def _range(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
     if bounds is not None and bounds[0] >= bounds[1]:
         raise ValueError(f"{list(bounds)} is no range; write the lower bound first, such as [-1, 1]")
     return bounds
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 Clip = Annotated[tuple[float, float] | None, AfterValidator(_range)]
@@ -140,6 +149,46 @@ class JudgeReward(RewardSpec):
     unread: float | None = None  # the score of a verdict that cannot be read, asked twice; None: it says nothing
 
 
+class MatchReward(RewardSpec):
+    """1 where the whole answer is what the row says, after what is left out of both; lm-evaluation-harness's exact_match."""
+
+    argument: ClassVar[str] = "answer"
+    kind: Literal["match"] = "match"
+    answer: str = "answer"  # the column; a list there holds several right answers
+    ignore: tuple[
+        Annotated[str, AfterValidator(_pattern)], ...
+    ] = ()  # expressions whose matches are left out, in this order
+    ignore_case: bool = False
+    ignore_punctuation: bool = False
+    ignore_numbers: bool = False
+
+
+class OverlapReward(RewardSpec):
+    """How much of a reference an answer shares, from 0 to 1; of several references, the best. pip install 'dunwu[metrics]'"""
+
+    argument: ClassVar[str] = "measure"
+    kind: Literal["overlap"] = "overlap"
+    measure: Literal["bleu", "chrf", "chrf++", "rouge1", "rouge2", "rougeL", "rougeLsum"] = "rougeL"
+    answer: str = "answer"  # the column; a list there holds several references
+    tokenize: Literal["auto", "13a", "zh", "char", "intl", "none"] = "auto"  # of bleu; auto: zh where there is Chinese
+    stem: bool = False  # of ROUGE: English words by their stems
+
+
+class ObjectionReward(RewardSpec):
+    """Whether an answer says that its question rests on nothing, or cannot be answered, judged by words.
+
+    `of`: `right` counts objections to such questions, `wrong` objections to their sound twins (less is better), `answered` right
+    answers to the twins, and `all` what is right on either side.
+    """
+
+    argument: ClassVar[str] = "of"
+    kind: Literal["objection"] = "objection"
+    of: Literal["right", "wrong", "answered", "all"] = "all"
+    sound: str = "sound"  # the column: whether the question is a sound one
+    answer: str = "answer"  # the column: what a sound question is answered with; a list there holds several
+    objections: str = "objections"  # the column, where there is one: further expressions that object to this question
+
+
 class FunctionReward(RewardSpec):
     """A Python function of yours: `def NAME(prompts, completions, **columns) -> list[float | None]`."""
 
@@ -160,6 +209,9 @@ SPECS: Mapping[str, type[RewardSpec]] = {
     "length": LengthReward,
     "format": FormatReward,
     "judge": JudgeReward,
+    "match": MatchReward,
+    "overlap": OverlapReward,
+    "objection": ObjectionReward,
     "function": FunctionReward,
 }
 
@@ -222,7 +274,8 @@ def _long_form(value: Any) -> Any:
 AnyReward = Annotated[
     Annotated[
         ModelReward | ExactReward | MathReward | WorldReward | SchemaReward
-        | CodeReward | LengthReward | FormatReward | JudgeReward | FunctionReward,
+        | CodeReward | LengthReward | FormatReward | JudgeReward | FunctionReward
+        | MatchReward | OverlapReward | ObjectionReward,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_long_form),

@@ -108,6 +108,11 @@ def column(case: Case, key: str, scorer: str) -> Any:
     return case.columns[key]
 
 
+def answers_in(value: Any) -> list[str]:
+    """What a column of right answers holds: one, or several."""
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+
+
 def _total(case: Case, weights: Sequence[float], scores: Sequence[float]) -> float:
     terms = [weight * score for weight, score in zip(weights, scores, strict=True) if not math.isnan(score)]
     if not terms:

@@ -2,10 +2,9 @@
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 from dunwu.core.rewards import ExactReward
-from dunwu.evaluate.scorers.base import Case, column
+from dunwu.evaluate.scorers.base import Case, answers_in, column
 
 
 class ExactScorer:
@@ -18,7 +17,7 @@ class ExactScorer:
         return [float(self._is_right(case)) for case in cases]
 
     def _is_right(self, case: Case) -> bool:
-        wanted = [self._plain(answer) for answer in _answers(column(case, self.spec.answer, self.name))]
+        wanted = [self._plain(answer) for answer in answers_in(column(case, self.spec.answer, self.name))]
         text = case.completion.text
         if self.spec.where == "contains":
             said = f" {self._plain(text)} "
@@ -33,10 +32,6 @@ class ExactScorer:
         if self.spec.ignore_punctuation:
             text = "".join(" " if _is_punctuation(text, at) else character for at, character in enumerate(text))
         return " ".join(text.split())
-
-
-def _answers(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
 
 
 def _part(text: str, where: str) -> str:

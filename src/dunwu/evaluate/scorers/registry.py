@@ -19,7 +19,10 @@ from dunwu.evaluate.scorers.format import FormatScorer
 from dunwu.evaluate.scorers.function import FunctionScorer
 from dunwu.evaluate.scorers.judge import JudgeScorer
 from dunwu.evaluate.scorers.length import LengthScorer
+from dunwu.evaluate.scorers.match import MatchScorer
 from dunwu.evaluate.scorers.math import MathScorer
+from dunwu.evaluate.scorers.objection import ObjectionScorer
+from dunwu.evaluate.scorers.overlap import OverlapScorer
 from dunwu.evaluate.scorers.schema import SchemaScorer
 from dunwu.evaluate.scorers.world import WorldScorer
 
@@ -40,6 +43,9 @@ SCORERS: Mapping[type[RewardSpec], Callable[[Any, str, Means], Scorer]] = {
     rewards.LengthReward: lambda spec, name, _: LengthScorer(spec, name=name),
     rewards.FormatReward: lambda spec, name, _: FormatScorer(spec, name=name),
     rewards.JudgeReward: lambda spec, name, means: JudgeScorer(spec, _judge(spec, means), name=name),
+    rewards.MatchReward: lambda spec, name, _: MatchScorer(spec, name=name),
+    rewards.OverlapReward: lambda spec, name, _: OverlapScorer(spec, name=name),
+    rewards.ObjectionReward: lambda spec, name, _: ObjectionScorer(spec, name=name),
     rewards.FunctionReward: lambda spec, name, _: FunctionScorer(spec, name=name),
 }
 

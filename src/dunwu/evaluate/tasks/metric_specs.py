@@ -1,14 +1,23 @@
 """What a task's YAML may say of its metrics: those of likelihoods by name, those of texts with their filters and scorer."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dunwu.core.rewards import AnyReward, ExactReward
 from dunwu.core.section import Section, with_tuples
 
 ChoiceMetricName = Literal["acc", "acc_norm", "acc_bytes", "acc_tokens", "acc_mutual", "mc2"]
 TargetMetricName = Literal["perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "greedy"]
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 class ChoiceMetric(Section):
@@ -41,12 +50,24 @@ class TargetMetric(Section):
 
 
 class Step(Section):
-    """One step that takes an answer out of a text."""
+    r"""One step that takes an answer out of a text.
 
-    kind: Literal["regex", "hashes", "letter", "boxed", "last_number", "number", "strip", "line", "code"]
-    pattern: str = ""  # of `regex`: the first group that matched is taken, or all of the match
+    `regex`: the first group that matched, or all of the match; `hashes`: what follows ####; `letter`: the letter of the choice
+    that is named; `boxed`: what stands in \boxed{}; `final`: what the text marks as its answer, or its last number; `number`: a
+    number; `line`: a line; `strip`: without space around it; `code`: the last block between ``` lines; `join`: the problem's
+    input and the text after it.
+    """
+
+    kind: Literal["regex", "hashes", "letter", "boxed", "final", "number", "line", "strip", "code", "join"]
+    pattern: Annotated[str, AfterValidator(_pattern)] = ""
     take: Literal["first", "last"] = "first"
     otherwise: str | None = "[invalid]"  # where nothing is found; None: the text as it was
+
+    @model_validator(mode="after")
+    def _has_pattern(self) -> "Step":
+        if (self.kind == "regex") != bool(self.pattern):
+            raise ValueError("a filter has a `pattern` where its kind is regex, and only there")
+        return self
 
 
 def _step(value: Any) -> Any:

@@ -1,16 +1,17 @@
 """Templates of a task, over the columns of one row; what rows say is data and is never read as a template."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dunwu.core.errors import DataError
+from dunwu.core.jinja import BoundedEnvironment, Bounds, TooMuchError, render_bounded
 
 _ONE_EXPRESSION = re.compile(r"\A\s*\{\{((?:(?!\}\}).)*)\}\}\s*\Z", re.DOTALL)
+_BOUNDS = Bounds()
 
 
 class UnknownNameError(DataError):
@@ -26,10 +27,10 @@ def _regex_replace(text: str, pattern: str, replacement: str = "", count: int = 
 
 
 @cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.filters["regex_replace"] = _regex_replace
-    return environment
+def _environment() -> BoundedEnvironment:
+    return BoundedEnvironment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, filters={"regex_replace": _regex_replace}
+    )
 
 
 @cache
@@ -44,7 +45,7 @@ def _expression(text: str) -> Any:
 
 def text_of(template: str, values: Mapping[str, Any]) -> str:
     """The template with its values. Raises UnknownNameError, and DataError for a template that is wrong in itself."""
-    return str(_run(template, lambda: _text_template(template).render(**values)))
+    return str(_run(template, lambda: render_bounded(_text_template(template), values, _BOUNDS)))
 
 
 def value_of(template: Any, values: Mapping[str, Any]) -> Any:
@@ -60,7 +61,7 @@ def value_of(template: Any, values: Mapping[str, Any]) -> Any:
     return value
 
 
-def _run(template: str, render: Any) -> Any:
+def _run(template: str, render: Callable[[], Any]) -> Any:
     shown = template if len(template) <= 60 else template[:59] + "…"
     try:
         return render()
@@ -69,5 +70,7 @@ def _run(template: str, render: Any) -> Any:
         raise UnknownNameError(f"the template {shown!r}: {error}", (found[1] or found[2]) if found else "") from error
     except jinja2.TemplateError as error:
         raise DataError(f"the template {shown!r} cannot be used: {error}; mend it") from error
+    except TooMuchError as error:
+        raise DataError(f"the template {shown!r} {error}; make it or the row smaller") from error
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, re.error) as error:
         raise DataError(f"the template {shown!r} cannot be used on this row: {error}") from error

@@ -1,0 +1,73 @@
+"""Whether an answer objects to its question, where it should, and where it should not.
+
+Judged by words, in English and Chinese: what objections usually say, and what a row adds for its own question. Who gives a sound
+question its right answer has not objected, whatever else is said. Words are a rule of thumb; `judge` asks a model instead.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from dunwu.core.errors import DataError
+from dunwu.core.rewards import ObjectionReward
+from dunwu.evaluate.scorers.base import NOT_APPLICABLE, Case, answers_in, asked, column
+
+OPENING = 300  # characters in which an objection shows
+_OBJECTING = re.compile(
+    r"""\b(?:has|have|had|possess(?:es)?|with)\s+(?:no|zero|0|not\s+any|neither)\b
+    |\b(?:do(?:es)?|did|was|were|is|are|has|have|had|can|could|would|will)\s*(?:\ not|n['’]t|\ never)\b
+    |\bcannot\b|\bcan['’]?t\b|\bnever\s+(?:had|was|were|did|happened|existed|wrote|won|invented|visited)\b
+    |\bthere\s+(?:is|are|was|were)\s+(?:no|none|not)\b|\bno\s+such\b|\bnot\s+(?:enough|possible|applicable|meaningful|defined)\b
+    |\bnone\b|\bnonsens\w*|\bmeaningless\b|\bmakes?\s+no\s+sense\b|\bunanswerable\b|\bundefined\b|\bunknowable\b|\bimpossible\b
+    |\b(?:false|wrong|mistaken|incorrect|faulty|invalid)\s+(?:premise|assumption|presupposition)|\bno\s+(?:answer|way\s+to)\b
+    |\b(?:insufficient|missing)\s+information\b|\bnothing\s+to\s+do\s+with\b|\bunrelated\b|\bfictional\b
+    |没有|并没有|并无|并非|不是|不存在|不成立|不会|不能|不可能|从未|从来没|未曾|无法|没法|无从|无意义|毫无关系|没关系|无关|不相关
+    |前提(?:是)?(?:错|有误|不对)|问题(?:本身)?(?:有误|不成立|没有意义)|条件不足|信息不足|虚构|零(?:只|个|条|张|根)|0\s*(?:只|个|条|张|根)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+class ObjectionScorer:
+    """Reads the columns `sound`, `answer` and, where there is one, `objections`. What `spec.of` does not speak of is not
+    applicable."""
+
+    def __init__(self, spec: ObjectionReward, *, name: str = "objection") -> None:
+        self.spec, self.name = spec, name
+
+    def __call__(self, cases: Sequence[Case]) -> list[float]:
+        return [self._score(case) for case in cases]
+
+    def _score(self, case: Case) -> float:
+        sound = column(case, self.spec.sound, self.name)
+        if not isinstance(sound, bool):
+            raise DataError(
+                f"the column {self.spec.sound!r} of {asked(case)} is {str(sound)[:60]!r}; the scorer {self.name!r} needs true for a "
+                "sound question, false for one that rests on nothing"
+            )
+        text = unicodedata.normalize("NFKC", case.completion.text)
+        objected = objects(text, self._own(case))
+        if not sound:
+            return float(objected) if self.spec.of in ("right", "all") else NOT_APPLICABLE
+        if self.spec.of == "right":
+            return NOT_APPLICABLE
+        answered = any(holds(text, answer) for answer in answers_in(column(case, self.spec.answer, self.name)))
+        return float(objected and not answered) if self.spec.of == "wrong" else float(answered)
+
+    def _own(self, case: Case) -> Sequence[str]:
+        value: Any = case.columns.get(self.spec.objections)
+        return () if value is None else answers_in(value)
+
+
+def objects(text: str, own: Sequence[str] = ()) -> bool:
+    """Whether the answer objects to its question. `own`: expressions that object to this one."""
+    opening = text[:OPENING]
+    return _OBJECTING.search(opening) is not None or any(re.search(one, opening, re.IGNORECASE) for one in own)
+
+
+def holds(text: str, answer: str) -> bool:
+    """Whether an answer stands in the text: a number as a number of its own, a word as a whole word, Chinese anywhere."""
+    if any("\u4e00" <= character <= "\u9fff" for character in answer):
+        return answer in text
+    before, after = (r"(?<![\d.,])", r"(?!\d|[.,]\d)") if answer.isdigit() else (r"(?<!\w)", r"(?!\w)")
+    return re.search(before + re.escape(answer) + after, text, re.IGNORECASE | re.ASCII) is not None

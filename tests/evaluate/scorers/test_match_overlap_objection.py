@@ -1,0 +1,127 @@
+"""What equals an answer character by character, how much two texts share, and who objects to a question: by hand."""
+
+import math
+
+import pytest
+
+from dunwu.core.errors import DataError, RecipeError
+from dunwu.core.rewards import MatchReward, ObjectionReward, OverlapReward, reward_specs
+from dunwu.evaluate.scorers.match import MatchScorer
+from dunwu.evaluate.scorers.objection import ObjectionScorer, holds
+from dunwu.evaluate.scorers.overlap import OverlapScorer
+from tests.evaluate.scorers.helpers import case
+
+GSM8K = {"ignore_case": True, "ignore": (",", r"\$", r"(?s).*#### ", r"\.$")}
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "options", "score"),
+    [
+        ("72", "so it is\n#### 72", GSM8K, 1),
+        ("$1,072.", "#### 1072", GSM8K, 1),
+        ("72 ", "72", GSM8K, 0),
+        ("Paris", "paris", {}, 0),
+        ("Paris", "paris", {"ignore_case": True}, 1),
+        ("Par.is!", "Paris", {"ignore_punctuation": True}, 1),
+        ("a1", "a2", {"ignore_numbers": True}, 1),
+        ("[invalid]", "invalid", {}, 0),
+        ("b", ["a", "b"], {}, 1),
+    ],
+)
+def test_match(said, answer, options, score):
+    assert MatchScorer(MatchReward(**options))([case(said, answer=answer)]) == [score]
+
+
+def test_an_expression_that_is_none_is_refused():
+    with pytest.raises(RecipeError, match="is no regular expression"):
+        reward_specs([{"kind": "match", "ignore": ["("]}])
+
+
+def overlap(measure, said, answer, **options):
+    return OverlapScorer(OverlapReward(measure=measure, **options))([case(said, answer=answer)])[0]
+
+
+class TestOverlap:
+    """BLEU, chrF and ROUGE."""
+
+    def test_rouge_by_hand(self):
+        pytest.importorskip("rouge_score")
+        # 3 of 4 words said are among the 5 of the reference: P 3/4, R 3/5, F 2/3; the longest common sequence is 3 long too.
+        assert overlap("rouge1", "the cat sat down", "the cat sat on it") == pytest.approx(2 / 3)
+        assert overlap("rougeL", "the cat sat down", "the cat sat on it") == pytest.approx(2 / 3)
+        # Of pairs "the cat", "cat sat": P 2/3, R 2/4.
+        assert overlap("rouge2", "the cat sat down", "the cat sat on it") == pytest.approx(4 / 7)
+        assert overlap("rouge1", "the cat sat down", ["nothing alike", "the cat sat down"]) == 1
+
+    def test_rouge_reads_chinese_character_by_character(self):
+        pytest.importorskip("rouge_score")
+        assert overlap("rouge1", "猫在垫子上", "猫在床上") == pytest.approx(2 * (3 / 5) * (3 / 4) / (3 / 5 + 3 / 4))
+        assert overlap("rougeL", "猫在垫子上", "狗不叫") == 0
+
+    def test_sentence_and_corpus_agree_with_the_library(self):
+        sacrebleu = pytest.importorskip("sacrebleu")
+        said = ["the cat sat on the mat today", "it rains a lot in the north"]
+        references = [["the cat sat on a mat today"], ["it rains much in the north", "it rains a lot up north"]]
+        cases = [case(text, answer=own) for text, own in zip(said, references, strict=True)]
+        bleu = OverlapScorer(OverlapReward(measure="bleu"))
+        assert bleu(cases) == pytest.approx(
+            [sacrebleu.sentence_bleu(text, own).score / 100 for text, own in zip(said, references, strict=True)]
+        )
+        streams = [["the cat sat on a mat today", "it rains much in the north"], ["", "it rains a lot up north"]]
+        assert bleu.corpus_score(cases) == pytest.approx(sacrebleu.corpus_bleu(said, streams).score / 100)
+        chrf = OverlapScorer(OverlapReward(measure="chrf++"))
+        assert chrf(cases)[0] == pytest.approx(
+            sacrebleu.sentence_chrf(said[0], references[0], word_order=2).score / 100
+        )
+
+    def test_bleu_parts_chinese_into_characters(self):
+        pytest.importorskip("sacrebleu")
+        assert overlap("bleu", "我们今天去北京看长城", "我们今天去北京看长城") == pytest.approx(1)
+        assert 0.3 < overlap("bleu", "我们今天去北京看长城", "我们明天去北京看长城") < 1
+
+
+UNSOUND = {"sound": False}
+SOUND = {"sound": True, "answer": ["2", "two"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "row", "right", "wrong", "answered", "all_"),
+    [
+        ("The sun has no eyes.", UNSOUND, 1, math.nan, math.nan, 1),
+        ("The sun has two eyes.", UNSOUND, 0, math.nan, math.nan, 0),
+        ("It doesn't have any: it is a star.", UNSOUND, 1, math.nan, math.nan, 1),
+        ("太阳没有眼睛。", UNSOUND, 1, math.nan, math.nan, 1),
+        ("太阳有两只眼睛。", UNSOUND, 0, math.nan, math.nan, 0),
+        ("0", UNSOUND, 0, math.nan, math.nan, 0),
+        ("0", {**UNSOUND, "objections": [r"^\W*(0|zero)\W*$"]}, 1, math.nan, math.nan, 1),
+        ("", UNSOUND, 0, math.nan, math.nan, 0),
+        ("A cat has two eyes.", SOUND, math.nan, 0, 1, 1),
+        ("A cat has 2, and does not need a third.", SOUND, math.nan, 0, 1, 1),
+        ("This question cannot be answered.", SOUND, math.nan, 1, 0, 0),
+        ("A cat has 12.", SOUND, math.nan, 0, 0, 0),
+    ],
+)
+def test_objections(said, row, right, wrong, answered, all_):
+    scores = [
+        ObjectionScorer(ObjectionReward(of=of))([case(said, **row)])[0] for of in ("right", "wrong", "answered", "all")
+    ]
+    assert scores == pytest.approx([right, wrong, answered, all_], nan_ok=True)
+
+
+def test_a_row_must_say_whether_its_question_is_sound():
+    with pytest.raises(DataError, match="needs true for a sound question"):
+        ObjectionScorer(ObjectionReward())([case("no", sound="yes")])
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "found"),
+    [
+        ("1,200 kg", "200", False),
+        ("It is 200.", "200", True),
+        ("2.5", "2", False),
+        ("共8条", "8", True),
+        ("twofold", "two", False),
+    ],
+)
+def test_an_answer_stands_by_itself(text, answer, found):
+    assert holds(text, answer) is found
