@@ -34,10 +34,10 @@ class PairedDifference(NamedTuple):
     p_value: float
 
 
-def wilson(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion of `k` successes in `n` trials, (low, high) within [0, 1].
 
-    `k` may be fractional (partial credit). n = 0 gives (0, 1): nothing is known. Wilson 1927, JASA 22:209.
+    Both may be fractional (partial credit, questions that are worth less than one). n = 0 gives (0, 1): nothing is known. Wilson 1927, JASA 22:209.
     """
     if n < 0 or not 0 <= k <= n:
         raise ValueError(f"k={k} successes in n={n} trials: 0 <= k <= n must hold")
