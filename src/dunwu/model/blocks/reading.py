@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dunwu.core.devices import products_of_few_rows
 from dunwu.model import kernels
+from dunwu.model.blocks.branches import Branches
 from dunwu.model.blocks.norms import by_hand
 from dunwu.model.blocks.ragged import attend_one, softmax
 from dunwu.model.blocks.rotary import depends_on_length, rotary_tables, rotate
@@ -41,6 +42,8 @@ class Reading:
             int, Reading
         ] = {}  # what changes from outside make of this one, kept for the rest of the pass
         self._kept_by_hand = cache is None and by_hand(x_BTD) and time <= kernels.MAX_KEPT_TIME
+        self._branches: Branches | None = None
+        self._apart = branch_BT is not None and cache is None and not branch_BT.is_cuda
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
         self._masks: dict[int | None, Tensor | None] = {}
         self._span_masks: dict[tuple[int, int | None], Tensor] = {}
@@ -79,8 +82,24 @@ class Reading:
         """Attention over what each token may see in this layer; gives `[B, T, H, C]`."""
         if self.spans is not None:
             return self._attend_spans(q_BHTC, layer, sinks_H)
+        if self._attends_apart(layer, sinks_H):
+            if self._branches is None:
+                self._branches = Branches.of(self.document_BT, cast("Tensor", self.branch_BT))
+            if self._branches is not None:
+                return self._branches.attend(q_BHTC, k_BKSC, v_BKSC, self.config.score_scale)
+            self._apart = False
         mask = self.mask(layer)
         return self.attend_under(mask, q_BHTC, k_BKSC, v_BKSC, sinks_H, causal=self.cache is None and mask is None)
+
+    def _attends_apart(self, layer: int, sinks_H: Tensor | None) -> bool:
+        """Whether each branch may be read by itself: not under a window, nor where scores are needed whole."""
+        window = self.config.window(layer)
+        return (
+            self._apart
+            and sinks_H is None
+            and self.config.attention_softcap is None
+            and (window is None or window >= self.time)
+        )
 
     def _attend_spans(self, q_1HTC: Tensor, layer: int, sinks_H: Tensor | None) -> Tensor:
         """Each text of a ragged batch by itself; gives `[1, T, H, C]`."""
