@@ -71,7 +71,9 @@ def sign_flip(gains: Sequence[float] | Floats) -> float:
     if whole and d.max() == 1:
         gained = round((d.size + total) / 2)
         return mcnemar_exact(gained, d.size - gained)
-    step = 1.0 if whole else float(d.max()) / GRID
+    if not whole:
+        d, total = d / d.max(), total / float(d.max())
+    step = 1.0 if whole else 1 / GRID
     if not whole and d.size > 64:
         return _flipped_normal(d, total)
     steps = np.rint(d / step).astype(int)
