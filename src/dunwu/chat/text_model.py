@@ -45,7 +45,8 @@ class TextModel(Protocol):
 
     @abstractmethod
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
-        """Of each (context, continuation), in their order. An empty context stands for the beginning of a document."""
+        """Of each (context, continuation), in their order. An empty context stands for the beginning of a document, which may be
+        longer than what the model reads at once: it is then judged window after window."""
         ...
 
     @abstractmethod
