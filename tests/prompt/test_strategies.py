@@ -401,6 +401,7 @@ def test_direct_is_the_chat_itself_and_seeds_depend_on_their_place():
         "few-shot",
         "few-shot-cot",
         "auto-cot",
+        "prompted",
         "cot",
         "self-consistency",
         "least-to-most",

@@ -11,10 +11,11 @@ from dunwu.chat.protocol import AsyncChat, Chat
 from dunwu.core.errors import RecipeError
 from dunwu.core.nearest import validated
 from dunwu.core.problems import Problem
-from dunwu.core.section import Count
+from dunwu.core.section import Count, Section
 from dunwu.prompt.demonstrations.base import Embed
 from dunwu.prompt.demonstrations.registry import CHOICES, Chosen, Means, Shots, choose
 from dunwu.prompt.problems import read_problems
+from dunwu.prompt.search.candidate import Prompted, read_candidate
 from dunwu.prompt.spelling import named_options, require_known
 from dunwu.prompt.strategies.auto_cot import auto_cot
 from dunwu.prompt.strategies.base import AsyncStrategyChat, Strategy, StrategyChat
@@ -71,6 +72,16 @@ def _auto_cot(options: Mapping[str, str], help_: Help, chat: Chat | None) -> Str
     return FewShot(shown=lambda problem: shots, answers="chain", tokens=given.tokens)
 
 
+class PromptFile(Section):
+    """A prompt that a search found."""
+
+    file: str
+
+
+def _prompted(options: Mapping[str, str], help_: Help, chat: Chat | None) -> Strategy:
+    return Prompted(candidate=read_candidate(validated(PromptFile, options).file))
+
+
 def _chosen(given: Shown, help_: Help, answer: Callable[[Problem], str]) -> Chosen:
     count = help_.count_tokens
 
@@ -99,6 +110,7 @@ STRATEGIES: Mapping[str, _Build] = {
     "few-shot": _few_shot,
     "few-shot-cot": _few_shot_cot,
     "auto-cot": _auto_cot,
+    "prompted": _prompted,
     **{
         kind.title: _plain(kind)
         for kind in (ChainOfThought, SelfConsistency, LeastToMost, SelfRefine, TreeOfThoughts, ThinkFirst)
