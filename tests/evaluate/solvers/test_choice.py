@@ -8,7 +8,6 @@ from dunwu.chat.scripted_text import ScriptedText
 from dunwu.chat.text_model import Likelihood
 from dunwu.core.errors import RecipeError
 from dunwu.core.problems import Problem
-from dunwu.evaluate.solvers.base import first_demonstrations
 from dunwu.evaluate.solvers.choice import ByLikelihood, likeliest, normalised
 from dunwu.evaluate.tasks.spec import TaskSpec
 from dunwu.evaluate.tasks.task import Task
@@ -49,7 +48,7 @@ def test_each_choice_is_judged_after_the_same_context_and_the_likeliest_is_chose
 def test_demonstrations_stand_before_the_question():
     model = ScriptedText()
     problems = task().problems()
-    (response,) = ByLikelihood(model, first_demonstrations(problems, 1))(task(), problems[:1])
+    (response,) = ByLikelihood(model, lambda problem: problems[1:])(task(), problems[:1])
     assert model.judged[0] == ("Capital of Italy? Rome\n\nCapital of France?", " Rome")
     assert response.shots == 1
 
@@ -101,6 +100,6 @@ def test_a_target_is_judged_and_nothing_is_chosen():
 
 def test_a_task_without_continuations_and_a_normalisation_that_there_is_not_are_errors():
     with pytest.raises(RecipeError, match="no continuations"):
-        ByLikelihood(ScriptedText())(SimpleNamespace(name="chatty", spec=None), [])
+        ByLikelihood(ScriptedText())(Task(spec=TaskSpec(name="chatty", input="{{q}}"), rows=lambda split: ROWS), [])
     with pytest.raises(RecipeError, match="by='words' is not known"):
         ByLikelihood(ScriptedText(), by="words")(task(), task().problems())

@@ -1,22 +1,15 @@
 """Answers by likelihood: which of the choices the model finds likeliest, or how likely it finds the target."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from dunwu.chat.text_model import Likelihood, TextModel
 from dunwu.core.errors import RecipeError
 from dunwu.core.problems import Problem
-from dunwu.evaluate.solvers.base import Asked, Demonstrations, Response, no_demonstrations
+from dunwu.evaluate.solvers.base import Demonstrations, Response, no_demonstrations
+from dunwu.evaluate.tasks.task import Task
 
 Normalisation = Literal["raw", "characters", "bytes", "tokens", "alone"]
-
-
-@runtime_checkable
-class Judged(Protocol):
-    """What is needed of a task beside `Asked`: continuations after their contexts, and after nothing."""
-
-    def pairs(self, problem: Problem, shots: Sequence[Problem] = ()) -> Sequence[tuple[str, str]]: ...
-    def alone(self, problem: Problem) -> Sequence[tuple[str, str]]: ...
 
 
 class ByLikelihood:
@@ -39,8 +32,8 @@ class ByLikelihood:
         self.by: Normalisation = by
         self.alone = alone or by == "alone"
 
-    def __call__(self, task: Asked, problems: Sequence[Problem]) -> list[Response]:
-        if not isinstance(task, Judged):
+    def __call__(self, task: Task, problems: Sequence[Problem]) -> list[Response]:
+        if task.spec.output == "text":
             raise RecipeError(
                 f"{task.name} has no continuations to be judged; let its answers be written (--solver text)"
             )
@@ -89,6 +82,6 @@ def normalised(problem: Problem, likelihoods: Sequence[Likelihood], by: Normalis
     return [likelihoods[at].logprob / max(1, lengths[by](at)) for at in range(count)]
 
 
-def _needs_alone(task: Asked) -> bool:
+def _needs_alone(task: Task) -> bool:
     """Whether a metric of the task judges against the choices alone."""
-    return any(getattr(metric, "measure", "") == "acc_mutual" for metric in getattr(task.spec, "metrics", ()))
+    return any(getattr(metric, "measure", "") == "acc_mutual" for metric in task.spec.metrics)
