@@ -3,6 +3,7 @@ import pytest
 from dunwu.core.errors import RecipeError
 from dunwu.core.load import dump_recipe, load_recipe, recipe_for_documents
 from dunwu.core.nearest import known_keys, nearest_key
+from dunwu.core.policy import GrpoSpec, PpoSpec
 from dunwu.core.recipe import Recipe
 
 SMALL = "name: small\ncorpus:\n  sources:\n    - kind: folder\n      path: texts\n"
@@ -137,6 +138,25 @@ def test_a_folder_of_documents_is_a_recipe_without_fine_tuning(tmp_path):
     assert recipe.corpus.sources[0].path == str(folder)
     assert recipe.sft.sources == ()
     assert recipe_for_documents(tmp_path / "三国演义.txt.gz").name == "三国演义"
+
+
+WRITTEN_OUT = SMALL + "rl: {algorithm: {method: grpo, beta: 0.0, epochs: 1, scale: none, cut_off: leave_out}}\n"
+
+
+def test_another_method_begins_afresh_with_what_is_given_beside(recipe_file):
+    recipe_file.write_text(WRITTEN_OUT, "utf-8")
+    recipe = load_recipe(recipe_file, ["rl.algorithm.gamma=0.5", "rl.algorithm.method=ppo"])
+    assert recipe.rl.algorithm == PpoSpec(gamma=0.5)
+    same = load_recipe(recipe_file, ["rl.algorithm.method=grpo", "rl.algorithm.beta=0.1"])
+    assert same.rl.algorithm == GrpoSpec(beta=0.1, epochs=1, scale="none", cut_off="leave_out")
+
+
+def test_an_option_of_another_method_is_told_from_one_that_nobody_knows(recipe_file):
+    recipe_file.write_text(WRITTEN_OUT, "utf-8")
+    refused_as = {"gamma": "with method: grpo there is no gamma", "gama": "did you mean rl.algorithm.gamma"}
+    for option, message in refused_as.items():
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(recipe_file, [f"rl.algorithm.{option}=0.5"])
 
 
 def test_every_fault_of_an_override_is_a_recipe_error(tmp_path):

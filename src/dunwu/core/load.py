@@ -15,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from dunwu.core.errors import RecipeError
 from dunwu.core.modelfiles import HUB_NAME, is_phrasings_file
 from dunwu.core.nearest import explain_validation
-from dunwu.core.overrides import apply_override, parse_overrides
+from dunwu.core.overrides import apply_overrides, parse_overrides
 from dunwu.core.policy import DistillSpec
 from dunwu.core.recipe import PretrainSection, Recipe, ReplaySection, TokenizerSection
 from dunwu.core.rewards import short_form
@@ -71,8 +71,7 @@ def recipe_for_tuning(overrides: Sequence[str]) -> Recipe:
 
 def check_recipe(data: dict[str, Any], overrides: Sequence[str], *, origin: str) -> Recipe:
     """Apply `overrides` to `data`, in place, and check the whole. Raises RecipeError."""
-    for key, value in parse_overrides(overrides, Recipe).items():
-        apply_override(data, key, value)
+    apply_overrides(data, parse_overrides(overrides, Recipe))
     _name_kinds(data)
     _write_out_rewards(data)
     _resolve_paths(data, Path.cwd())

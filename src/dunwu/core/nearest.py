@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from dunwu.core.errors import RecipeError
 
+TAGS = ("kind", "method")  # keys that say which others their group has
 Path = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -112,7 +113,7 @@ def data_path(location: Sequence[str | int], data: Any, *, missing: bool) -> Pat
 def _complain(key: str, complaints: Sequence[Mapping[str, Any]], data: Any, model: type[BaseModel]) -> str:
     kind = complaints[0]["type"]
     if kind == "extra_forbidden":
-        return unknown_key(key, model)
+        return _of_another(key, data, model) or unknown_key(key, model)
     if kind == "missing":
         return f"{key} is missing: write it in the recipe, or give {key}=VALUE on the command line"
     if kind == "value_error":
@@ -120,6 +121,16 @@ def _complain(key: str, complaints: Sequence[Mapping[str, Any]], data: Any, mode
     value = value_at(key, data)
     rule = " or ".join(dict.fromkeys(rule_of(complaint) for complaint in complaints))
     return f"{key or 'the recipe'}={shown(value)}: must be {rule}"
+
+
+def _of_another(key: str, data: Any, model: type[BaseModel]) -> str | None:
+    """The complaint about an option that its group would have with another kind or method."""
+    if pattern(key) not in known_keys(model):
+        return None
+    parent, _, option = key.rpartition(".")
+    group = value_at(parent, data)
+    tag = next((tag for tag in TAGS if tag in group), None)
+    return tag and f"{key}: with {tag}: {group[tag]} there is no {option}; remove it, or choose another {tag}"
 
 
 def value_at(key: str, data: Any) -> Any:

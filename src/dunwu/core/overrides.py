@@ -1,14 +1,14 @@
 """Dotted overrides from the command line: `model.hidden_size=256`, `corpus.sources.0.path=books`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel
 from ruamel.yaml.error import YAMLError
 
 from dunwu.core.errors import RecipeError
-from dunwu.core.nearest import is_text, known_keys, pattern, unknown_key
+from dunwu.core.nearest import TAGS, is_text, known_keys, pattern, unknown_key
 from dunwu.core.yaml import parse_yaml
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w-]*(\.\w+)*=")
@@ -42,6 +42,16 @@ def _read_value(key: str, text: str) -> Any:
         raise RecipeError(f"{key}={text}: the value is not valid YAML; quote it, or write lists as [a, b]") from error
 
 
+def apply_overrides(data: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Set each key in nested `data`, in place; another kind or method begins afresh, for its options are its own.
+
+    Raises RecipeError as `apply_override` does.
+    """
+    tags_first = sorted(overrides, key=lambda key: key.rsplit(".", 1)[-1] not in TAGS)
+    for key in tags_first:
+        apply_override(data, key, overrides[key])
+
+
 def apply_override(data: dict[str, Any], key: str, value: Any) -> None:
     """Set `key` in nested `data`, in place; one past a list's end appends. Raises RecipeError for an index beyond."""
     at: Any = data
@@ -52,7 +62,10 @@ def apply_override(data: dict[str, Any], key: str, value: Any) -> None:
         else:
             at = _item(at, part, key)
     if isinstance(at, dict):
-        at[last] = value
+        group = cast("dict[str, Any]", at)
+        if last in TAGS and group.get(last, value) != value:
+            group.clear()
+        group[last] = value
     else:
         _item(at, last, key)
         at[int(last)] = value

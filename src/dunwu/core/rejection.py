@@ -1,12 +1,12 @@
 """What a caller says of rejection sampling: how answers are drawn, and which of them are learned from."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from dunwu.core.nearest import validated
-from dunwu.core.overrides import apply_override, parse_overrides
+from dunwu.core.overrides import apply_overrides, parse_overrides
 from dunwu.core.section import Count, Section
 
 
@@ -31,7 +31,6 @@ PREFIX = "rejection."
 
 def rejection_spec(overrides: Sequence[str]) -> RejectionSpec:
     """The specification of words such as `rejection.n=16`. Raises RecipeError naming the key, its value and the rule."""
-    data: dict[str, object] = {}
-    for key, value in parse_overrides(overrides, _Holder).items():
-        apply_override(data, key, value)
+    data: dict[str, Any] = {}
+    apply_overrides(data, parse_overrides(overrides, _Holder))
     return validated(_Holder, data).rejection
