@@ -1,14 +1,12 @@
 """Answers by likelihood: what is asked, and which choice each normalisation makes the chosen one."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from dunwu.chat.scripted_text import ScriptedText
 from dunwu.chat.text_model import Likelihood
 from dunwu.core.errors import RecipeError
 from dunwu.core.problems import Problem
-from dunwu.evaluate.solvers.choice import ByLikelihood, likeliest, normalised
+from dunwu.evaluate.solvers.choice import ByLikelihood, likeliest
 from dunwu.evaluate.tasks.spec import TaskSpec
 from dunwu.evaluate.tasks.task import Task
 
@@ -48,7 +46,7 @@ def test_each_choice_is_judged_after_the_same_context_and_the_likeliest_is_chose
 def test_demonstrations_stand_before_the_question():
     model = ScriptedText()
     problems = task().problems()
-    (response,) = ByLikelihood(model, lambda problem: problems[1:])(task(), problems[:1])
+    (response,) = ByLikelihood(model, lambda problem: [problems[1]])(task(), problems[:1])
     assert model.judged[0] == ("Capital of Italy? Rome\n\nCapital of France?", " Rome")
     assert response.shots == 1
 
@@ -68,13 +66,13 @@ def test_what_is_likely_anyhow_counts_for_nothing():
     model = ScriptedText(likely=nats(Rome=-3.0, Paris=-4.0, Rome_alone=-1.0, Paris_alone=-6.0))
     response, _ = ByLikelihood(model, by="alone")(task(), task().problems())
     assert model.judged[2:4] == [("", " Rome"), ("", " Paris")]
-    assert normalised(response.problem, response.likelihoods, "alone") == [-2.0, 2.0]
-    assert response.chosen == 1
+    assert response.chosen == 1  # -3 - -1 against -4 - -6
+    assert likeliest(response.problem, response.likelihoods) == 0
 
 
 def test_a_metric_that_needs_the_choices_alone_gets_them():
-    metrics = (SimpleNamespace(measure="acc_mutual"),)
-    response, _ = ByLikelihood(ScriptedText())(task(metrics=metrics), task().problems())
+    spec = TaskSpec(**{**SPEC.model_dump(), "metrics": ("acc", "acc_mutual")})
+    response, _ = ByLikelihood(ScriptedText())(Task(spec=spec, rows=lambda split: ROWS), task().problems())
     assert len(response.likelihoods) == 4
     assert response.chosen == 0  # the shorter one; chosen as it is
 
@@ -98,8 +96,6 @@ def test_a_target_is_judged_and_nothing_is_chosen():
     assert response.chosen is None
 
 
-def test_a_task_without_continuations_and_a_normalisation_that_there_is_not_are_errors():
-    with pytest.raises(RecipeError, match="no continuations"):
-        ByLikelihood(ScriptedText())(Task(spec=TaskSpec(name="chatty", input="{{q}}"), rows=lambda split: ROWS), [])
+def test_a_normalisation_that_there_is_not_is_an_error():
     with pytest.raises(RecipeError, match="by='words' is not known"):
-        ByLikelihood(ScriptedText(), by="words")(task(), task().problems())
+        ByLikelihood(ScriptedText(), by="words")

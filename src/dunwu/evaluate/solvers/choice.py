@@ -1,15 +1,24 @@
 """Answers by likelihood: which of the choices the model finds likeliest, or how likely it finds the target."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from dunwu.chat.text_model import Likelihood, TextModel
 from dunwu.core.errors import RecipeError
 from dunwu.core.problems import Problem
 from dunwu.evaluate.solvers.base import Demonstrations, Response, no_demonstrations
+from dunwu.evaluate.tasks.measures import choice_scores
+from dunwu.evaluate.tasks.metric_specs import ChoiceMetric
 from dunwu.evaluate.tasks.task import Task
 
 Normalisation = Literal["raw", "characters", "bytes", "tokens", "alone"]
+_MEASURES = {
+    "raw": "acc",
+    "characters": "acc_norm",
+    "bytes": "acc_bytes",
+    "tokens": "acc_tokens",
+    "alone": "acc_mutual",
+}
 
 
 class ByLikelihood:
@@ -28,15 +37,13 @@ class ByLikelihood:
         by: Normalisation = "raw",
         alone: bool = False,
     ) -> None:
+        if by not in _MEASURES:
+            raise RecipeError(f"by={by!r} is not known; use {', '.join(_MEASURES)}")
         self.model, self.demonstrations = model, demonstrations
         self.by: Normalisation = by
         self.alone = alone or by == "alone"
 
     def __call__(self, task: Task, problems: Sequence[Problem]) -> list[Response]:
-        if task.spec.output == "text":
-            raise RecipeError(
-                f"{task.name} has no continuations to be judged; let its answers be written (--solver text)"
-            )
         alone = self.alone or _needs_alone(task)
         shots = [self.demonstrations(problem) for problem in problems]
         asked = [
@@ -60,28 +67,11 @@ class ByLikelihood:
 
 
 def likeliest(problem: Problem, likelihoods: Sequence[Likelihood], by: Normalisation = "raw") -> int:
-    """The place of the chosen one; of equals the first."""
-    scores = normalised(problem, likelihoods, by)
+    """The place of the chosen one; of equals the first. For "alone" those of the choices after nothing follow the others."""
+    scores = choice_scores(_MEASURES[by], Response(problem=problem, likelihoods=tuple(likelihoods)))
     return scores.index(max(scores))
-
-
-def normalised(problem: Problem, likelihoods: Sequence[Likelihood], by: Normalisation) -> list[float]:
-    """What each choice scores. Lengths are those of choices without their delimiter, as lm-evaluation-harness counts; for "alone"
-    the likelihoods of the choices after nothing must follow the others. Raises RecipeError for a `by` that is not known."""
-    count = len(problem.choices)
-    if by == "alone":
-        return [likelihoods[at].logprob - likelihoods[count + at].logprob for at in range(count)]
-    lengths: Mapping[str, Callable[[int], int]] = {
-        "raw": lambda at: 1,
-        "characters": lambda at: len(problem.choices[at]),
-        "bytes": lambda at: len(problem.choices[at].encode()),
-        "tokens": lambda at: likelihoods[at].tokens,
-    }
-    if by not in lengths:
-        raise RecipeError(f"by={by!r} is not known; use raw, characters, bytes, tokens or alone")
-    return [likelihoods[at].logprob / max(1, lengths[by](at)) for at in range(count)]
 
 
 def _needs_alone(task: Task) -> bool:
     """Whether a metric of the task judges against the choices alone."""
-    return any(getattr(metric, "measure", "") == "acc_mutual" for metric in task.spec.metrics)
+    return any(isinstance(one, ChoiceMetric) and one.measure == "acc_mutual" for one in task.spec.metrics)
