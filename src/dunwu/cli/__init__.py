@@ -14,6 +14,7 @@ from dunwu.cli.commands.judging import best, score
 from dunwu.cli.commands.keys import keyring
 from dunwu.cli.commands.making import maker
 from dunwu.cli.commands.models import export, import_, inspect, quantise
+from dunwu.cli.commands.prompting import prompter
 from dunwu.cli.commands.rewards import rewards
 from dunwu.cli.commands.serving import serve
 from dunwu.cli.commands.talking import chat, generate
@@ -31,7 +32,7 @@ app = App(
 for command in (build, plan, tune, align, status, doctor, explain, show_batch, chat, generate, score, best, serve):
     app.command(command)
 app.command(import_, name="import")
-for command in (export, quantise, inspect, deltas, keyring, maker, rewards):
+for command in (export, quantise, inspect, deltas, keyring, maker, prompter, rewards):
     app.command(command)
 
 
