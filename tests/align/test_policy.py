@@ -222,3 +222,27 @@ def test_micro_batches_of_a_rollout_add_up_to_the_whole():
             gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad.clone())
         torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(gradients[1], gradients[2], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [GrpoSpec(), GrpoSpec(beta=0.1)], ids=["rewards alone", "divergence too"])
+def test_prompts_that_teach_nothing_are_not_read_and_change_nothing_by_that(spec, monkeypatch):
+    items = tuple(item([1, 2, n], [4, n], [5, 6, 7], kinds=(0, 0)) for n in range(3, 7))
+    made = Experience(
+        step=0, number=0, prompts=(0, 1, 2, 3), items=items, texts=("",) * 8, reasons=("stop",) * 8,
+        scores_A=np.array([1.0, 1.0, 0.0, 1.0, 0.5, 0.5, 1.0, 0.0]), parts={}, kl_coefficient=0.0,
+        engine_N=np.full(20, -4.1), reference_N=np.full(20, -4.0),
+    )  # fmt: skip
+    stream = RolloutStream(spec, prompts=4, most_tokens=6, seed=0)
+    stream.take(made)
+    model, gradients, read = new_decoder(CONFIG, seed=0), [], []
+    for teaches in (stream._teaches, [True] * 4):
+        monkeypatch.setattr(stream, "_teaches", teaches)
+        model.zero_grad()
+        stream.read_positions = 0
+        batch = stream.batch(0, 4)
+        assert batch.learned_tokens == 8
+        PolicyObjective(spec)(model, batch, total_learned=8)[0].backward()
+        gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad.clone())
+        read.append(stream.read_positions)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+    assert read[0] == (read[1] if spec.beta else read[1] / 2)

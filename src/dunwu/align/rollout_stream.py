@@ -86,11 +86,15 @@ class RolloutStream:
         return row // self.rows_per_rollout
 
     def batch(self, first_row: int, rows: int) -> Batch:
-        """Prompts `first_row` to `first_row + rows`, packed into rows that are as long as the longest."""
+        """Prompts `first_row` to `first_row + rows`, packed into rows that are as long as the longest.
+
+        Those whose answers all scored alike count in the mean, and are not read where nothing would be learned from them.
+        """
         at_hand = self._at_hand
         assert at_hand is not None
         assert self.number_of(first_row) == at_hand.number == self.number_of(first_row + rows - 1)
-        members = [self._place(row) for row in range(first_row, first_row + rows)]
+        asked = [self._place(row) for row in range(first_row, first_row + rows)]
+        members = [place for place in asked if self._teaches[place]] or asked[:1]
         lengths = np.array([self._length(at_hand, place) for place in members], np.int64)
         width = row_width(int(lengths.max()), 0)
         packing, order = pack(lengths, width), np.argsort(-lengths, kind="stable")
@@ -100,7 +104,7 @@ class RolloutStream:
         self.read_positions += int(lengths.sum())
         return replace(
             batch,
-            learned_tokens=int(sum(self._shares[place].sum() for place in chosen)),
+            learned_tokens=int(sum(self._shares[place].sum() for place in asked)),
             annotations={**batch.annotations, **self._noted(chosen), **self._texts(first_row, rows)},
         )
 
@@ -130,7 +134,10 @@ class RolloutStream:
             "value_N": experience.value_N,
             "return_N": annotated.return_N,
         }
-        return {name: np.split(value, ends) for name, value in values.items() if value is not None}
+        notes = {name: np.split(value, ends) for name, value in values.items() if value is not None}
+        rewards_alone = not (self.spec.beta or self.spec.entropy or self.spec.wants_values or self.spec.wants_reference)
+        self._teaches = [bool(own.any()) or not rewards_alone for own in notes["advantage_N"]]
+        return notes
 
     def _noted(self, places: Sequence[int]) -> dict[str, Tensor]:
         return {
