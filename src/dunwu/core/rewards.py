@@ -161,6 +161,7 @@ class MatchReward(RewardSpec):
     ignore_case: bool = False
     ignore_punctuation: bool = False
     ignore_numbers: bool = False
+    latex: bool = False  # LaTeX in one way of writing, as the authors of MATH compare
 
 
 class OverlapReward(RewardSpec):

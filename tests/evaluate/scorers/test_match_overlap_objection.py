@@ -26,6 +26,12 @@ GSM8K = {"ignore_case": True, "ignore": (",", r"\$", r"(?s).*#### ", r"\.$")}
         ("a1", "a2", {"ignore_numbers": True}, 1),
         ("[invalid]", "invalid", {}, 0),
         ("b", ["a", "b"], {}, 1),
+        (r"\frac12", r"\dfrac{1}{2}", {"latex": True}, 1),
+        ("0.5", "1/2", {"latex": True}, 1),
+        ("0.25", "1/4", {"latex": True}, 0),
+        (r"x = \sqrt3 \text{ cm}", r"\sqrt{3}", {"latex": True}, 1),
+        (r"30^\circ", "30", {"latex": True}, 1),
+        (r"\sqrt", "", {"latex": True}, 0),
     ],
 )
 def test_match(said, answer, options, score):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dunwu.core.rewards import MatchReward
 from dunwu.evaluate.scorers.base import Case, answers_in, column
+from dunwu.evaluate.scorers.latex import same_latex
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _DIGITS = str.maketrans("", "", string.digits)
@@ -25,7 +26,8 @@ class MatchScorer:
 
     def _is_right(self, case: Case) -> bool:
         said = self._left(case.completion.text)
-        return any(said == self._left(answer) for answer in answers_in(column(case, self.spec.answer, self.name)))
+        wanted = [self._left(answer) for answer in answers_in(column(case, self.spec.answer, self.name))]
+        return any(same_latex(said, one) for one in wanted) if self.spec.latex else said in wanted
 
     def _left(self, text: str) -> str:
         for pattern in self.spec.ignore:

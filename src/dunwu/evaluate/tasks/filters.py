@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dunwu.core.final_answer import final_answer
 from dunwu.core.problems import Problem
 from dunwu.evaluate.scorers.code import code_in
+from dunwu.evaluate.tasks.boxed import boxed
 from dunwu.evaluate.tasks.metric_specs import Step
 from dunwu.evaluate.tasks.task import LETTERS
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _SAID = re.compile(
     r"(?:answers?|choice|option)\b[^\S\n]*(?:is|are|:|=|would be|should be)[^\S\n]*:?[^\S\n]*(?:option\s+|choice\s+)?[*(\[{$\\a-z{]*?([A-Z])\b"
     r"|(?:答案|选项|选择|应选|故选|选)(?:应该|应)?(?:是|为|项|：|:)*\s*[*(（\[]*([A-Z])(?![A-Za-z])",
@@ -38,21 +38,6 @@ def letter_in(text: str, problem: Problem) -> str | None:
         return named
     alone = {one for match in _ALONE.finditer(text) if (one := match[1] or match[2])}
     return alone.pop() if len(alone) == 1 and alone <= set(letters) else None
-
-
-def boxed(text: str) -> str | None:
-    r"""What stands in the last \boxed{…}; of one without braces, up to the next $."""
-    *_, last = [None, *_BOX.finditer(text)]
-    if last is None:
-        return None
-    if not text.startswith("{", last.end()):
-        return re.split(r"\$|\n", text[last.end() :])[0].strip()
-    depth = 0
-    for at in range(last.end(), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return text[last.end() + 1 : at]
-    return None
 
 
 def _last(text: str, pattern: re.Pattern[str]) -> str | None:
@@ -109,6 +94,12 @@ def _number(text: str, step: Step, problem: Problem) -> str | None:
     return None if not numbers else numbers[0 if step.take == "first" else -1].replace(",", "")
 
 
+def _dollars(text: str, step: Step, problem: Problem) -> str | None:
+    del step, problem
+    first, last = text.find("$"), text.rfind("$")
+    return text[first + 1 : last] if first < last else None
+
+
 def _line(text: str, step: Step, problem: Problem) -> str | None:
     del problem
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -122,6 +113,7 @@ _STEPS: Mapping[str, Callable[[str, Step, Problem], str | None]] = {
     "boxed": lambda text, step, problem: boxed(text),
     "final": lambda text, step, problem: final_answer(text),
     "number": _number,
+    "dollars": _dollars,
     "line": _line,
     "strip": lambda text, step, problem: text.strip(),
     "code": lambda text, step, problem: code_in(text),

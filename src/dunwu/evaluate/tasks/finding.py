@@ -41,7 +41,7 @@ def find_task(name: str | Path, *, data: str | Path | None = None, subjects: Seq
     if text not in list_tasks():
         near = difflib.get_close_matches(text, list_tasks(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(list_tasks())}"
-        raise RecipeError(f"there is no task {text!r}; {hint} A task of your own is given as FILE.yaml or FILE.py:NAME")
+        raise RecipeError(f"there is no task {text!r}; {hint} (one of your own is given as FILE.yaml or FILE.py:NAME)")
     return _of(Task(spec=read_spec(path), place=Place(folder=SHIPPED)), data, only)
 
 

@@ -85,9 +85,9 @@ def _said_right(response: Response) -> bool:
     """Whether the choice that was made, or named in words, is the right one."""
     problem = response.problem
     if response.chosen is not None or response.completion is None:
-        return response.chosen is not None and response.chosen == problem.right
+        return response.chosen is not None and response.chosen in right_choices(problem)
     letter = letter_in(response.completion.text, problem)
-    return letter is not None and LETTERS.index(letter) == problem.right
+    return letter is not None and LETTERS.index(letter) in right_choices(problem)
 
 
 def _of_choices(metric: ChoiceMetric, responses: Sequence[Response]) -> Measured:
@@ -97,7 +97,13 @@ def _of_choices(metric: ChoiceMetric, responses: Sequence[Response]) -> Measured
 
 def _likeliest_right(metric: ChoiceMetric, response: Response) -> float:
     scores = choice_scores(metric.measure, response)
-    return float(scores.index(max(scores)) == response.problem.right)
+    return float(scores.index(max(scores)) in right_choices(response.problem))
+
+
+def right_choices(problem: Problem) -> tuple[int, ...]:
+    """The places of all choices that are right."""
+    several = problem.columns.get("right_choices")
+    return tuple(several) if isinstance(several, list | tuple) else () if problem.right is None else (problem.right,)
 
 
 def choice_scores(measure: str, response: Response) -> list[float]:

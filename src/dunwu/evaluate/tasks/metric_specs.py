@@ -54,11 +54,11 @@ class Step(Section):
 
     `regex`: the first group that matched, or all of the match; `hashes`: what follows ####; `letter`: the letter of the choice
     that is named; `boxed`: what stands in \boxed{}; `final`: what the text marks as its answer, or its last number; `number`: a
-    number; `line`: a line; `strip`: without space around it; `code`: the last block between ``` lines; `join`: the problem's
+    number; `dollars`: from the first $ to the last; `line`: a line; `strip`: without space around it; `code`: the last block between ``` lines; `join`: the problem's
     input and the text after it.
     """
 
-    kind: Literal["regex", "hashes", "letter", "boxed", "final", "number", "line", "strip", "code", "join"]
+    kind: Literal["regex", "hashes", "letter", "boxed", "final", "number", "dollars", "line", "strip", "code", "join"]
     pattern: Annotated[str, AfterValidator(_pattern)] = ""
     take: Literal["first", "last"] = "first"
     otherwise: str | None = "[invalid]"  # where nothing is found; None: the text as it was
@@ -87,7 +87,7 @@ class TextMetric(Section):
 
     outputs: ClassVar[tuple[str, ...]] = ("text", "choice")
     kind: Literal["text"] = "text"
-    name: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+    name: Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
     filters: tuple[AnyStep, ...] = ()
     score: AnyReward = ExactReward(answer="target")
 

@@ -9,6 +9,7 @@ import jinja2
 
 from dunwu.core.errors import DataError
 from dunwu.core.jinja import BoundedEnvironment, Bounds, TooMuchError, render_bounded
+from dunwu.evaluate.tasks.boxed import boxed
 
 _ONE_EXPRESSION = re.compile(r"\A\s*\{\{((?:(?!\}\}).)*)\}\}\s*\Z", re.DOTALL)
 _BOUNDS = Bounds()
@@ -26,10 +27,19 @@ def _regex_replace(text: str, pattern: str, replacement: str = "", count: int = 
     return re.sub(pattern, replacement, text, count=count)
 
 
+def _boxed(text: str) -> str:
+    found = boxed(text)
+    if found is None:
+        raise ValueError("nothing stands in \\boxed{}")
+    return found
+
+
 @cache
 def _environment() -> BoundedEnvironment:
     return BoundedEnvironment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, filters={"regex_replace": _regex_replace}
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        filters={"regex_replace": _regex_replace, "boxed": _boxed},
     )
 
 

@@ -1,8 +1,13 @@
-"""Rows of a task's files (.json .jsonl .csv .tsv .parquet; text also .gz), each with the place that errors name."""
+"""Rows of a task's files (.json .jsonl .csv .tsv .parquet; text also .gz), each with the place that errors name.
+
+A .txt file holds solved problems as papers print them: paragraphs that begin with "Q:" and have an "A:", of fields `input` and
+`target`; what stands before the first is no row.
+"""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,7 +17,7 @@ from typing import Any, cast
 from dunwu.core.errors import DataError, MissingExtraError
 from dunwu.corpus.json_rows import BROKEN_STREAM, ROW_CHARACTERS, BadRow, JsonRow, json_rows, open_text
 
-ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ def ending_of(path: Path) -> str:
 
 
 def read_rows(path: Path, *, rows: str = "", columns: Sequence[str] = ()) -> Iterator[TaskRow]:
-    """The rows of a file. `rows`: the key of a .json object that holds them; `columns`: names, where a table has no header.
+    """The rows of a file. `rows`: the key under which a .json object holds them; `columns`: names, where a table has no header.
 
     Raises DataError naming the file and the row.
     """
@@ -42,8 +47,10 @@ def read_rows(path: Path, *, rows: str = "", columns: Sequence[str] = ()) -> Ite
         read = _parquet(path)
     elif ending in (".csv", ".tsv"):
         read = _table(path, columns)
+    elif ending == ".txt":
+        read = _solved(path)
     elif ending:
-        read = _object_rows(path, rows) if rows else json_rows(path)
+        read = _object_rows(path, rows) if rows and ending == ".json" else json_rows(path)
     else:
         raise DataError(f"{path} is none of {' '.join(ENDINGS)} (also with .gz); give a file of one of these formats")
     empty = True
@@ -106,6 +113,23 @@ def _table_row(header: Sequence[str], values: Sequence[str]) -> dict[str, str] |
             "has not the columns of the header", f"{len(values)} where {len(header)} are named ({', '.join(header)})"
         )
     return dict(zip(header, values, strict=True))
+
+
+def _solved(path: Path) -> Iterator[JsonRow]:
+    try:
+        with open_text(path) as file:
+            text = file.read(ROW_CHARACTERS).replace("\r\n", "\n")
+    except BROKEN_STREAM as error:
+        raise DataError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+    _, *blocks = re.split(r"(?m)^Q: ?", text)
+    for number, block in enumerate(blocks, 1):
+        asked, mark, answer = block.partition("\nA:")
+        if not mark:
+            yield JsonRow(BadRow("has no answer", 'no line begins with "A:"'), number, f"problem {number}")
+        else:
+            yield JsonRow({"input": asked.strip(), "target": answer.strip()}, number, f"problem {number}")
 
 
 def _parquet(path: Path) -> Iterator[JsonRow]:

@@ -10,6 +10,7 @@ from dunwu.core.errors import DataError
 from dunwu.evaluate.tasks.hub import hub_files
 from dunwu.evaluate.tasks.rows import ENDINGS, TaskRow, ending_of, read_rows
 from dunwu.evaluate.tasks.spec import TaskSpec
+from dunwu.evaluate.tasks.world import world_rows
 
 # Names under which a split lies in folders; the first is the hub's.
 SPLITS = {
@@ -35,6 +36,9 @@ def read_split(spec: TaskSpec, split: str, place: Place, subjects: Sequence[str]
 
     Raises DataError where there is no such split, or a row cannot be read.
     """
+    if spec.source.world is not None and place.data is None:
+        yield from world_rows(spec.source.world, split)
+        return
     for subject, path in split_files(spec, split, place, subjects):
         for row in read_rows(path, rows=spec.source.rows, columns=spec.source.columns):
             yield subject, row
@@ -61,12 +65,14 @@ def _given(spec: TaskSpec, split: str, data: Path) -> list[tuple[str, Path]]:
     files = [path for path in sorted(data.rglob("*")) if path.is_file() and ending_of(path)]
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(data).parts)]
     named = [path for path in files if _matches(path, spec.source.names)]
-    files = named or ([] if spec.source.only_named else files)
+    if spec.source.only_named:  # other tasks' files may lie there, but test.jsonl is nobody else's
+        files = [path for path in files if _says(path.relative_to(data), _WORDS)]
+    files = named or files
     found = [path for path in files if _says(path.relative_to(data), SPLITS.get(split, (split,)))]
     if not found and split == spec.split:
-        found = [path for path in files if not _says(path.relative_to(data), _WORDS)] or (
-            files if len(files) == 1 else []
-        )
+        others = {*_WORDS, spec.shots.split}
+        rows = [path for path in files if ending_of(path) != ".txt"]
+        found = [path for path in rows if not _says(path.relative_to(data), others)] or (rows if len(rows) == 1 else [])
     if not found:
         has = ", ".join(str(path.relative_to(data)) for path in files[:8]) or f"no file with one of {' '.join(ENDINGS)}"
         raise DataError(

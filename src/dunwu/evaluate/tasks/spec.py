@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from dunwu.core.recipe import Language, QuestionKind
 from dunwu.core.section import Count, Section, with_tuples
 from dunwu.evaluate.tasks.metric_specs import AnyMetric
 
@@ -25,8 +26,18 @@ def _name(text: str) -> str:
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
+class WorldRows(Section):
+    """The exam of the small world (split `test`) and questions that share no facts with it (split `train`)."""
+
+    seed: int = 0
+    size: Annotated[float, Field(gt=0)] = 1.0
+    per_kind: Count = 100
+    kinds: tuple[QuestionKind, ...] = ()  # none: all
+    languages: tuple[Language, ...] = ("en", "zh")
+
+
 class Source(Section):
-    """Where the rows come from: files of this machine, or a data set of the hub.
+    """Where the rows come from: files of this machine, a data set of the hub, or the small world.
 
     `{subject}` in `hub`, `config` and `files` stands for each of the subjects. `files`: paths, patterns (`*`, `**`) or folders,
     relative to the YAML, of each split; a bare list is of the split `test`. `config`: the data set's configuration.
@@ -36,6 +47,7 @@ class Source(Section):
     config: str = "default"
     mirror: str = ""  # an address that answers as the hub does; empty: HF_ENDPOINT, or the hub itself
     files: Annotated[Mapping[str, Texts], BeforeValidator(lambda value: _by_split(value))] = Field(default_factory=dict)
+    world: WorldRows | None = None
     rows: str = ""  # the key of a .json object that holds the list of rows
     columns: tuple[str, ...] = ()  # names of a table's columns where it has no header
     names: tuple[str, ...] = ()  # patterns of files' names: which are this task's in a folder that the user gives
@@ -55,6 +67,7 @@ class Shots(Section):
 
     count: Annotated[int, Field(ge=0)] = 0
     split: str = ""
+    where: str = ""  # as the task's own, of these rows
     choose: Literal["first", "random"] = "first"
     examples: tuple[Mapping[str, Any], ...] = ()
     separator: str = "\n\n"
@@ -65,7 +78,7 @@ class Shots(Section):
 class TaskSpec(Section):
     """A task. Templates make of each row a `Problem`; see its docstring for what `input`, `target` and `choices` are.
 
-    Of a choice, `right` gives the place (from 0), the letter, or the text of the right one. `contexts`: where choices do not
+    Of a choice, `right` gives the place (from 0), the letter, or the text of the right one, or a list where several are. `contexts`: where choices do not
     follow the input but go into it, one input for each, which `target` then follows. `prefix` begins the answer.
     """
 
@@ -78,6 +91,7 @@ class TaskSpec(Section):
     subjects: Mapping[str, str] = Field(default_factory=dict)  # key → how prompts call it
     fields: Mapping[str, Any] = Field(default_factory=dict)
     where: str = ""  # an expression: rows for which it is false are left out
+    each: str = ""  # an expression that gives a list: one problem for each `item` of it, whose place is `item_number`
     id: str = ""
     subject: str = ""
     group: str = ""

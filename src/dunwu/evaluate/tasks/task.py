@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Task:
     def asks_what_it_shows(self) -> bool:
         """Whether demonstrations come from the rows that are asked, so that a problem must not be shown itself."""
         shots, spec = self.spec.shots, self.spec
-        if shots.examples or not shots.split or shots.split == spec.split or self.rows is not None:
+        if shots.examples or not shots.split or shots.split == spec.split or self.rows or spec.source.world:
             return not shots.examples and shots.split == spec.split
         subjects = self.only or tuple(spec.subjects)
         files = [split_files(spec, split, self.place, subjects) for split in (shots.split, spec.split)]
@@ -198,19 +198,20 @@ class Task:
         counts: dict[str, int] = {}
         places: dict[str, str] = {}
         for subject, row in rows:
-            maker = _Maker(self.spec, row, subject, shown=shown)
-            problem = maker.problem(counts)
-            if problem is None or (self.only and problem.subject and problem.subject not in self.only):
-                continue
-            if problem.subject and self.spec.subjects:
-                self._check_subjects((problem.subject,), f"stands in {row.place}")
-            if problem.id in places:
-                raise DataError(
-                    f"{self.name}: {row.place} and {places[problem.id]} have the same id {problem.id!r}; ids are unique: mend "
-                    "the rows, or the template `id`"
-                )
-            places[problem.id] = row.place
-            yield problem
+            known = subject or (self.only[0] if len(self.only) == 1 else "")
+            for maker in _Maker(self.spec, row, known, shown=shown).each():
+                problem = maker.problem(counts)
+                if problem is None or (self.only and problem.subject and problem.subject not in self.only):
+                    continue
+                if problem.subject and self.spec.subjects:
+                    self._check_subjects((problem.subject,), f"stands in {row.place}")
+                if problem.id in places:
+                    raise DataError(
+                        f"{self.name}: {row.place} and {places[problem.id]} have the same id {problem.id!r}; ids are unique: "
+                        "mend the rows, or the template `id`"
+                    )
+                places[problem.id] = row.place
+                yield replace(problem, id=f"shown {problem.id}") if shown and not self.asks_what_it_shows else problem
 
     def _check_subjects(self, subjects: Sequence[str], why: str) -> None:
         for subject in subjects:
@@ -230,12 +231,25 @@ class _Maker:
             self.values.setdefault("subject", subject)
         self.subject = subject
 
+    def each(self) -> Iterator["_Maker"]:
+        """This row, or one for each item of what the task parts it into."""
+        if not self.spec.each:
+            yield self
+            return
+        items = self._value("each", "{{" + self.spec.each + "}}")
+        if not isinstance(items, list | tuple):
+            raise self._wrong(f"`each` gave {_short(items)}, which is no list")
+        for number, item in enumerate(items):
+            values = {**self.row.values, "item": item, "item_number": number}
+            yield _Maker(self.spec, replace(self.row, values=values), self.subject, shown=self.shown)
+
     def problem(self, counts: dict[str, int]) -> Problem | None:
         """The problem; None for a row that `where` leaves out. `counts`: rows so far by subject."""
         spec, shots = self.spec, self.spec.shots
         for key, template in spec.fields.items():
             self.values[key] = self._value(key, template)
-        if spec.where and not self._value("where", "{{" + spec.where + "}}"):
+        where = shots.where if self.shown and shots.split != spec.split else spec.where
+        if where and not self._value("where", "{{" + where + "}}"):
             return None
         subject = self._text("subject", spec.subject) if spec.subject else self.subject
         number = counts[subject] = counts.get(subject, -1) + 1
@@ -275,14 +289,18 @@ class _Maker:
         if self.spec.right == "":
             return None
         value = self._value("right", self.spec.right)
-        place = _place_of(value, choices)
-        if place is None:
+        several = value if isinstance(value, list | tuple) and value else (value,)
+        places = [_place_of(one, choices) for one in several]
+        found = [place for place in places if place is not None]
+        if len(found) < len(places):
             letters = LETTERS[: len(choices)]
             raise self._wrong(
                 f"the answer key {_short(value)} (`right`) is none of the {len(choices)} choices; it must be a place from 0 to "
                 f"{len(choices) - 1}, a letter of {letters}, or a choice's text"
             )
-        return place
+        if isinstance(value, list | tuple):
+            self.values["right_choices"] = sorted(found)
+        return found[0]
 
     def _text(self, key: str, template: str) -> str:
         return "" if not template else self._run(key, lambda: text_of(template, self.values))
