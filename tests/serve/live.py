@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
@@ -25,6 +25,7 @@ from dunwu.serve.models import EngineOptions, ServedModel, Shelf, load_served_mo
 from dunwu.serve.run import bind, uvicorn_config
 from dunwu.serve.settings import ServeSettings
 from dunwu.serve.source import ModelSource
+from dunwu.serve.ways import StrategyShelf, Way
 from tests.infer.tiny import tiny_model, tiny_tokenizer
 
 CONTEXT = 2048
@@ -63,11 +64,13 @@ def running(
     options: EngineOptions = OPTIONS,
     load: Callable[[ModelSource], ServedModel] | None = None,
     deltas: Lookup | None = None,
+    ways: Sequence[Way] = (),
     wait: bool = True,
 ) -> Iterator[Live]:
     """Serve until the block ends."""
     settings = settings or ServeSettings(port=0, drain_timeout_s=5)
-    shelf = Shelf(sources, load or partial(load_served_model, options=options), deltas)
+    load = load or partial(load_served_model, options=options)
+    shelf = StrategyShelf(sources, load, ways, deltas) if ways else Shelf(sources, load, deltas)
     listener = bind(settings)
     server = uvicorn.Server(uvicorn_config(create_app(shelf, settings, log=Log(io.StringIO())), settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

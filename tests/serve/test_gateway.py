@@ -46,6 +46,8 @@ routes:
   reliable: {fallback: [broken, remote]}
   cascade: {cascade: [small, good], sure: {mean_logprob: -0.0001}}
   easy: {cascade: [small, good], sure: {mean_logprob: -50}}
+  thought: {chat: good, strategy: "think-first:calls=2"}
+  stepwise: {chat: kitten, strategy: cot}
 budgets:
   ann: {limit: 10, period: total}
 ledger: spent
@@ -110,6 +112,20 @@ def test_a_local_partner_answers_whole_and_streamed(bob):
     assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
     assert whole.usage.completion_tokens > 0
     assert whole.model == "kitten"
+
+
+def test_a_route_may_have_a_strategy_around_it(bob):
+    done = ask(bob, "thought")
+    assert (done.choices[0].message.content, done.choices[0].message.reasoning_content) == ("Hello 你好", "Hello 你好")
+    deltas = [chunk.choices[0].delta for chunk in ask(bob, "thought", stream=True)]
+    assert "".join(getattr(one, "reasoning_content", None) or "" for one in deltas) == "Hello 你好"
+    assert "".join(one.content or "" for one in deltas) == "Hello 你好"
+    stepped = ask(bob, "stepwise", max_tokens=6, temperature=0)
+    asked = [{"role": "user", "content": "hello\nLet's think step by step."}]
+    plain = bob.chat.completions.create(model="kitten", messages=asked, max_tokens=518, temperature=0)
+    assert stepped.choices[0].message.content == plain.choices[0].message.content
+    with pytest.raises(openai.BadRequestError, match="cot answers in words, and takes no logprobs"):
+        ask(bob, "stepwise", logprobs=True)
 
 
 def test_a_remote_partner_answers_with_the_teams_key(running, bob):
@@ -223,6 +239,7 @@ BAD = {
     "partners: {a: {model: m, url: 'http://x', timeout: soon}}\nroutes: {r: a}": "is not a duration",
     "partners: {a: {model: m, price: {prompt: -1}}}\nroutes: {r: a}": "partners.a.price.prompt: Input should be greater",
     "partners: {a: {model: m}}\nroutes: {r: {cascade: [a, a]}}": "a cascade needs `sure`",
+    "partners: {a: {model: m}}\nroutes: {r: {chat: a, strategy: cott}}": "did you mean cot?",
     "partners: {a: {model: m}}\nroutes: {r: {chat: a, fallback: [a]}}": "give one of chat, cascade and fallback",
     "partners: {a: {model: m}}\nroutes: {r: {cascade: [a, a], sure: {agree: 1}}}": "give one of mean_logprob and samples",
     "partners: {a: {model: m}}\nroutes: {r: {fallback: [a, s]}, s: {fallback: [r]}}": "leads to itself",

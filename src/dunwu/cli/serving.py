@@ -26,6 +26,7 @@ from dunwu.serve.models import EngineOptions, ServedModel, Shelf, load_served_mo
 from dunwu.serve.run import serve as run_server
 from dunwu.serve.settings import ServeSettings
 from dunwu.serve.source import ModelSource
+from dunwu.serve.ways import StrategyShelf, Way, way
 
 KEY_VARIABLE = "DUNWU_API_KEY"
 
@@ -37,6 +38,7 @@ def serve(
     *,
     delta: Sequence[str] = (),
     deltas: str = "none",
+    strategy: Sequence[str] = (),
     registry: Path | None = None,
 ) -> None:
     """Serve models until a signal comes."""
@@ -67,7 +69,7 @@ def serve(
         max_waiting=listening.max_waiting,
     )
     over = Over(words=tuple(delta), every=deltas == "all", library=default_library(registry))
-    serve_models(models, settings, options, over)
+    serve_models(models, settings, options, over, [way(text) for text in strategy])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,29 +82,39 @@ class Over:
 
 
 def serve_models(
-    models: Sequence[str], settings: ServeSettings, options: EngineOptions, over: Over | None = None
+    models: Sequence[str],
+    settings: ServeSettings,
+    options: EngineOptions,
+    over: Over | None = None,
+    ways: Sequence[Way] = (),
 ) -> None:
     """Serve models until a signal comes. Raises RecipeError or ModelError."""
     if not models:
         raise RecipeError(
             "there is no model to serve; give a build's home (such as builds/NAME), a folder, owner/name, or a gateway's file"
         )
-    shelf = _shelf(models, partial(load_served_model, options=options), over or Over())
+    shelf = _shelf(models, partial(load_served_model, options=options), over or Over(), ways)
     keep_few_kernels()
     prepare_cpu()
     run_server(shelf, settings)
 
 
-def _shelf(models: Sequence[str], load: Callable[[ModelSource], ServedModel], over: Over) -> Shelf:
+def _shelf(
+    models: Sequence[str], load: Callable[[ModelSource], ServedModel], over: Over, ways: Sequence[Way] = ()
+) -> Shelf:
     files = [Path(word).expanduser() for word in models if Path(word).suffix.lower() in RECIPE_SUFFIXES]
     if not files:
         bases = [source for word in models for source in sources(word)]
         named = chosen(over.words, bases, over.library)
-        return Shelf([*bases, *named], load, EveryDelta(over.library, bases) if over.every else None)
+        deltas = EveryDelta(over.library, bases) if over.every else None
+        found = [*bases, *named]
+        return StrategyShelf(found, load, ways, deltas) if ways else Shelf(found, load, deltas)
     if len(models) > 1:
         raise RecipeError(f"{files[0]} is a gateway's file, which names all that is served; give it alone")
     if over.words or over.every:
         raise RecipeError(f"--delta and --deltas go with models; in {files[0]} give a partner its `delta: NAME`")
+    if ways:
+        raise RecipeError(f"--strategy goes with models; in {files[0]} give a route its `strategy: {ways[0].strategy}`")
     config = load_gateway(files[0])
     return RoutedShelf(config, _partner_sources(config, files[0].parent, over.library), load, folder=files[0].parent)
 

@@ -1,25 +1,23 @@
 """Partners behind the API: the file becomes chats, and each key pays from its budget."""
 
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Unpack
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from dunwu.chat.engine_chat import EngineChat
 from dunwu.chat.ledger import Budget, Budgeted, Counted, Ledger, Price
-from dunwu.chat.options import ChatOptions, OptionChanges, settled
-from dunwu.chat.protocol import AsyncChat, Piece
+from dunwu.chat.protocol import AsyncChat
 from dunwu.chat.remote import KEY_VARIABLE, RemoteChat
 from dunwu.chat.router import Cascade, Fallback, Judge, MeanLogprob, Retrying, SelfConsistency
-from dunwu.core.errors import DataError, ModelError, PartnerError, RecipeError
-from dunwu.core.records import Message
+from dunwu.core.errors import RecipeError
 from dunwu.core.units import parse_duration
+from dunwu.prompt.strategies.registry import async_strategy
 from dunwu.serve.errors import ApiError
 from dunwu.serve.gateway_config import ANYONE, BudgetSection, GatewayConfig, PartnerSection, SureSection
+from dunwu.serve.local_partner import LocalPartner
 from dunwu.serve.models import ServedModel, Shelf
 from dunwu.serve.source import ModelSource
 
@@ -115,32 +113,12 @@ class RoutedShelf(Shelf):
 
     def _partner(self, name: str, section: PartnerSection, remote: Callable[..., AsyncChat]) -> AsyncChat:
         price = None if section.price is None else Price(**section.price.model_dump())
-        chat = LocalPartner(self, name) if section.url is None else _remote(section, section.url, remote)
+        chat = (
+            LocalPartner(partial(self.partner_model, name), name)
+            if section.url is None
+            else _remote(section, section.url, remote)
+        )
         return Counted(chat, name, self.ledger, price=price)
-
-
-class LocalPartner(AsyncChat):
-    """A model of the shelf, read when it is first asked."""
-
-    def __init__(self, shelf: RoutedShelf, name: str) -> None:
-        self.shelf, self.name = shelf, name
-
-    async def pieces(
-        self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
-    ) -> AsyncGenerator[Piece]:
-        options = settled(options, changes)
-        try:
-            model = await self.shelf.partner_model(self.name)
-            chat = EngineChat(model, model.tokenizer, context_length=model.context_length, name=self.name)
-            async with aclosing(chat.pieces(messages, options)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        except ApiError as error:
-            if error.status == 400:
-                raise DataError(error.message) from error
-            raise PartnerError(error.message, transient=error.status in (429, 503)) from error
-        except ModelError as error:
-            raise PartnerError(str(error), transient=True) from error
 
 
 def _routes(config: GatewayConfig, partners: Mapping[str, AsyncChat]) -> dict[str, AsyncChat]:
@@ -157,6 +135,8 @@ def _routes(config: GatewayConfig, partners: Mapping[str, AsyncChat]) -> dict[st
                 routes[name] = Cascade(chats, _judge(section.sure))
             else:
                 routes[name] = Fallback(chats) if section.fallback else chats[0]
+            if section.strategy:
+                routes[name] = async_strategy(section.strategy, routes[name])
         return routes[name]
 
     return {name: made(name) for name in config.routes}

@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from dunwu.core.errors import RecipeError
 from dunwu.core.units import parse_duration
 from dunwu.core.yaml import parse_yaml
+from dunwu.prompt.strategies.registry import require_strategy
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 ANYONE = "*"
@@ -86,12 +87,24 @@ class SureSection(GatewaySection):
 
 
 class RouteSection(GatewaySection):
-    """A name that clients ask for: one partner, or several as a cascade or a fallback. A route may name other routes."""
+    """A name that clients ask for: one partner, or several as a cascade or a fallback. A route may name other routes. `strategy`:
+    how the question is put, such as cot+self-consistency:n=8."""
 
     chat: str | None = None
     cascade: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     fallback: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     sure: SureSection | None = None
+    strategy: str = ""
+
+    @field_validator("strategy")
+    @classmethod
+    def _require_strategy(cls, text: str) -> str:
+        try:
+            if text:
+                require_strategy(text)
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return text
 
     @model_validator(mode="before")
     @classmethod

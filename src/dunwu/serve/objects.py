@@ -65,6 +65,7 @@ class AnswerMessage(TypedDict):
     content: str | None
     refusal: None
     tool_calls: NotRequired[list[ToolCallObject]]
+    reasoning_content: NotRequired[str]  # what a strategy thought before the answer
 
 
 class ChatChoice(TypedDict):

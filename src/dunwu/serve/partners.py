@@ -169,6 +169,8 @@ async def whole(going: Going) -> ChatCompletion:
         "content": done.text if done.text or not done.tool_calls else None,
         "refusal": None,
     }
+    if done.thinking:
+        message["reasoning_content"] = done.thinking
     if done.tool_calls:
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -215,7 +217,7 @@ async def chunks(going: Going) -> AsyncIterator[str]:
             if isinstance(piece, Finish):
                 usage, ended = piece.usage, True
                 yield chunk({}, reason="length" if piece.reason == "context" else piece.reason)
-            elif piece.text or piece.call or piece.logprobs:
+            elif piece.text or piece.thinking or piece.call or piece.logprobs:
                 yield chunk(_delta(piece), _logprobs(piece.logprobs) if piece.logprobs else None)
     if not ended:
         raise ApiError(503, "the answer broke off before its end; ask again", code="partner_unavailable")
@@ -224,7 +226,9 @@ async def chunks(going: Going) -> AsyncIterator[str]:
 
 
 def _delta(piece: Delta) -> dict[str, Any]:
-    delta: dict[str, Any] = {"content": piece.text} if piece.text or not piece.call else {}
+    delta: dict[str, Any] = {"content": piece.text} if piece.text or not (piece.call or piece.thinking) else {}
+    if piece.thinking:
+        delta["reasoning_content"] = piece.thinking
     return delta | ({"tool_calls": [_call(piece.call)]} if piece.call else {})
 
 

@@ -26,11 +26,24 @@ def serve(
         Literal["none", "all"],
         Parameter(help="all: every delta of the registry that was trained on one of the models, new ones too."),
     ] = "none",
+    strategy: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A prompt strategy around the models, such as cot or careful=cot+self-consistency:n=8; clients ask for MODEL:NAME.",
+            negative="",
+        ),
+    ] = (),
     registry: Registry = None,
     listening: Listening | None = None,
     writing: Writing | None = None,
 ) -> None:
     """Serve models to any OpenAI client, and a page to talk to them, until Ctrl-C."""
     work("serving").serve(
-        models, listening or Listening(), writing or Writing(), delta=delta, deltas=deltas, registry=registry
+        models,
+        listening or Listening(),
+        writing or Writing(),
+        delta=delta,
+        deltas=deltas,
+        strategy=strategy,
+        registry=registry,
     )
