@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 from dunwu import __version__
 from dunwu.cli.commands.building import align, build, doctor, explain, plan, show_batch, status, tune
 from dunwu.cli.commands.deltas import deltas
+from dunwu.cli.commands.evaluating import compare, evaluate
 from dunwu.cli.commands.judging import best, score
 from dunwu.cli.commands.keys import keyring
 from dunwu.cli.commands.making import maker
@@ -31,6 +32,8 @@ app = App(
 )
 for command in (build, plan, tune, align, status, doctor, explain, show_batch, chat, generate, score, best, serve):
     app.command(command)
+app.command(evaluate, name="eval")
+app.command(compare)
 app.command(import_, name="import")
 for command in (export, quantise, inspect, deltas, keyring, maker, prompter, rewards):
     app.command(command)

@@ -116,8 +116,10 @@ def answer_all(
 
 
 def _where(error: PartnerError, task: Task, done: int, total: int) -> PartnerError:
+    told = str(error)
+    told += "" if told.endswith((".", "?", "!")) else "."
     return PartnerError(
-        f"{task.name}, after {done} of {total} questions: {error} What was answered is kept: run the same command again to go on.",
+        f"{task.name}, after {done} of {total} questions: {told} What was answered is kept: run the same command again to go on.",
         transient=error.transient,
         retry_after_s=error.retry_after_s,
     )

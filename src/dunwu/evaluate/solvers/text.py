@@ -76,18 +76,20 @@ class Forgetful(Protocol):
 
 
 class WrittenReplies:
-    """Answers `task.messages`. A prompt strategy is a chat, so it goes in here. `max_tokens` None: as many as the task says."""
+    """Answers `task.messages`. A prompt strategy is a chat, so it goes in here. `max_tokens` None: as many as the task says.
+    `system`: instructions that stand first, where the task gives none."""
 
     def __init__(
         self,
         chat: Chat,
         demonstrations: Demonstrations = no_demonstrations,
         *,
+        system: str = "",
         max_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int | None = 0,
     ) -> None:
-        self.chat, self.demonstrations = chat, demonstrations
+        self.chat, self.demonstrations, self.system = chat, demonstrations, system
         self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
 
     def __call__(self, task: Task, problems: Sequence[Problem]) -> list[Response]:
@@ -102,7 +104,9 @@ class WrittenReplies:
             for problem in problems
         ]
         shots = [list(self.demonstrations(problem)) for problem in problems]
-        conversations = [task.messages(problem, shown) for problem, shown in zip(problems, shots, strict=True)]
+        conversations = [
+            self._led(task.messages(problem, shown)) for problem, shown in zip(problems, shots, strict=True)
+        ]
         replies = self.chat.reply_each(conversations, options)
         return [
             _answered(
@@ -110,6 +114,11 @@ class WrittenReplies:
             )
             for problem, shown, messages, completion in zip(problems, shots, conversations, replies, strict=True)
         ]
+
+    def _led(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if not self.system or (messages and messages[0].role == "system"):
+            return messages
+        return (Message(role="system", content=self.system), *messages)
 
     def _seed(self, problem: Problem) -> int | None:
         """A problem's own, so that its answer does not depend on which others are asked with it."""

@@ -1,0 +1,419 @@
+"""`dunwu eval`."""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dunwu import __version__
+from dunwu.build.report_evaluation import write_evaluation_page
+from dunwu.chat.protocol import Chat
+from dunwu.cli.evaluating_options import Evaluating
+from dunwu.cli.evaluating_partner import Partner, Place, find_model, opened
+from dunwu.core import journal
+from dunwu.core.errors import DataError, RecipeError
+from dunwu.core.files import read_json
+from dunwu.core.journal import Journal, require_same
+from dunwu.core.lineage import stable_hash
+from dunwu.core.problems import Problem
+from dunwu.core.progress import TerminalProgress
+from dunwu.core.screen import harmless
+from dunwu.evaluate.contamination import exposure, read_corpus, seen_shares
+from dunwu.evaluate.outcome import Figure, Outcome, Sample, TaskOutcome, write_outcome
+from dunwu.evaluate.remembering import Memory, Remembered, RememberingChat, RememberingText
+from dunwu.evaluate.running import Asking, TaskRun, measured_of, run_task
+from dunwu.evaluate.scorers.registry import Means
+from dunwu.evaluate.solvers.base import Demonstrations, Solver
+from dunwu.evaluate.solvers.choice import ByLikelihood
+from dunwu.evaluate.solvers.text import WrittenReplies, WrittenText
+from dunwu.evaluate.tasks.demonstrations import usual_shots
+from dunwu.evaluate.tasks.finding import find_task, list_tasks
+from dunwu.evaluate.tasks.task import Task
+from dunwu.prompt.demonstrations.registry import Means as ShotMeans
+from dunwu.prompt.demonstrations.registry import demonstrations
+from dunwu.prompt.strategies.registry import Help, require_strategy, strategy
+
+EVALUATIONS = Path("evaluations")
+ANSWERS, PAGE = "answers.jsonl", "report.html"
+PLAIN = ("likelihood", "text", "chat")
+DRAWN_AT_A_TIME = 64  # a part of what drawn answers follow from
+SHOWN = 5  # of the questions whose prompts were cut or refused; all are in samples.jsonl
+
+
+def evaluate(model: str, given: Evaluating) -> None:
+    """Run tasks on a model, write results, samples and a page, and print the figures."""
+    tasks = find_tasks(given)
+    _require_possible(given)
+    place = find_model(model, given)
+    asked = {task.name: _chosen(task, given) for task in tasks}
+    settings = _settings(tasks, given, place)
+    out = given.out or EVALUATIONS / f"{_file_name(place.name)}-{stable_hash(settings)[:8]}"
+    started_s = time.monotonic()
+    with _memory(out.expanduser(), settings, given, place) as memory, TerminalProgress() as progress:
+        runs = _run(tasks, asked, given, place, memory, progress)
+        runs = _with_exposure(runs, asked, given, place, progress)
+    outcome = Outcome(
+        model=place.name,
+        identity=place.identity,
+        settings=settings,
+        tasks=tuple(run.outcome for run in runs),
+        dunwu=__version__,
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started_s, 2),
+    )
+    samples = [sample for run in runs for sample in run.samples]
+    write_outcome(out.expanduser(), outcome, samples)
+    page = write_evaluation_page(out.expanduser() / PAGE, outcome, samples)
+    if given.as_json:
+        print(json.dumps(read_json(out.expanduser() / "results.json"), ensure_ascii=False))
+        return
+    print(harmless("\n".join(_lines(outcome, samples))))
+    print(harmless(f"\n{page}; compare with another one: dunwu compare {out} OTHER"))
+
+
+# --------------------------------------------------------------------------------------------------------------- tasks
+
+
+def find_tasks(given: Evaluating) -> list[Task]:
+    """The tasks that were named, each with its data. Raises RecipeError for one that there is not, with the nearest name."""
+    names = list(_names(given.tasks))
+    if not names:
+        raise RecipeError(
+            f"--tasks names none; known are {', '.join(list_tasks())}, and your own as FILE.yaml or FILE.py:NAME"
+        )
+    of_one = dict(entry.split("=", 1) for entry in given.data if "=" in entry and not Path(entry).exists())
+    of_all = [entry for entry in given.data if "=" not in entry or Path(entry).exists()]
+    if len(of_all) > 1:
+        raise RecipeError(f"--data gives {of_all[0]} and {of_all[1]} for all tasks; write TASK=FOLDER for each")
+    tasks = [find_task(name, data=of_one.pop(_key(name), of_all[0] if of_all else None)) for name in names]
+    if of_one:
+        raise RecipeError(
+            f"--data names {next(iter(of_one))}, which is none of --tasks ({', '.join(map(_key, names))})"
+        )
+    twice = [task.name for task in tasks if sum(other.name == task.name for other in tasks) > 1]
+    if twice:
+        raise RecipeError(f"--tasks names {twice[0]} twice; name it once, with its subjects as {twice[0]}:A,B")
+    return tasks
+
+
+def _names(given: Sequence[str]) -> Iterator[str]:
+    """`a,b:x,y,c` is a, b with the subjects x and y, and c where that is a task."""
+    for text in given:
+        name = ""
+        for part in (part.strip() for part in text.split(",") if part.strip()):
+            is_subject = (
+                ":" in name
+                and ":" not in part
+                and part not in list_tasks()
+                and Path(part).suffix not in (".yaml", ".yml", ".py")
+            )
+            if is_subject:
+                name += f",{part}"
+                continue
+            if name:
+                yield name
+            name = part
+        if name:
+            yield name
+
+
+def _key(name: str) -> str:
+    return Path(name.partition(":")[0]).stem if Path(name.partition(":")[0]).suffix else name.partition(":")[0]
+
+
+def _chosen(task: Task, given: Evaluating) -> tuple[Problem, ...]:
+    """The problems that are asked: all, or some that the seed draws, in their order. More of them hold all of fewer."""
+    problems = task.problems()
+    if given.limit is None or given.limit >= len(problems):
+        return problems
+    drawn = sorted(range(len(problems)), key=lambda place: stable_hash([given.seed, problems[place].id]))
+    return tuple(problems[place] for place in sorted(drawn[: given.limit]))
+
+
+# --------------------------------------------------------------------------------------------------- settings and memory
+
+
+def _require_possible(given: Evaluating) -> None:
+    """Raise RecipeError for what cannot be asked so, before anything is opened."""
+    if given.solver not in ("auto", *PLAIN):
+        require_strategy(given.solver)
+    if given.corpus not in ("auto", "none") and not Path(given.corpus).expanduser().exists():
+        raise DataError(
+            f"--corpus {given.corpus} does not exist; give the folder of what the model learned from, auto or none"
+        )
+    if given.samples > 1 and given.temperature == 0:
+        raise RecipeError(
+            f"--temperature 0 gives one answer {given.samples} times; give more, such as 0.8, or no --samples"
+        )
+    if given.samples > 1 and given.solver == "likelihood":
+        raise RecipeError(
+            "likelihoods are not drawn: leave out --samples, or let answers be written (--solver text or chat)"
+        )
+    if wrong := next((k for k in given.pass_at if not 1 <= k <= given.samples), None):
+        raise RecipeError(
+            f"--pass {wrong} asks how often one of {wrong} is right, and there are {given.samples}; give --samples {wrong} or more"
+        )
+    if given.pass_at and given.samples == 1:
+        raise RecipeError("--pass needs several answers to each question; give --samples")
+
+
+def _settings(tasks: Sequence[Task], given: Evaluating, place: Place) -> dict[str, Any]:
+    """What a run is known by: with others it is another run."""
+    keys = ("solver", "shots", "demonstrations", "limit", "samples", "temperature", "seed", "max_tokens", "system")
+    return {
+        "model": place.name,
+        "identity": place.identity,
+        "tasks": {task.name: task.fingerprint for task in tasks},
+        **{key: getattr(given, key) for key in keys},
+    }
+
+
+@contextlib.contextmanager
+def _memory(out: Path, settings: dict[str, Any], given: Evaluating, place: Place) -> Iterator[Memory]:
+    """The answers that are there. Raises DataError where the folder holds another run, or things of somebody else's."""
+    file = out / ANSWERS
+    if out.is_dir() and not file.exists() and any(out.iterdir()):
+        raise DataError(f"{out} holds other things, and no evaluation; give an empty or a new folder with --out")
+    with journal.opened(file, Remembered) as answers:
+        _settle(answers, settings, given, out)
+        yield Memory(answers, place.identity)
+
+
+def _settle(answers: Journal[Remembered], settings: dict[str, Any], given: Evaluating, out: Path) -> None:
+    if answers.head == settings:
+        return
+    if len(answers) and not given.anew:
+        require_same(answers.head, settings, out)
+    answers.settle(settings)
+
+
+# ------------------------------------------------------------------------------------------------------------- running
+
+
+def _run(
+    tasks: Sequence[Task],
+    asked: dict[str, tuple[Problem, ...]],
+    given: Evaluating,
+    place: Place,
+    memory: Memory,
+    progress: TerminalProgress,
+) -> list[TaskRun]:
+    with opened(place, given) as partner:
+        remembering = dataclasses.replace(
+            partner,
+            text=None if partner.text is None else RememberingText(partner.text, memory),
+            chat=RememberingChat(partner.chat, memory),
+        )
+        ways = [_asking(task, remembering, given) for task in tasks]
+        for task, (_, prompt) in zip(tasks, ways, strict=True):
+            _require_prompts(asked[task.name], prompt)
+        runs: list[TaskRun] = []
+        for task, (asking, prompt) in zip(tasks, ways, strict=True):
+            progress.start(task.name)
+            runs.append(run_task(task, asking, asked[task.name], progress=progress, prompt=prompt))
+    if memory.known and not memory.asked:
+        progress.note("Every answer was there already: nothing was asked anew (--anew and another --out ask again).")
+    elif memory.known:
+        progress.note(f"{memory.known} answers were there already, {memory.asked} were asked for.")
+    return runs
+
+
+def _require_prompts(problems: Sequence[Problem], prompt: Callable[[Problem], str]) -> None:
+    """Raise DataError where a subject has too few demonstrations, before anything is asked."""
+    for problem in {problem.subject: problem for problem in problems}.values():
+        prompt(problem)
+
+
+def _asking(task: Task, partner: Partner, given: Evaluating) -> tuple[Asking, Callable[[Problem], str]]:
+    """How a task is run, and what its prompts look like."""
+    kind = _kind(task, partner, given)
+    shown = _demonstrations(task, partner, given)
+    chat = partner.chat
+    if kind not in PLAIN:
+        chat = strategy(
+            kind, chat, Help(pool=task.pool(), count_tokens=None if partner.text is None else partner.text.count_tokens)
+        )
+    system = partner.system_prompt if given.system is None else given.system
+    solvers = [_solver(kind, task, partner, chat, shown, given, system, given.seed + at) for at in range(given.samples)]
+    drawn = given.temperature > 0 and kind != "likelihood"
+    asking = Asking(
+        solvers=solvers,
+        solver_name=kind if kind in PLAIN else f"chat, {kind}",
+        pass_at=given.pass_at,
+        batch=partner.batch or (DRAWN_AT_A_TIME if drawn else None),
+        means=Means(chat=partner.chat),
+    )
+
+    def prompt(problem: Problem) -> str:
+        if kind in ("likelihood", "text"):
+            return task.text(problem, shown(problem))
+        return "\n\n".join(f"[{message.role}] {message.content}" for message in task.messages(problem, shown(problem)))
+
+    return asking, prompt
+
+
+def _kind(task: Task, partner: Partner, given: Evaluating) -> str:
+    """How the task is asked. Raises RecipeError where this task or model cannot be asked so."""
+    output = task.spec.output
+    if given.solver == "auto":
+        if output != "text" and partner.text is not None and given.samples == 1:
+            return "likelihood"
+        return "chat" if partner.speaks is not False and output != "perplexity" else "text"
+    if output == "perplexity" and given.solver != "likelihood":
+        raise RecipeError(f"{task.name} measures how likely its text is; ask it with --solver likelihood")
+    if output == "text" and given.solver == "likelihood":
+        raise RecipeError(
+            f"{task.name} has no choices whose likelihood could be asked; ask it with --solver text or chat"
+        )
+    if given.solver in ("likelihood", "text") and partner.text is None:
+        raise RecipeError(
+            f"--solver {given.solver} needs plain text, which {given.url} is not asked for; use --solver chat"
+        )
+    if given.solver not in ("likelihood", "text") and partner.speaks is False:
+        raise RecipeError(
+            f"{partner.name} was not trained to chat, which --solver {given.solver} needs; use --solver text or likelihood"
+        )
+    return given.solver
+
+
+def _solver(
+    kind: str,
+    task: Task,
+    partner: Partner,
+    chat: Chat,
+    shown: Demonstrations,
+    given: Evaluating,
+    system: str,
+    seed: int,
+) -> Solver:
+    how: dict[str, Any] = {"max_tokens": given.max_tokens, "temperature": given.temperature, "seed": seed}
+    if kind in ("likelihood", "text"):
+        assert partner.text is not None, "checked by _kind"
+        return ByLikelihood(partner.text, shown) if kind == "likelihood" else WrittenText(partner.text, shown, **how)
+    return WrittenReplies(chat, shown, system=system, **how)
+
+
+def _demonstrations(task: Task, partner: Partner, given: Evaluating) -> Demonstrations:
+    if given.demonstrations is None:
+        return usual_shots(task, given.shots, seed=given.seed)
+    text = given.demonstrations
+    if given.shots is not None and "k=" not in text:
+        text += f"{',' if ':' in text else ':'}k={given.shots}"
+    count = None if partner.text is None else partner.text.count_tokens
+    means = ShotMeans(count_tokens=None if count is None else lambda one: count(f"{one.input}\n{one.target}\n") or 0)
+    return demonstrations(text, task.pool(), means)
+
+
+# ------------------------------------------------------------------------------------------------------- contamination
+
+
+def _with_exposure(
+    runs: Sequence[TaskRun],
+    asked: dict[str, tuple[Problem, ...]],
+    given: Evaluating,
+    place: Place,
+    progress: TerminalProgress,
+) -> list[TaskRun]:
+    """The runs with how much of each task the corpus holds, where there is one to be read."""
+    corpus = _corpus(given, place)
+    if corpus is None:
+        return list(runs)
+    progress.start(f"looking for the questions in {corpus}")
+    problems = [problem for run in runs for problem in asked[run.outcome.name]]
+    shares = iter(seen_shares(problems, read_corpus(corpus), progress=progress))
+    found: list[TaskRun] = []
+    for run in runs:
+        own = asked[run.outcome.name]
+        of_run = [next(shares) for _ in own]
+        measured = measured_of(run.samples, run.outcome.figures)
+        told = exposure(corpus.name, own, of_run, measured)
+        samples = tuple(dataclasses.replace(one, seen=share) for one, share in zip(run.samples, of_run, strict=True))
+        found.append(TaskRun(outcome=dataclasses.replace(run.outcome, exposure=told), samples=samples))
+    return found
+
+
+def _corpus(given: Evaluating, place: Place) -> Path | None:
+    if given.corpus == "none":
+        return None
+    if given.corpus != "auto":
+        return Path(given.corpus).expanduser()
+    if place.home is None or not place.home.build_file.is_file():
+        return None
+    stage = read_json(place.home.build_file).get("stages", {}).get("corpus")
+    folder = place.home.stages / str(stage)
+    return folder if stage and folder.is_dir() and any(folder.glob("train*.jsonl.zst")) else None
+
+
+# ------------------------------------------------------------------------------------------------------------ printing
+
+
+def _lines(outcome: Outcome, samples: Sequence[Sample]) -> Iterator[str]:
+    yield f"{outcome.model}: {sum(task.asked for task in outcome.tasks):,} questions in {outcome.seconds:.0f} s"
+    for task in outcome.tasks:
+        part = f" of {task.total:,}" if task.asked < task.total else ""
+        clusters = f" about {task.groups:,} texts" if task.groups else ""
+        shots = f", {task.shots} demonstrations" if task.shots else ""
+        draws = f", {task.samples} answers each" if task.samples > 1 else ""
+        yield f"\n{task.name}: {task.asked:,}{part} questions{clusters}, by {task.solver}{shots}{draws}"
+        for figure in task.figures:
+            yield f"  {_figure(figure)}"
+        if not task.figures:
+            yield f"  no figure: none of the task's metrics is for answers by {task.solver}"
+        yield from _exposure_lines(task)
+        yield from _faults(task, [sample for sample in samples if sample.task == task.name])
+
+
+def _figure(figure: Figure) -> str:
+    score = figure.score
+    limits = f"[{score.low:.3f}, {score.high:.3f}]" if math.isfinite(score.low) else "no interval"
+    chance = f"  chance {score.chance:.3f}" if score.chance is not None else ""
+    better = "" if figure.more_is_better else "  (less is better)"
+    return f"{score.name:<18} {score.value:.3f}  {limits}  n={score.n:,}{chance}{better}"
+
+
+def _exposure_lines(task: TaskOutcome) -> Iterator[str]:
+    told = task.exposure
+    if told is None:
+        return
+    if not told.checked:
+        yield "  in the corpus      not told: every question is too short to be looked for"
+        return
+    unknown = f", {task.asked - told.checked:,} too short to tell" if told.checked < task.asked else ""
+    yield f"  in the corpus      {told.seen.value:.1%} of {told.checked:,} questions{unknown}"
+    for label, figures in (("not seen", told.clean), ("seen", told.dirty)):
+        if figures and told.dirty:
+            yield f"    {label:<16} {_figure(figures[0])}"
+
+
+def _faults(task: TaskOutcome, samples: Sequence[Sample]) -> Iterator[str]:
+    """What did not fit the context, by question."""
+    kinds: list[tuple[str, Callable[[Sample], str | int]]] = [
+        ("not asked, which count as wrong", lambda one: one.refused),
+        ("lost demonstrations, so many", lambda one: one.dropped),
+        ("were cut at their beginning, so many tokens or messages", lambda one: one.cut),
+    ]
+    for what, told in kinds:
+        found = [sample for sample in samples if told(sample)]
+        if not found:
+            continue
+        named = ", ".join(f"{one.id} ({told(one)})" if what != kinds[0][0] else one.id for one in found[:SHOWN])
+        more = f" and {len(found) - SHOWN:,} more (samples.jsonl names all)" if len(found) > SHOWN else ""
+        yield f"  Longer than the context: {_questions(len(found))} {what}: {named}{more}"
+        if what == kinds[0][0]:
+            yield f"    {found[0].id}: {found[0].refused}"
+
+
+def _questions(count: int) -> str:
+    return "1 question" if count == 1 else f"{count:,} questions"
+
+
+def _file_name(name: str) -> str:
+    return (
+        "".join(character if character.isalnum() or character in "-_." else "-" for character in name).strip(".-")
+        or "model"
+    )

@@ -1,0 +1,293 @@
+"""`dunwu eval` and `dunwu compare`: from a task file to figures with intervals and pages, and what is refused."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dunwu.cli import run
+from dunwu.evaluate.outcome import read_outcome, read_samples
+from tests.chat.conftest import make_home
+from tests.chat.fake_openai import fake_openai
+
+SUMS = """
+name: sums
+output: choice
+input: "{{q}}"
+choices: "{{options}}"
+right: "{{key}}"
+group: "{{text}}"
+subject: "{{kind}}"
+shots: {count: 1, split: dev}
+source: {files: {test: test.jsonl, dev: dev.jsonl}}
+metrics: [acc, acc_norm]
+"""
+WRITTEN = """
+name: written
+input: "{{q}}"
+target: "{{a}}"
+max_tokens: 5
+source: {files: {test: test.jsonl}}
+metrics: [{name: exact, score: {kind: exact, answer: target}}]
+"""
+
+
+def row(at):
+    return {
+        "q": f"a cat sat {at} and {at}?",
+        "options": ["cat", "a cat", "sat"],
+        "key": at % 3,
+        "a": "Hello 你好" if at % 2 else "no",
+        "text": f"t{at // 3}",
+        "kind": "猫" if at % 2 else "cat",
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    patch = pytest.MonkeyPatch()
+    patch.setattr("dunwu.evaluate.identity.user_cache_folder", lambda: folder / "cache")
+    patch.chdir(folder)
+    for name, places in (("test", range(24)), ("dev", range(100, 104))):
+        Path(f"{name}.jsonl").write_text("\n".join(json.dumps(row(at)) for at in places), "utf-8")
+    Path("sums.yaml").write_text(SUMS)
+    Path("written.yaml").write_text(WRITTEN)
+    for name, tuned in (("kitten", True), ("base", False)):
+        Path(name).mkdir()
+        make_home(Path(name), context=96, facts={"name": name, "instruction_tuned": tuned})
+    yield folder
+    patch.undo()
+
+
+def said(capsys, *words):
+    """What a command prints; it ends well."""
+    code = run([str(word) for word in words])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    return told.out
+
+
+def refused(capsys, *words):
+    """Why a command ended with 2."""
+    code = run([str(word) for word in words])
+    told = capsys.readouterr()
+    assert code == 2, told.out + told.err
+    assert "Traceback" not in told.err
+    return " ".join(told.err.split())
+
+
+def test_choices_and_written_answers_are_measured_and_kept(place, capsys):
+    told = said(capsys, "eval", "kitten", "--tasks", "sums.yaml,written.yaml", "--out", "first")
+    assert "sums: 24 questions about 8 texts, by likelihood, 1 demonstrations" in told
+    assert "written: 24 questions, by chat" in told
+    outcome = read_outcome(Path("first"))
+    acc, norm = outcome.tasks[0].figures
+    assert (acc.score.name, norm.score.name) == ("acc", "acc_norm")
+    assert acc.score.low < acc.score.value < acc.score.high
+    assert (acc.score.n, acc.score.chance) == (24, pytest.approx(1 / 3))
+    assert set(outcome.tasks[0].subjects) == {"cat", "猫"}
+    samples = [sample for sample in read_samples(Path("first")) if sample.task == "sums"]
+    assert sum(sample.values["acc"] for sample in samples) / 24 == pytest.approx(acc.score.value)
+    for sample in samples:
+        assert sample.answers[0].logprobs.index(max(sample.answers[0].logprobs)) == sample.answers[0].chosen
+    page = Path("first/report.html").read_text("utf-8")
+    assert "a cat sat 0 and 0?" in page
+    assert "95% 区间" in page
+
+
+def test_the_same_command_asks_nothing_again(place, capsys):
+    said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--out", "again")
+    first = read_outcome(Path("again"))
+    size = Path("again/answers.jsonl").stat().st_size
+    assert run(["eval", "kitten", "--tasks", "sums.yaml", "--out", "again"]) == 0
+    assert "nothing was asked anew" in capsys.readouterr().err
+    assert Path("again/answers.jsonl").stat().st_size == size
+    assert read_outcome(Path("again")).tasks == first.tasks
+
+
+def test_a_run_that_was_killed_goes_on(place, capsys):
+    """The process ends itself with SIGKILL once the third batch is on disk; what it had is not asked for again."""
+    words = ["eval", "kitten", "--tasks", "written.yaml", "--samples", "2", "--limit", "24"]
+    program = (
+        "import os, signal, sys\nfrom dunwu.core.journal import Journal\nfrom dunwu.cli import run\nadd, count = Journal.add, [0]\n"
+        "def dying(self, *answers):\n    add(self, *answers)\n    count[0] += 1\n"
+        "    if count[0] == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Journal.add = dying\nrun(sys.argv[1:])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, *words, "--out", "killed"], timeout=120, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not Path("killed/results.json").exists()
+    assert run([*words, "--out", "killed"]) == 0
+    assert "24 answers were there already, 24 were asked for" in capsys.readouterr().err
+    said(capsys, *words, "--out", "whole")
+    assert tuple(read_samples(Path("killed"))) == tuple(read_samples(Path("whole")))
+
+
+def test_answers_are_drawn_several_times_and_passed_at(place, capsys):
+    told = said(
+        capsys,
+        "eval",
+        "kitten",
+        "--tasks",
+        "written.yaml",
+        "--samples",
+        4,
+        "--pass",
+        1,
+        "--pass",
+        4,
+        "--limit",
+        6,
+        "--out",
+        "drawn",
+    )
+    assert "exact@4" in told
+    samples = list(read_samples(Path("drawn")))
+    assert all(len(sample.answers) == 4 for sample in samples)
+    assert any(len({answer.text for answer in sample.answers}) > 1 for sample in samples)
+
+
+def test_a_limit_draws_questions_and_a_larger_one_holds_them(place, capsys):
+    ids = []
+    for limit in (5, 9):
+        said(capsys, "eval", "base", "--tasks", "sums.yaml", "--limit", limit, "--out", f"limit{limit}")
+        ids.append({sample.id for sample in read_samples(Path(f"limit{limit}"))})
+    assert len(ids[0]) == 5
+    assert ids[0] < ids[1]
+    assert "5 of 24 questions" in said(capsys, "eval", "base", "--tasks", "sums.yaml", "--limit", 5, "--out", "limit5")
+
+
+def test_a_base_model_continues_text_and_is_not_talked_to(place, capsys):
+    told = said(capsys, "eval", "base", "--tasks", "written.yaml", "--limit", 4, "--out", "plain")
+    assert "by text" in told
+    assert "was not trained to chat" in refused(
+        capsys, "eval", "base", "--tasks", "written.yaml", "--solver", "cot", "--out", "x1"
+    )
+
+
+def test_a_prompt_strategy_is_a_solver(place, capsys):
+    told = said(
+        capsys, "eval", "kitten", "--tasks", "written.yaml", "--limit", 3, "--solver", "cot", "--out", "thought"
+    )
+    assert "by chat, cot" in told
+
+
+def test_what_does_not_fit_is_named_by_question(place, capsys):
+    Path("long.jsonl").write_text("\n".join(json.dumps({"q": "cat " * words, "a": "x"}) for words in (3, 400, 5, 600)))
+    Path("long.yaml").write_text(WRITTEN.replace("written", "long").replace("test.jsonl", "long.jsonl"))
+    told = said(capsys, "eval", "base", "--tasks", "long.yaml", "--out", "long")
+    assert "2 questions not asked, which count as wrong" in told
+    assert "and the model reads 96" in told
+    assert [bool(sample.refused) for sample in read_samples(Path("long"))] == [False, True, False, True]
+
+
+def test_how_much_the_corpus_holds(place, capsys):
+    Path("corpus").mkdir()
+    Path("corpus/seen.txt").write_text("Once. " + row(4)["q"] + " Cat, a cat, sat. The end.")
+    Path("long_q.jsonl").write_text(
+        "\n".join(
+            json.dumps({"q": f"{'the cat of number ' * 2}{at} sat and sat and then it sat again", "a": "x"})
+            for at in range(30)
+        )
+    )
+    Path("corpus/more.txt").write_text("Note: the cat of number the cat of number 7 sat and sat and then it sat again!")
+    Path("long_q.yaml").write_text(WRITTEN.replace("written", "long_q").replace("test.jsonl", "long_q.jsonl"))
+    told = said(capsys, "eval", "base", "--tasks", "long_q.yaml", "--corpus", "corpus", "--out", "seen")
+    assert "in the corpus      3.3% of 30 questions" in told
+    assert [sample.id for sample in read_samples(Path("seen")) if sample.seen] == [
+        sample.id for sample in read_samples(Path("seen")) if " 7 sat" in sample.input
+    ]
+
+
+def test_an_endpoint_is_measured_too(place, capsys):
+    with fake_openai() as server:
+        told = said(capsys, "eval", "good", "--url", server.url, "--tasks", "written.yaml", "--out", "remote")
+        count = len(server.bodies)
+        said(capsys, "eval", "good", "--url", server.url, "--tasks", "written.yaml", "--out", "remote")
+        assert (count, len(server.bodies)) == (24, 24)
+    assert "exact              0.500" in told
+
+
+async def _at_once(_seconds):
+    """No wait before asking again."""
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("html", "text/html"),
+        ("json", ""),
+        ("cut", "broke off"),
+        ("no key", "wrong key"),
+        ("unknown", "no such model"),
+        ("error in the stream", "out of memory"),
+    ],
+)
+def test_an_endpoint_that_fails_is_told_with_how_far_it_came(place, capsys, monkeypatch, model, why):
+    monkeypatch.setattr("asyncio.sleep", _at_once)
+    with fake_openai() as server:
+        told = refused(capsys, "eval", model, "--url", server.url, "--tasks", "written.yaml", "--out", f"bad-{model}")
+    assert "written, after 0 of 24 questions" in told
+    assert why in told
+    assert "run the same command again" in told
+
+
+def test_two_runs_are_compared_question_by_question(place, capsys):
+    said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--out", "one")
+    said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--shots", 0, "--out", "other")
+    told = said(capsys, "compare", "one", "other", "--out", "page.html")
+    assert "kitten → kitten: the same questions, paired" in told
+    assert "not alike: shots: 1 → 0" in told
+    facts = json.loads(said(capsys, "compare", "one", "other", "--json"))
+    main = facts["tasks"][0]["main"]
+    assert main["after"] - main["before"] == pytest.approx(main["difference"][0])
+    assert "之前 → 之后" in Path("page.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--tasks", "gsm8"], "there is no task 'gsm8'; did you mean gsm8k?"),
+        (["--tasks", ","], "--tasks names none"),
+        (["--tasks", "sums.yaml,sums.yaml"], "names sums twice"),
+        (["--tasks", "sums.yaml", "--data", "nowhere"], "does not exist"),
+        (["--tasks", "sums.yaml", "--data", "other=test.jsonl"], "names other, which is none of --tasks"),
+        (["--tasks", "sums.yaml", "--solver", "cott"], "cot"),
+        (["--tasks", "sums.yaml", "--samples", "2", "--temperature", "0"], "one answer 2 times"),
+        (
+            ["--tasks", "written.yaml", "--solver", "likelihood"],
+            "written has no choices whose likelihood could be asked",
+        ),
+        (["--tasks", "written.yaml", "--samples", "2", "--pass", "5"], "there are 2"),
+        (["--tasks", "sums.yaml", "--shots", "9"], "has 2 demonstrations about cat, and 9 are asked for"),
+        (["--tasks", "sums.yaml", "--corpus", "nowhere"], "--corpus nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_is_lost(place, capsys, words, why):
+    assert why in refused(capsys, "eval", "kitten", *words, "--out", "wrong")
+
+
+def test_the_folder_of_another_run_is_left_alone(place, capsys):
+    said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--out", "mine")
+    told = refused(capsys, "eval", "base", "--tasks", "sums.yaml", "--out", "mine")
+    assert "was begun with other settings (model: kitten → base" in told
+    assert "--anew" in told
+    assert read_outcome(Path("mine")).model == "kitten"
+    said(capsys, "eval", "base", "--tasks", "sums.yaml", "--out", "mine", "--anew")
+    assert read_outcome(Path("mine")).model == "base"
+    Path("notes").mkdir()
+    Path("notes/diary.txt").write_text("mine")
+    assert "holds other things" in refused(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--out", "notes")
+
+
+def test_what_cannot_be_compared_is_said(place, capsys):
+    said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--out", "left")
+    said(capsys, "eval", "kitten", "--tasks", "written.yaml", "--out", "right")
+    assert "share no task: one has sums, the other written" in refused(capsys, "compare", "left", "right")
+    assert "does not exist; give a folder that `dunwu eval` wrote" in refused(capsys, "compare", "left", "nowhere")
+    Path("left/samples.jsonl").write_text('{"task": "sums"\n')
+    assert "line 1 is damaged" in refused(capsys, "compare", "left", "left")
