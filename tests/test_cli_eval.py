@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dunwu.chat.local import LocalChat
+from dunwu.chat.local_text import LocalText
 from dunwu.cli import run
 from dunwu.evaluate.outcome import read_outcome, read_samples
 from tests.chat.conftest import make_home
@@ -97,6 +100,41 @@ def test_choices_and_written_answers_are_measured_and_kept(place, capsys):
     page = Path("first/report.html").read_text("utf-8")
     assert "a cat sat 0 and 0?" in page
     assert "95% 区间" in page
+
+
+def test_choices_are_calibrated_against_questions_without_content(place, capsys):
+    """What is said of a choice after "N/A" is taken out: by hand from the model's own likelihoods."""
+    said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--shots", "0", "--out", "uncalibrated")
+    said(
+        capsys,
+        "eval",
+        "kitten",
+        "--tasks",
+        "sums.yaml",
+        "--shots",
+        "0",
+        "--calibrate",
+        "contextual",
+        "--out",
+        "calibrated",
+    )
+    text = LocalText(LocalChat.load("kitten/model" if Path("kitten/model").is_dir() else "kitten").generator)
+    free = [text.likelihoods([(one, f" {choice}") for choice in row(0)["options"]]) for one in ("N/A", "[MASK]", "")]
+    shares = np.mean([_softmax([one.logprob for one in told]) for told in free], axis=0)
+    plain, calibrated = (
+        [one.answers[0] for one in read_samples(Path(name))] for name in ("uncalibrated", "calibrated")
+    )
+    for before, after in zip(plain, calibrated, strict=True):
+        expected = _softmax(np.array(before.logprobs[:3]) - np.log(shares))
+        assert np.exp(after.logprobs[:3]) == pytest.approx(expected, rel=1e-4)
+    assert "by chat; leave it out" in refused(
+        capsys, "eval", "kitten", "--tasks", "written.yaml", "--calibrate", "domain", "--out", "no"
+    )
+
+
+def _softmax(logprobs):
+    shares = np.exp(np.array(logprobs) - max(logprobs))
+    return shares / shares.sum()
 
 
 def test_the_same_command_asks_nothing_again(place, capsys):

@@ -84,6 +84,7 @@ def test_a_task_is_asked_as_it_says(model, tmp_path, capsys):
         (["curve", "FILE", "--k", "1,x"], "must be whole numbers by commas"),
         (["curve", "FILE", "--k", "-1"], "cannot be shown"),
         (["curve", "FILE", "--demonstrations", "simular"], "did you mean similar?"),
+        (["curve", "FILE", "--demonstrations", "random:budget=0"], "budget='0': must be at least 1"),
         (["curve", "FILE", "--demonstrations", "random:k=3"], "k and seed are drawn by the curve"),
         (["curve", "FILE", "--pool", "none.jsonl"], "none.jsonl"),
     ],

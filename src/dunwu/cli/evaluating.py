@@ -13,6 +13,7 @@ from typing import Any
 from dunwu import __version__
 from dunwu.build.report_evaluation import write_evaluation_page
 from dunwu.chat.protocol import Chat
+from dunwu.cli.calibrating import CalibratedChoices
 from dunwu.cli.evaluating_options import Evaluating
 from dunwu.cli.evaluating_partner import Partner, Place, find_model, opened
 from dunwu.core import journal
@@ -164,7 +165,18 @@ def _require_possible(given: Evaluating) -> None:
 
 def _settings(tasks: Sequence[Task], given: Evaluating, place: Place) -> dict[str, Any]:
     """What a run is known by: with others it is another run."""
-    keys = ("solver", "shots", "demonstrations", "limit", "samples", "temperature", "seed", "max_tokens", "system")
+    keys = (
+        "solver",
+        "shots",
+        "demonstrations",
+        "calibrate",
+        "limit",
+        "samples",
+        "temperature",
+        "seed",
+        "max_tokens",
+        "system",
+    )
     return {
         "model": place.name,
         "identity": place.identity,
@@ -232,6 +244,10 @@ def _require_prompts(problems: Sequence[Problem], prompt: Callable[[Problem], st
 def _asking(task: Task, partner: Partner, given: Evaluating) -> tuple[Asking, Callable[[Problem], str]]:
     """How a task is run, and what its prompts look like."""
     kind = _kind(task, partner, given)
+    if given.calibrate != "none" and kind != "likelihood":
+        raise RecipeError(
+            f"--calibrate {given.calibrate} is for choices by likelihood, and {task.name} is asked by {kind}; leave it out"
+        )
     shown = _demonstrations(task, partner, given)
     chat = partner.chat
     if kind not in PLAIN:
@@ -294,6 +310,8 @@ def _solver(
     how: dict[str, Any] = {"max_tokens": given.max_tokens, "temperature": given.temperature, "seed": seed}
     if kind in ("likelihood", "text"):
         assert partner.text is not None, "checked by _kind"
+        if given.calibrate != "none" and kind == "likelihood":
+            return CalibratedChoices(partner.text, shown, given.calibrate, seed=given.seed)
         return ByLikelihood(partner.text, shown) if kind == "likelihood" else WrittenText(partner.text, shown, **how)
     return WrittenReplies(chat, shown, system=system, **how)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +14,7 @@ class Evaluating:
     solver: str = "auto"
     shots: int | None = None
     demonstrations: str | None = None
+    calibrate: Literal["none", "contextual", "domain"] = "none"
     limit: int | None = None
     samples: int = 1
     pass_at: tuple[int, ...] = ()

@@ -31,6 +31,7 @@ from dunwu.evaluate.tasks.task import Task
 from dunwu.prompt.answers import agree
 from dunwu.prompt.curves import learning_curve
 from dunwu.prompt.demonstrations.base import Demonstrations
+from dunwu.prompt.demonstrations.registry import Means, require_demonstrations
 from dunwu.prompt.demonstrations.registry import demonstrations as chosen_by
 from dunwu.prompt.problems import read_problems
 from dunwu.prompt.search.candidate import Candidate, Prompted, write_candidate
@@ -111,15 +112,17 @@ def curve(
             f"--demonstrations {demonstrations}: k and seed are drawn by the curve; leave them out, see --k and --seed"
         )
 
-    def draw(k: int, number: int) -> Demonstrations:
-        joint = "," if ":" in demonstrations else ":"
-        return chosen_by(f"{demonstrations}{joint}k={k},seed={asking.seed + number}", shown)
-
-    draw(1, 0)  # a wrong name or option is told before a model is read
+    require_demonstrations(demonstrations)
     with _partner(asking.model, asking) as chat, TerminalProgress() as bar:
-        way = strategy(asking.strategy, chat, _help(chat, shown))
+        help_ = _help(chat, shown)
+        way = strategy(asking.strategy, chat, help_)
+        means = Means(embed=help_.embed, count_tokens=_counted(help_))
         bar.start("asking")
         done, total = 0, len(asked) * sum(draws if k else 1 for k in numbers)
+
+        def draw(k: int, number: int) -> Demonstrations:
+            joint = "," if ":" in demonstrations else ":"
+            return chosen_by(f"{demonstrations}{joint}k={k},seed={asking.seed + number}", shown, means)
 
         def answer(problems: Sequence[Problem], shots: Demonstrations) -> list[float]:
             nonlocal done
@@ -146,7 +149,17 @@ def _help(chat: Chat, pool: Sequence[Problem]) -> Help:
     """What strategies may need of a model of this machine: it counts tokens."""
     if not isinstance(chat, LocalChat):
         return Help(pool=pool)
-    return Help(pool=pool, count_tokens=lambda text: len(chat.tokenizer.encode(text)))
+    return Help(
+        pool=pool,
+        count_tokens=lambda text: len(chat.tokenizer.encode(text)),
+        embed=lambda texts: chat.generator.engine.embed(map(chat.tokenizer.encode, texts)).numpy(),
+    )
+
+
+def _counted(help_: Help) -> Callable[[Problem], int] | None:
+    """Tokens of a demonstration."""
+    count = help_.count_tokens
+    return None if count is None else lambda problem: count(f"{problem.input}\n{problem.target}\n") or 0
 
 
 def _without(shots: Sequence[Problem], problem: Problem) -> Sequence[Problem]:

@@ -1,7 +1,7 @@
 """Measuring a model on tasks, and comparing two."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -45,6 +45,12 @@ def evaluate(
             help="How they are chosen: random, balanced, similar, diverse, with options as similar:k=4,budget=600."
         ),
     ] = None,
+    calibrate: Annotated[
+        Literal["none", "contextual", "domain"],
+        Parameter(
+            help="Judge choices by likelihood against questions without content: N/A, or random words of the task. Read `acc`."
+        ),
+    ] = "none",
     limit: Annotated[
         int | None, Parameter(validator=Positive, help="At most so many questions of each task, drawn by the seed.")
     ] = None,
@@ -93,6 +99,7 @@ def evaluate(
         solver=solver,
         shots=shots,
         demonstrations=demonstrations,
+        calibrate=calibrate,
         limit=limit,
         samples=samples,
         pass_at=tuple(pass_at or ()),

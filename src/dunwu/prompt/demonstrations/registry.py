@@ -100,6 +100,13 @@ CHOICES: Mapping[str, _Build] = {
 }
 
 
+def require_demonstrations(text: str) -> None:
+    """Raises RecipeError for a text with an unknown name or option, before anything is read."""
+    name, options = named_options(text)
+    require_known(name, CHOICES, "choice of demonstrations")
+    validated(Shots, options)
+
+
 def demonstrations(text: str, pool: Sequence[Problem], means: Means | None = None) -> Chosen:
     """Raises RecipeError for an unknown name or option, DataError for an empty pool."""
     name, options = named_options(text)
