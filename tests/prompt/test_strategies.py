@@ -397,6 +397,9 @@ def test_direct_is_the_chat_itself_and_seeds_depend_on_their_place():
     assert strategy("direct", chat) is chat
     assert derived_seed(None, 1) is None
     assert derived_seed(7, "a", 1) == derived_seed(7, "a", 1) != derived_seed(7, "a", 2)
+    many = ScriptedChat(["1"] * 6)
+    strategy("cot+self-consistency:n=2", many).reply_batch([[user("a")]] * 3, seed=4)
+    assert len({one.seed for one in many.options}) == 6  # equal questions of a batch are drawn apart
     assert set(STRATEGIES) == {
         "few-shot",
         "few-shot-cot",

@@ -37,7 +37,7 @@ from dunwu.prompt.problems import read_problems
 from dunwu.prompt.search.candidate import Candidate, Prompted, write_candidate
 from dunwu.prompt.search.run import SearchSettings, Tried
 from dunwu.prompt.search.run import search as search_prompts
-from dunwu.prompt.strategies.base import StrategyChat, user
+from dunwu.prompt.strategies.base import StrategyChat, derived_seed, user
 from dunwu.prompt.strategies.few_shot import FewShot
 from dunwu.prompt.strategies.registry import Help, require_strategy, strategy
 
@@ -203,7 +203,8 @@ def _asker(asking: Asking) -> Callable[[Chat, Sequence[Problem], Demonstrations]
     def ask(chat: Chat, problems: Sequence[Problem], shots: Demonstrations) -> list[Tried]:
         shown = StrategyChat(FewShot(shown=lambda one: shots(by_input.get(one.input, one))), chat)
         by_input = {one.input: one for one in problems}
-        told = shown.reply_batch([[user(one.input)] for one in problems], options)
+        own = [replace(options, seed=derived_seed(asking.seed, one.id)) for one in problems]
+        told = shown.reply_each([[user(one.input)] for one in problems], own)
         return [Tried(text=one.text, score=score) for one, score in zip(told, judge(problems, told), strict=True)]
 
     return ask

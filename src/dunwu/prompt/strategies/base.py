@@ -61,7 +61,12 @@ class StrategyChat(Chat):
         options: ChatOptions | None = None,
         **changes: Unpack[OptionChanges],
     ) -> list[Completion]:
-        return self.reply_each(conversations, [settled(options, changes)] * len(conversations))
+        options = settled(options, changes)
+        own = [
+            options,
+            *(replace(options, seed=derived_seed(options.seed, place)) for place in range(1, len(conversations))),
+        ]
+        return self.reply_each(conversations, own[: len(conversations)])  # one seed for all would draw alike for all
 
     def reply_each(
         self, conversations: Sequence[Sequence[Message]], options: Sequence[ChatOptions]
