@@ -20,7 +20,7 @@ from dunwu.core.records import Completion, Message
 from dunwu.core.rewards import CodeReward, RewardSpec, reward_specs
 from dunwu.core.screen import harmless
 from dunwu.corpus.prompts import Prompt, PromptReader
-from dunwu.evaluate.sandbox import READ_ONLY, walls
+from dunwu.evaluate.sandbox import walls
 from dunwu.evaluate.scorers.base import Case
 from dunwu.evaluate.scorers.summary import TOTAL, summary
 from dunwu.evaluate.stats import Estimate
@@ -108,8 +108,8 @@ def best(
 def _warn(specs: Sequence[RewardSpec]) -> None:
     """Say what holds code that a model wrote, before it runs."""
     if any(isinstance(spec, CodeReward) for spec in specs):
-        open_to = "" if READ_ONLY in walls() else "; it can read and write what you can: run it where that is harmless"
-        print(f"Code of the answers runs with {', '.join(walls())}{open_to}.", file=sys.stderr)
+        open_to = "" if walls().hold else "; it can read and write what you can: run it where that is harmless"
+        print(f"Code of the answers runs with {'; '.join(walls().said())}{open_to}.", file=sys.stderr)
 
 
 def _cases(prompt: Prompt) -> list[Case]:

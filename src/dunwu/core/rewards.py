@@ -101,7 +101,7 @@ class SchemaReward(RewardSpec):
 
 
 class CodeReward(RewardSpec):
-    """The tests of the row, run against the code of the answer in a process of its own."""
+    """The tests of the row, run against the code of the answer behind walls. `allow_weak`: also on a machine without them."""
 
     argument: ClassVar[str] = "tests"
     kind: Literal["code"] = "code"
@@ -109,6 +109,7 @@ class CodeReward(RewardSpec):
     count: Literal["all", "share"] = "all"  # 1 only where all pass, or the share that passes
     timeout_s: Rate = 10.0
     memory: Bytes = "512MB"
+    allow_weak: bool = False
 
 
 class LengthReward(RewardSpec):

@@ -1,7 +1,5 @@
 """Code is judged by its tests in a process that is held: what it does too long, too large or outside ends there."""
 
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from dunwu.core.recipe import PromptFileSource
 from dunwu.core.records import Completion
 from dunwu.core.rewards import CodeReward
 from dunwu.corpus.prompts import load_prompts
-from dunwu.evaluate.sandbox import READ_ONLY, Limits, run_python, walls
 from dunwu.evaluate.scorers.base import Case
 from dunwu.evaluate.scorers.code import CodeScorer, code_in
 from tests.evaluate.scorers.helpers import case
@@ -116,47 +113,74 @@ def test_code_in_an_answer(text, code):
     assert code_in(text) == code
 
 
-def test_limits_hold():
-    begun = time.monotonic()
-    assert run_python("while True: pass", Limits(timeout_s=1)).status is None
-    assert run_python("import time; time.sleep(60)", Limits(timeout_s=1)).status is None
-    assert time.monotonic() - begun < 20
-    assert "MemoryError" in run_python("x = bytearray(1 << 30)", Limits()).errors
-    assert run_python("open('x', 'wb').write(bytes(1 << 25))", Limits()).status != 0
-    assert "Too many open files" in run_python("a = [open('x', 'w') for _ in range(99)]", Limits()).errors
-    printed = run_python("import sys\nwhile True: sys.stdout.write('x' * 65536)", Limits(timeout_s=2))
-    assert printed.status != 0
-    assert len(printed.output) <= 1 << 20
+FORGERIES = {
+    "equal to everything": "class All:\n    def __eq__(self, other): return True\n    def __hash__(self): return 9\ndef square(x): return All()",
+    "another equality of numbers": "class All(float):\n    def __eq__(self, other): return True\n    def __abs__(self): return All(9)\ndef square(x): return All(1)",
+    "says that all passed": "import os\nfor f in range(10):\n    try: os.write(f, b'\\n0\\n1\\n2\\n')\n    except OSError: pass",
+    "says so when asked": "import os, sys\ndef square(x):\n    for f in range(10):\n        try: os.write(f, b'\\n0\\n1\\n2\\n')\n        except OSError: pass",
+    "ends well": "import os\ndef square(x): os._exit(0)",
+    "ends at exit": "import atexit, os\natexit.register(os._exit, 0)\ndef square(x): raise SystemExit(0)",
+    "another assert": "import builtins\nbuiltins.AssertionError = KeyError\ndef square(x): return 0",
+    "other built-in functions": "import builtins\nabs = all = len = isinstance = lambda *a: 0\nbuiltins.exec = builtins.compile = lambda *a: None\ndef square(x): return 0",
+    "other modules": "import json, sys\njson.dumps = json.loads = lambda *a: {'value': 9}\nsys.modules.clear()\ndef square(x): return 0",
+    "changes its caller": "import sys\ndef square(x):\n    f = sys._getframe()\n    while f:\n        f.f_globals.update(TESTS=[], number=2)\n        f = f.f_back\n    return 0",
+    "looks for the tests": "import gc, re\ndef square(x):\n    for o in gc.get_objects():\n        if isinstance(o, dict) and 'TESTS' in o: return eval(o['TESTS'][0].split('==')[1])\n    return 0",
+    "reads the tests from a file": "import os\ndef square(x):\n    for name in os.listdir('.'):\n        found = open(name).read()\n        if '== 9' in found.split('CODE = ')[0]: return 9\n    return 0",
+    "traces": "import sys\nsys.settrace(lambda f, e, a: f.f_globals.update(square=lambda x: 9) if e == 'call' else None)\ndef square(x): return 0",
+    "breaks the line": "import os\ndef square(x):\n    os.closerange(0, 10)",
+    "writes a reply without end": "import os\ndef square(x):\n    while True: os.write(3, b'x' * 65536)",
+    "a deep reply": "def square(x):\n    x = []\n    for _ in range(900): x = [x]\n    return x",
+    "sends builtins": "def square(x): return 0\n__builtins__ = {'abs': lambda x: 0}",
+}
 
 
-def test_it_sees_an_empty_folder_and_nothing_of_our_environment(monkeypatch):
-    monkeypatch.setenv("SECRET_KEY", "s")
-    seen = run_python("import os; print(os.listdir('.'), 'SECRET_KEY' in os.environ, input())", Limits(), given="in")
-    assert seen.output == "['input.txt', 'program.py'] False in\n"
-
-
-def test_what_it_started_does_not_outlive_it_and_there_is_no_network(tmp_path):
-    if "no network" not in walls():
-        pytest.skip("this machine lets us make no namespaces")
-    mark = tmp_path / "alive"
-    run_python(
-        f"import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1)\n    open({str(mark)!r}, 'w')",
-        Limits(),
+@pytest.mark.parametrize("name", FORGERIES)
+def test_no_answer_can_forge_the_verdict(name):
+    assert (
+        score(FORGERIES[name], [*TESTS, "assert abs(square(3) - 9) < 0.1"], CodeReward(timeout_s=2, count="share")) == 0
     )
-    net = run_python("import socket\nsocket.create_connection(('127.0.0.1', 1), 2)\n", Limits()).errors
-    assert "unreachable" in net or "refused" in net or "not permitted" in net
-    names = run_python("import socket; print([name for _, name in socket.if_nameindex()])", Limits()).output
-    assert names == "['lo']\n"
-    if sys.platform == "linux":
-        others = run_python("import os; print([p for p in os.listdir('/proc') if p.isdigit()])", Limits()).output
-        assert others in ("['1']\n", "['1', '2']\n")  # its own, and bubblewrap's
-    time.sleep(1.5)
-    assert not mark.exists()
 
 
-def test_with_bubblewrap_nothing_outside_its_folder_can_be_written(tmp_path):
-    if READ_ONLY not in walls():
-        pytest.skip("there is no bubblewrap that works here")
-    code = f"open('own', 'w').write('x')\ntry:\n    open({str(tmp_path / 'x')!r}, 'w')\nexcept OSError:\n    print('refused')"
-    assert run_python(code, Limits()).output == "refused\n"
-    assert not list(tmp_path.iterdir())
+SOLVED = """
+import math, collections
+LIMIT = 7
+Pair = collections.namedtuple("Pair", "a b")
+class Stack:
+    def __init__(self, *items): self.items = list(items)
+    def push(self, item): self.items.append(item); return self
+    def __len__(self): return len(self.items)
+    def __add__(self, other): return Stack(*self.items, *other.items)
+    def __eq__(self, other): return self.items == other.items
+    def __getitem__(self, n): return self.items[n]
+    def __str__(self): return f"Stack of {len(self)}"
+def types(): return (1, 2.5, "é\\ud800", b"x", None, {1: (2,)}, {3}, frozenset([4]), 1j, range(3), float("inf"), 10 ** 5000)
+def sort(items): items.sort(); return None
+def count(n):
+    for i in range(n): yield i
+def fail(kind): raise kind_of[kind]("said")
+kind_of = {"value": ValueError, "own": type("Own", (Exception,), {})}
+def pair(): return Pair(1, 2)
+def apply(stack): return stack.push(9)
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert types() == (1, 2.5, 'é\\ud800', b'x', None, {1: (2,)}, {3}, frozenset([4]), 1j, range(3), float('inf'), 10 ** 5000)",
+        "assert [type(one) for one in types()[:4]] == [int, float, str, bytes]",
+        "x = [3, 1, 2]\nassert sort(x) is None\nassert x == [1, 2, 3]",
+        "assert list(count(3)) == [0, 1, 2]\nassert next(count(1)) == 0",
+        "assert LIMIT == 7 and math.pi > 3 and collections.Counter('aab')['a'] == 2",
+        "s = Stack(1, 2)\ns.push(3).push(4)\nassert len(s) == 4 and s.items == [1, 2, 3, 4] and s[0] == 1 and str(s) == 'Stack of 4'",
+        "assert Stack(1) + Stack(2) == Stack(1, 2)\nassert Stack(1) != Stack(2)\nassert Stack(1) != [1]",
+        "try: fail('value')\nexcept ValueError as e: assert str(e) == 'said'\nelse: assert False",
+        "try: fail('own')\nexcept Exception as e: assert str(e) == 'said'\nelse: assert False",
+        "assert pair() == (1, 2)",
+        "assert apply(Stack()).items == [9]\nassert list(Stack(5, 6)) == [5, 6] and 5 in Stack(5)",
+        "def check(candidate):\n    assert candidate(2) is not None\ncheck(count)",
+    ],
+)
+def test_tests_that_run_apart_see_what_they_would_see_beside_it(test):
+    assert score(SOLVED, [test]) == 1
+    assert score(SOLVED, [test + "\nassert False"]) == 0

@@ -1,14 +1,12 @@
-"""The tests of a row, run against the code of an answer in a process of its own (`evaluate/sandbox.py` says what holds it).
+"""The tests of a row, run against the code of an answer behind walls (`evaluate/sandbox.py` says what holds it).
 
 Tests are Python: text, or a list of texts, each a test; HumanEval's `check` is called with the column `entry_point`. Objects
-with `input` and `output` are programs' standard input and what they must print. Code and tests share a process: an answer that
-sets out to deceive its tests can, so look at what a model that learns from this writes.
+with `input` and `output` are programs' standard input and what they must print. Tests run apart from the answer, which therefore
+cannot deceive them (`evaluate/apart.py`).
 """
 
-import json
 import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -16,29 +14,12 @@ from typing import Any, cast
 from dunwu.core.errors import DataError
 from dunwu.core.rewards import CodeReward
 from dunwu.core.units import parse_bytes
-from dunwu.evaluate.sandbox import Limits, run_python
+from dunwu.evaluate.apart import passed_tests
+from dunwu.evaluate.sandbox import Limits, require_walls, run_python
 from dunwu.evaluate.scorers.base import Case, asked, column
 
 _FENCED = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 AT_ONCE = 8
-# Each passed test is told at once, so that a later one that hangs takes nothing from it.
-_HARNESS = """\
-import os
-MARK, CODE, TESTS = {mark!r}, {code}, {tests}
-def told(text, write=os.write, mark=MARK):
-    write(1, ("\\n" + mark + text + "\\n").encode())
-scope = {{"__name__": "__main__"}}
-try:
-    exec(compile(CODE, "answer.py", "exec"), scope)
-except SystemExit:
-    pass
-for number, test in enumerate(TESTS):
-    try:
-        exec(compile(test, "test.py", "exec"), dict(scope))
-    except BaseException:
-        continue
-    told(str(number))
-"""
 
 
 class CodeScorer:
@@ -47,6 +28,7 @@ class CodeScorer:
     def __init__(self, spec: CodeReward, *, name: str = "code") -> None:
         self.spec, self.name = spec, name
         memory = parse_bytes(spec.memory) if spec.memory != "auto" else Limits().memory_bytes
+        require_walls(allow_weak=spec.allow_weak)
         self.limits = Limits(timeout_s=spec.timeout_s, memory_bytes=memory)
 
     def __call__(self, cases: Sequence[Case]) -> list[float]:
@@ -77,14 +59,10 @@ class CodeScorer:
         return passed + sum(self._prints(code, test) for test in tests if not isinstance(test, str))
 
     def _run_tests(self, code: str, tests: Sequence[str]) -> int:
-        mark = secrets.token_hex(16)
-        program = _HARNESS.format(mark=mark, code=json.dumps(code), tests=json.dumps(list(tests)))
-        output = run_python(program, self.limits).output
-        told = {line.removeprefix(mark) for line in output.splitlines() if line.startswith(mark)}
-        return len(told & {str(number) for number in range(len(tests))})
+        return len(passed_tests(code, tests, self.limits, allow_weak=self.spec.allow_weak))
 
     def _prints(self, code: str, test: Mapping[str, Any]) -> bool:
-        outcome = run_python(code, self.limits, given=str(test["input"]))
+        outcome = run_python(code, self.limits, given=str(test["input"]), allow_weak=self.spec.allow_weak)
         return outcome.status == 0 and _lines(outcome.output) == _lines(str(test["output"]))
 
 
