@@ -89,7 +89,7 @@ class LocalText(TextModel):
         for places, group in _grouped(order, self._encoded(pairs, order)):
             judged = iter(self.judge([part for parts in group for part in parts]))
             for place, parts in zip(places, group, strict=True):
-                found[place] = _together([next(judged) for _ in parts])
+                found[place] = together([next(judged) for _ in parts])
         return cast("list[Likelihood]", found)
 
     def judge(self, pairs: Sequence[Pair]) -> list[Likelihood]:
@@ -217,7 +217,7 @@ def file_start_ids(tokenizer: TokenizerLike) -> Sequence[int]:
     return () if isinstance(tokenizer, Tokenizer) else tokenizer.start_ids
 
 
-def _together(parts: Sequence[Likelihood]) -> Likelihood:
+def together(parts: Sequence[Likelihood]) -> Likelihood:
     """Of a text that was judged in parts."""
     if len(parts) == 1:
         return parts[0]

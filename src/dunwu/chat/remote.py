@@ -1,22 +1,16 @@
 """Any OpenAI-compatible endpoint as a partner, over the `openai` package (the extra "remote")."""
 
 import asyncio
-import importlib
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Any, NoReturn, Unpack
+from typing import Any, Unpack
 
 from dunwu.chat.calls import CallDelta
+from dunwu.chat.endpoint import KEY_VARIABLE, MOST_AT_A_TIME, TIMEOUT_S, Endpoint, library
 from dunwu.chat.options import ChatOptions, OptionChanges, settled
 from dunwu.chat.protocol import AsyncChat, Delta, Finish, FinishReason, Piece
-from dunwu.core.errors import DataError, MissingExtraError, PartnerError, RecipeError
+from dunwu.core.errors import DataError, PartnerError, RecipeError
 from dunwu.core.records import Message, TokenLogprob, TokenUsage
 
-TIMEOUT_S = 120.0
-MOST_AT_A_TIME = 16
-KEY_VARIABLE = "OPENAI_API_KEY"
-_TRANSIENT = (408, 409, 425, 429)
-_SHOWN_CHARACTERS = 300
 _FIELDS = frozenset(
     [
         "model",
@@ -68,19 +62,15 @@ class RemoteChat(AsyncChat):
         most_at_a_time: int = MOST_AT_A_TIME,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise RecipeError(f"url={url!r} must begin with http:// or https://, such as http://127.0.0.1:8000/v1")
-        self.url, self.name, self.key_variable, self.timeout_s = url, model, key_variable, timeout_s
+        self.endpoint = Endpoint(url=url, model=model, key=api_key, key_variable=key_variable, timeout_s=timeout_s)
+        self.name = model
         self._extra = dict(extra or {})
-        self._openai = _library()
         self._turns = asyncio.Semaphore(most_at_a_time)
-        self._key = api_key or os.environ.get(key_variable) or "none"
-        self._client = self._openai.AsyncOpenAI(
-            base_url=url,
-            api_key=self._key,
-            timeout=timeout_s,
-            max_retries=0,
-        )
+        self._client = library().AsyncOpenAI(**self.endpoint.settings())
+
+    @property
+    def url(self) -> str:
+        return self.endpoint.url
 
     async def pieces(
         self, messages: Sequence[Message], options: ChatOptions | None = None, **changes: Unpack[OptionChanges]
@@ -94,7 +84,7 @@ class RemoteChat(AsyncChat):
         async with self._turns:
             stream = None
             try:
-                async with asyncio.timeout(self.timeout_s):
+                async with asyncio.timeout(self.endpoint.timeout_s):
                     stream = await self._client.chat.completions.create(
                         **request, stream=True, stream_options={"include_usage": True}, extra_body=more or None
                     )
@@ -107,7 +97,7 @@ class RemoteChat(AsyncChat):
             except PartnerError:
                 raise
             except Exception as error:  # whatever lies between us and the model
-                self._fail(error)
+                self.endpoint.fail(error)
             finally:
                 if stream is not None and hasattr(stream, "close"):
                     await stream.close()
@@ -118,7 +108,7 @@ class RemoteChat(AsyncChat):
             page = await self._client.models.list()
             return [str(model.id) for model in page.data]
         except Exception as error:
-            self._fail(error)
+            self.endpoint.fail(error)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -127,7 +117,7 @@ class RemoteChat(AsyncChat):
     async def _chunks(self, stream: Any) -> AsyncIterator[Any]:
         steps = aiter(stream)
         while True:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.endpoint.timeout_s):
                 chunk = await anext(steps, None)
             if chunk is None:
                 return
@@ -142,48 +132,6 @@ class RemoteChat(AsyncChat):
                 "OpenAI-compatible API? It mostly ends in /v1",
                 transient=False,
             )
-
-    def _fail(self, error: Exception) -> NoReturn:
-        """Raise what this error means to somebody who has never heard of the package."""
-        openai: Any = self._openai
-        status, text = getattr(error, "status_code", None), _shown(error).replace(self._key, "…")
-        if isinstance(error, openai.APITimeoutError | TimeoutError):
-            raise PartnerError(
-                f"{self.url} did not answer within {self.timeout_s:g} s; raise timeout_s, or ask for fewer tokens",
-                transient=True,
-            ) from error
-        if isinstance(status, int):
-            raise PartnerError(
-                self._status_text(status, text),
-                transient=status in _TRANSIENT or status >= 500,
-                retry_after_s=_retry_after(getattr(error, "response", None)),
-            ) from error
-        if isinstance(error, openai.APIConnectionError) or type(error).__module__.split(".")[0].startswith("http"):
-            cause = error.__cause__ or error
-            raise PartnerError(
-                f"{self.url} cannot be reached, or left in the middle of an answer ({_shown(cause)}); is the server running?",
-                transient=True,
-            ) from error
-        if isinstance(error, openai.APIError):
-            raise PartnerError(f"{self.url} failed while it answered: {text}", transient=True) from error
-        raise PartnerError(
-            f"{self.url} answered with what is no OpenAI-compatible stream ({type(error).__name__}: {text}); is the address "
-            "right?",
-            transient=False,
-        ) from error
-
-    def _status_text(self, status: int, text: str) -> str:
-        match status:
-            case 401 | 403:
-                return f"{self.url} refuses the key ({status}: {text}); set {self.key_variable}, or give the right key"
-            case 404:
-                return f"{self.url} has no model {self.name!r}, or no such address ({text}); it mostly ends in /v1"
-            case 429:
-                return f"{self.url} takes no more requests now ({text}); ask later, or fewer at a time"
-            case _ if status >= 500:
-                return f"{self.url} failed ({status}: {text}); ask again"
-            case _:
-                return f"{self.url} refuses the request ({status}: {text}); mend what it names"
 
 
 def request_of(model: str, messages: Sequence[Message], options: ChatOptions) -> dict[str, Any]:
@@ -290,25 +238,3 @@ class _Reader:
 def _scored(one: Any) -> TokenLogprob:
     top = tuple((str(other.token), float(other.logprob)) for other in one.top_logprobs or ())
     return TokenLogprob(text=str(one.token), logprob=float(one.logprob), top=top)
-
-
-def _retry_after(response: Any) -> float | None:
-    try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
-    except (AttributeError, ValueError):
-        return None  # none, or a date
-
-
-def _shown(error: BaseException) -> str:
-    """What an endpoint said, or a page of a proxy, in one short line."""
-    body = getattr(error, "body", None)
-    message = body.get("message") if isinstance(body, Mapping) else None
-    text = " ".join(str(message or error).split()) or type(error).__name__
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-
-
-def _library() -> Any:
-    try:
-        return importlib.import_module("openai")
-    except ImportError as error:
-        raise MissingExtraError("openai", "remote", "a model behind a URL") from error
