@@ -268,7 +268,7 @@ def test_bbh_with_worked_examples(tmp_path: Path) -> None:
         (problem,) = task.problems()
         text = task.text(problem, usual_shots(task, 1)(problem))
         assert text == f"{head}Q: Stand.\nOptions:\n- Yes\n- No\nA:{shown}\n\n{asked}{ending}"
-    with pytest.raises(DataError, match="has 1 demonstrations about navigate, and 3 are asked for"):
+    with pytest.raises(DataError, match="has 1 demonstrations about navigate, and 3 are needed"):
         usual_shots(task)(problem)
 
 

@@ -1,5 +1,6 @@
 """Which demonstrations a problem gets: the first of its pool, or drawn by a seed as lm-evaluation-harness draws them."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 
@@ -21,7 +22,10 @@ def first_shots(task: Task, count: int) -> Demonstrations:
     """The first `count` of the problem's pool, itself left out. Raises DataError, when asked, where there are fewer."""
 
     def first(problem: Problem) -> Sequence[Problem]:
-        return _enough(task, problem, task.pool_of(problem), count)[:count] if count else ()
+        if not count:
+            return ()
+        others = (one for one in task.pool_about(problem.subject) if one.id != problem.id)
+        return _enough(task, problem, list(itertools.islice(others, count)), count)
 
     return first
 
@@ -48,21 +52,22 @@ def random_shots(task: Task, count: int, *, seed: int = SEED) -> Demonstrations:
 
 
 def _drawn(task: Task, problem: Problem, count: int, rng: random.Random) -> Sequence[Problem]:
-    others = _enough(task, problem, task.pool_of(problem), count)
+    pool = task.pool_about(problem.subject)
     if not task.asks_what_it_shows:
-        return rng.sample(others, count)
-    pool = [one for one in task.pool() if one.subject == problem.subject]
+        return rng.sample(_enough(task, problem, pool, count), count)
+    _enough(task, problem, pool, count + 1)
     found = [one for one in rng.sample(pool, count + 1) if one.columns != problem.columns][:count]
-    return (
-        found if len(found) == count else rng.sample([one for one in others if one.columns != problem.columns], count)
-    )
+    if len(found) == count:
+        return found
+    others = [one for one in pool if one.columns != problem.columns]  # the same question stands in the data twice
+    return rng.sample(_enough(task, problem, others, count), count)
 
 
 def _enough(task: Task, problem: Problem, pool: Sequence[Problem], count: int) -> Sequence[Problem]:
     if len(pool) < count:
         about = f" about {problem.subject}" if problem.subject else ""
         raise DataError(
-            f"{task.name} has {len(pool)} demonstrations{about}, and {count} are asked for; ask for fewer, or give data that has "
-            "more (shots.split, shots.examples)"
+            f"{task.name} has {len(pool)} demonstrations{about}, and {count} are needed; ask for fewer, or give data that has more "
+            "(shots.split, shots.examples)"
         )
     return pool

@@ -12,6 +12,7 @@ from dunwu.core.jinja import BoundedEnvironment, Bounds, TooMuchError, render_bo
 from dunwu.evaluate.tasks.boxed import boxed
 
 _ONE_EXPRESSION = re.compile(r"\A\s*\{\{((?:(?!\}\}).)*)\}\}\s*\Z", re.DOTALL)
+_MARKS = ("{{", "{%", "{#")
 _BOUNDS = Bounds()
 
 
@@ -55,6 +56,8 @@ def _expression(text: str) -> Any:
 
 def text_of(template: str, values: Mapping[str, Any]) -> str:
     """The template with its values. Raises UnknownNameError, and DataError for a template that is wrong in itself."""
+    if not any(mark in template for mark in _MARKS):
+        return template  # most tasks have many such: a letter for each choice
     return str(_run(template, lambda: render_bounded(_text_template(template), values, _BOUNDS)))
 
 
@@ -65,6 +68,8 @@ def value_of(template: Any, values: Mapping[str, Any]) -> Any:
     alone = _ONE_EXPRESSION.match(template)
     if alone is None:
         return text_of(template, values)
+    if (name := alone[1].strip()) in values:
+        return values[name]
     value = _run(template, lambda: _expression(alone[1])(**values))
     if isinstance(value, jinja2.Undefined):
         return _run(template, lambda: str(value))

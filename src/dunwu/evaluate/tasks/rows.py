@@ -58,7 +58,7 @@ def read_rows(path: Path, *, rows: str = "", columns: Sequence[str] = ()) -> Ite
         if isinstance(row.value, BadRow):
             raise DataError(f"{path}, {row.place}: {row.value}; mend the row, or take it out")
         if not isinstance(row.value, dict):
-            raise DataError(f"{path}, {row.place}: is a {type(row.value).__name__}, not an object of named fields")
+            raise DataError(f"{path}, {row.place}: is {str(row.value)[:40]!r}, not an object of named fields")
         empty = False
         yield TaskRow(cast("dict[str, Any]", row.value), f"{path}, {row.place}", path)
     if empty:

@@ -42,10 +42,14 @@ class Task:
         """What demonstrations are taken from; empty where the task has nothing of the kind."""
         return self._pool
 
+    def pool_about(self, subject: str) -> tuple[Problem, ...]:
+        """The part of the pool that is about a subject; all of it, where the pool does not tell subjects."""
+        return self._pool_by_subject.get(subject) or self._pool_by_subject.get("", ())
+
     def pool_of(self, problem: Problem) -> tuple[Problem, ...]:
-        """The part of the pool that may be shown for a problem: of its subject, where the pool tells subjects, and not itself."""
-        pool = self._pool_by_subject.get(problem.subject) or self._pool_by_subject.get("", ())
-        return tuple(other for other in pool if not self._is_same(other, problem))
+        """What may be shown before a problem: the pool about its subject, itself left out."""
+        pool = self.pool_about(problem.subject)
+        return tuple(one for one in pool if one.id != problem.id) if self.asks_what_it_shows else pool
 
     @cached_property
     def asks_what_it_shows(self) -> bool:
@@ -183,9 +187,6 @@ class Task:
         for problem in self._pool:
             groups.setdefault(problem.subject, []).append(problem)
         return {subject: tuple(members) for subject, members in groups.items()}
-
-    def _is_same(self, shown: Problem, asked: Problem) -> bool:
-        return self.asks_what_it_shows and shown.id == asked.id
 
     def _read(self, split: str, *, shown: bool = False) -> Iterator[Problem]:
         if self.rows is not None:
