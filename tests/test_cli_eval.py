@@ -85,7 +85,7 @@ def refused(capsys, *words):
 
 def test_choices_and_written_answers_are_measured_and_kept(place, capsys):
     told = said(capsys, "eval", "kitten", "--tasks", "sums.yaml,written.yaml", "--out", "first")
-    assert "sums: 24 questions about 8 texts, by likelihood, 1 demonstrations" in told
+    assert "sums: 24 questions in 8 groups, by likelihood, 1 demonstrations" in told
     assert "written: 24 questions, by chat" in told
     outcome = read_outcome(Path("first"))
     acc, norm = outcome.tasks[0].figures

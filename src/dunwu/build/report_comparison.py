@@ -15,7 +15,7 @@ SHOWN = 20
 _VERDICTS = {
     "better": ("better", "更好", "good"),
     "worse": ("worse", "更差", "bad"),
-    "same": ("no clear difference", "无明显差异", ""),
+    "same": ("unclear", "不明显", ""),
 }
 
 

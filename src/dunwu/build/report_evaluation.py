@@ -92,8 +92,8 @@ def _figure_table(rows: Sequence[tuple[Html, Figure]]) -> Html:
 def _task(task: TaskOutcome, samples: Sequence[Sample]) -> Html:
     part = f" of {task.total:,}" if task.asked < task.total else ""
     part_zh = f"（共 {task.total:,} 道中的 {task.asked:,} 道）" if task.asked < task.total else f" {task.asked:,} 道"
-    clusters = f"; they are about {task.groups:,} texts, which the intervals count" if task.groups else ""
-    clusters_zh = f"；分属 {task.groups:,} 篇文本，区间按文本计" if task.groups else ""
+    clusters = f"; they form {task.groups:,} groups, which the intervals count" if task.groups else ""
+    clusters_zh = f"；分属 {task.groups:,} 组，区间按组计" if task.groups else ""
     how = el("span", task.solver)
     asked = both(
         join([f"{task.asked:,}{part} questions, asked by ", how, f", {task.shots} demonstrations{clusters}."]),

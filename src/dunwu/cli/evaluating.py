@@ -341,9 +341,9 @@ def _with_exposure(
     corpus = _corpus(given, place)
     if corpus is None:
         return list(runs)
-    progress.start(f"looking for the questions in {corpus}")
+    progress.start("looking for the questions in the corpus")
     problems = [problem for run in runs for problem in asked[run.outcome.name]]
-    shares = iter(seen_shares(problems, read_corpus(corpus), progress=progress))
+    shares = iter(seen_shares(problems, read_corpus(corpus), progress=progress, total=_bytes(corpus)))
     found: list[TaskRun] = []
     for run in runs:
         own = asked[run.outcome.name]
@@ -353,6 +353,12 @@ def _with_exposure(
         samples = tuple(dataclasses.replace(one, seen=share) for one, share in zip(run.samples, of_run, strict=True))
         found.append(TaskRun(outcome=dataclasses.replace(run.outcome, exposure=told), samples=samples))
     return found
+
+
+def _bytes(corpus: Path) -> int | None:
+    """How much text a finished corpus has, where its card says so."""
+    card = corpus / "card.json"
+    return read_json(card).get("facts", {}).get("train_bytes") if card.is_file() else None
 
 
 def _corpus(given: Evaluating, place: Place) -> Path | None:
@@ -374,7 +380,7 @@ def _lines(outcome: Outcome, samples: Sequence[Sample]) -> Iterator[str]:
     yield f"{outcome.model}: {sum(task.asked for task in outcome.tasks):,} questions in {outcome.seconds:.0f} s"
     for task in outcome.tasks:
         part = f" of {task.total:,}" if task.asked < task.total else ""
-        clusters = f" about {task.groups:,} texts" if task.groups else ""
+        clusters = f" in {task.groups:,} groups" if task.groups else ""
         shots = f", {task.shots} demonstrations" if task.shots else ""
         draws = f", {task.samples} answers each" if task.samples > 1 else ""
         yield f"\n{task.name}: {task.asked:,}{part} questions{clusters}, by {task.solver}{shots}{draws}"

@@ -17,6 +17,7 @@ from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.problems import Problem
 from dunwu.core.progress import Progress, SilentProgress
 from dunwu.core.records import Document, Score
+from dunwu.core.units import format_bytes
 from dunwu.corpus.decontaminate import CHARACTERS, WORDS
 from dunwu.corpus.measure import Hashes, lexemes, shingles
 from dunwu.corpus.readers import READERS, list_files, read_file, require_packages
@@ -29,6 +30,9 @@ from dunwu.evaluate.tasks.measures import Measured
 
 SHORTEST = 8  # of a question as a whole; "what is the capital of France?" is everywhere and says nothing
 OWN_WORDING = 10  # a run that so many questions have, and a tenth of them, is no question's own
+FILTER_BITS = 1 << 20
+BLOCK_CHARACTERS = 1 << 17
+BORDER = "\nzqxjborderjxqz\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +81,54 @@ def seen_shares(
 ) -> list[float | None]:
     """Of each problem the share of its runs that the documents hold; None where it is too short to tell.
 
-    `total`: how many characters the documents have, for progress. The documents are read once and not kept.
+    `total`: how many bytes of UTF-8 the documents have, for progress. The documents are read once and not kept.
     """
     grams = [_grams(problem, runs or Runs()) for problem in problems]
     grams = _without_own_wording(grams)
-    tables = _tables(grams)
-    found = {length: np.zeros(len(table), np.bool_) for length, table in tables.items()}
+    tables = {length: _Table(hashes) for length, hashes in _tables(grams).items()}
     done = 0
-    for document in documents:
-        _mark(document.text, tables, found)
-        done += len(document.text)
-        (progress or SilentProgress()).update(done, total)
-    return [_share(length, hashes, tables, found) for length, hashes in grams]
+    for text in _blocks(document.text for document in documents):
+        _mark(text, tables)
+        done += len(text.encode("utf-8", "surrogatepass"))
+        (progress or SilentProgress()).update(done, total, read=format_bytes(done))
+    return [_share(length, hashes, tables) for length, hashes in grams]
+
+
+class _Table:
+    """Hashes that are looked for, sorted, whether each was found, and a small filter before them."""
+
+    def __init__(self, hashes: Hashes) -> None:
+        self.hashes, self.found = hashes, np.zeros(len(hashes), np.bool_)
+        self._filter = np.zeros(FILTER_BITS, np.bool_)
+        self._filter[self._bits(hashes)] = True
+
+    def mark(self, hashes: Hashes) -> None:
+        """Those of a text were found."""
+        likely = hashes[self._filter.take(self._bits(hashes))]
+        places = np.minimum(np.searchsorted(self.hashes, likely), len(self.hashes) - 1)
+        self.found[places[self.hashes[places] == likely]] = True
+
+    def share(self, hashes: Hashes) -> float:
+        """How many of these were found."""
+        return float(self.found[np.searchsorted(self.hashes, hashes)].mean())
+
+    @staticmethod
+    def _bits(hashes: Hashes) -> npt.NDArray[np.int64]:
+        return (hashes & np.uint64(FILTER_BITS - 1)).astype(np.int64)
+
+
+def _blocks(texts: Iterable[str]) -> Iterator[str]:
+    """Short texts together, a word between them that no question has, so that no run goes on from one into the next."""
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        held.append(text)
+        size += len(text)
+        if size >= BLOCK_CHARACTERS:
+            yield BORDER.join(held)
+            held, size = [], 0
+    if held:
+        yield BORDER.join(held)
 
 
 def exposure(
@@ -150,19 +190,12 @@ def _tables(grams: Sequence[tuple[int, Hashes]]) -> dict[int, Hashes]:
     return {length: np.unique(np.concatenate(parts)) for length, parts in by_length.items()}
 
 
-def _mark(text: str, tables: Mapping[int, Hashes], found: Mapping[int, npt.NDArray[np.bool_]]) -> None:
-    lexed = lexemes(text)
+def _mark(text: str, tables: Mapping[int, _Table]) -> None:
+    found = lexemes(text)
     for length, table in tables.items():
-        if len(lexed) < length:
-            continue
-        hashes = shingles(lexed.hashes, length)
-        places = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
-        found[length][places[table[places] == hashes]] = True
+        if len(found) >= length:
+            table.mark(shingles(found.hashes, length))
 
 
-def _share(
-    length: int, hashes: Hashes, tables: Mapping[int, Hashes], found: Mapping[int, npt.NDArray[np.bool_]]
-) -> float | None:
-    if not len(hashes):
-        return None
-    return float(found[length][np.searchsorted(tables[length], hashes)].mean())
+def _share(length: int, hashes: Hashes, tables: Mapping[int, _Table]) -> float | None:
+    return tables[length].share(hashes) if len(hashes) else None
