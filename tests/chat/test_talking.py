@@ -71,3 +71,16 @@ def test_a_conversation_outlives_an_answer_that_failed(server, capsys, monkeypat
     assert cli.run(["chat", "good", "--url", server.url]) == 0
     assert capsys.readouterr().out.count("Hello 你好") == 2
     assert [turn["content"] for turn in server.bodies[-1]["messages"]] == ["hello", "Hello 你好", "again"]
+
+
+def test_a_question_is_put_as_a_strategy_says(server, capsys, monkeypatch):
+    assert cli.run(["generate", "good", "hello", "--url", server.url, "--strategy", "cot"]) == 0
+    assert capsys.readouterr().out == "Hello 你好\n"
+    assert server.bodies[-1]["messages"][-1]["content"] == "hello\nLet's think step by step."
+    lines = iter(["hello", "/exit"])
+    monkeypatch.setattr(builtins, "input", lambda prompt: next(lines))
+    assert cli.run(["chat", "good", "--url", server.url, "--strategy", "think-first:calls=2"]) == 0
+    assert "Hello 你好" in capsys.readouterr().out
+    assert server.bodies[-1]["messages"][-1]["content"] == "Now give the answer alone."
+    assert cli.run(["generate", "good", "hello", "--url", server.url, "--strategy", "cott"]) == 2
+    assert "did you mean cot?" in capsys.readouterr().err

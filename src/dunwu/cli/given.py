@@ -24,6 +24,10 @@ Registry = Annotated[
 ]
 AnyBase = Annotated[bool, Parameter(help="Take a delta of another base that fits.", negative="")]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative="")]
+Strategy = Annotated[
+    str | None,
+    Parameter(help="How the question is put: cot, think-first, cot+self-consistency:n=8, …; see docs/prompting.md."),
+]
 MaxTokens = Annotated[int, Parameter(validator=validators.Number(gte=1), help="The most tokens of one answer.")]
 
 DEFAULT_KEYS = Path("keys.json")

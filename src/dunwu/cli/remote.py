@@ -16,14 +16,30 @@ from dunwu.core.errors import RecipeError
 from dunwu.core.files import read_json
 from dunwu.core.records import Message
 from dunwu.core.screen import harmless
+from dunwu.prompt.strategies.registry import strategy as strategy_around
 
 
 def chat(
-    model: str, url: str, *, key_env: str, system: str | None, temperature: float, seed: int | None, max_tokens: int
+    model: str,
+    url: str,
+    *,
+    key_env: str,
+    strategy: str | None,
+    system: str | None,
+    temperature: float,
+    seed: int | None,
+    max_tokens: int,
 ) -> None:
     """Talk in the terminal."""
     with endpoint(model, url, key_env) as partner:
-        converse(partner, system=system or "", temperature=temperature, seed=seed, max_tokens=max_tokens, read=input)
+        converse(
+            with_strategy(strategy, partner),
+            system=system or "",
+            temperature=temperature,
+            seed=seed,
+            max_tokens=max_tokens,
+            read=input,
+        )
 
 
 def generate(
@@ -33,6 +49,7 @@ def generate(
     *,
     key_env: str,
     refused: Mapping[str, bool],
+    strategy: str | None,
     system: str | None,
     schema: Path | None,
     temperature: float,
@@ -48,7 +65,7 @@ def generate(
     messages.append(Message(role="user", content=text))
     options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed, schema=_schema(schema))
     with endpoint(model, url, key_env) as partner:
-        for piece in partner.stream(messages, options):
+        for piece in with_strategy(strategy, partner).stream(messages, options):
             print(harmless(piece), end="", flush=True)
         print()
 
@@ -60,6 +77,11 @@ def _schema(file: Path | None) -> dict[str, Any] | None:
     if not isinstance(schema, dict):
         raise RecipeError(f"--schema {file} holds no JSON object; give a JSON schema")
     return schema
+
+
+def with_strategy(text: str | None, chat: Chat) -> Chat:
+    """The chat, asked as the strategy says. Raises RecipeError for one that there is not."""
+    return chat if text is None else strategy_around(text, chat)
 
 
 @contextlib.contextmanager

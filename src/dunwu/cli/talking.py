@@ -8,7 +8,7 @@ from pathlib import Path
 from dunwu.build.home import Home
 from dunwu.chat.local import LocalChat
 from dunwu.chat.options import ChatOptions
-from dunwu.chat.protocol import Finish, Piece
+from dunwu.chat.protocol import Chat, Finish, Piece
 from dunwu.chat.terminal import converse
 from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import ModelError, RecipeError
@@ -19,6 +19,8 @@ from dunwu.delta.library import default_library
 from dunwu.infer.constrain import Constraint
 from dunwu.model import fetch
 from dunwu.model.fetch import is_hub_name
+from dunwu.prompt.strategies.registry import Help
+from dunwu.prompt.strategies.registry import strategy as strategy_around
 
 
 def chat(
@@ -31,11 +33,13 @@ def chat(
     temperature: float,
     seed: int | None,
     max_tokens: int,
+    strategy: str | None = None,
 ) -> None:
     """Talk in the terminal."""
     partner = load(model, delta, registry=registry, any_base=any_base)
+    asked = partner if strategy is None else _with_strategy(strategy, partner, model)
     prompt = partner.system_prompt if system is None else system
-    converse(partner, system=prompt, temperature=temperature, seed=seed, max_tokens=max_tokens, read=input)
+    converse(asked, system=prompt, temperature=temperature, seed=seed, max_tokens=max_tokens, read=input)
 
 
 def generate(
@@ -54,12 +58,18 @@ def generate(
     temperature: float,
     seed: int | None,
     max_tokens: int,
+    strategy: str | None = None,
 ) -> None:
     """Print an answer as it is written, or a continuation; what a model says is made harmless to a terminal."""
     constraint = _constraint(schema, regex, choice)
+    if strategy is not None and (raw or constraint is not None or beams is not None):
+        raise RecipeError(
+            f"--strategy {strategy} answers in words; leave it out, or --raw, --schema, --regex, --choice and --beams"
+        )
     temperature = temperature if beams is None else 0.0  # a search draws nothing
     partner = load(model, delta, registry=registry, any_base=any_base)
     text = sys.stdin.read() if prompt == "-" else prompt
+    asked = partner if strategy is None else _with_strategy(strategy, partner, model)
     if raw or partner.instruction_tuned is False:
         if not raw:
             print("(This model was not trained to chat: it continues the text.)", file=sys.stderr)
@@ -72,7 +82,7 @@ def generate(
         messages = _messages(text, partner.system_prompt if system is None else system)
         options = ChatOptions(max_tokens=max_tokens, temperature=temperature, seed=seed, beams=beams)
         pieces = (
-            partner.pieces(messages, options)
+            asked.pieces(messages, options)
             if constraint is None
             else partner.pieces_within(constraint, messages, options)
         )
@@ -80,6 +90,12 @@ def generate(
     reason = _print(steps)
     if constraint is not None and reason != "stop":
         print("(Cut short: the answer is not complete; give more --max-tokens.)", file=sys.stderr)
+
+
+def _with_strategy(text: str, partner: LocalChat, model: str) -> Chat:
+    if partner.instruction_tuned is False:
+        raise ModelError(f"{model} was not tuned to answer, it continues texts; leave out --strategy")
+    return strategy_around(text, partner, Help(count_tokens=lambda one: len(partner.tokenizer.encode(one))))
 
 
 def _constraint(schema: Path | None, regex: str | None, choice: Sequence[str] | None) -> Constraint | None:

@@ -8,6 +8,10 @@ from dunwu.core.final_answer import final_answer, same_answer
 
 _SENTENCE_END = re.compile(r"(?<=[!?。！？\n])|(?<=\.)(?=\s)")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?%?(?![\w])")
+_VERDICT = re.compile(
+    r"(yes|true|false)\b|no(?=[,.;:!\s]*$|[,.;:!])|(是的|是|对|行|能|可以|否|不是|不对|不行|不能|不可以)(?=[，,。！!;；\s]|$)",
+    re.IGNORECASE,
+)
 _LETTER = re.compile(r"\(?([A-Ja-j])[).]?(?:\s|$)")
 
 
@@ -26,12 +30,15 @@ def concluded(text: str) -> str | None:
     """The final answer of a text as another may be compared with it; None where it says nothing.
 
     What is marked as the answer (`\\boxed`, `####`, "the answer is", 答案是) comes first. Else it is the last sentence: its number,
-    where it has just one; the letter of a choice, where it is nothing else; or all of it.
+    where it has just one; yes or no, where it begins so; the letter of a choice, where it is nothing else; or all of it.
     """
     marked = final_answer(text, last_number=False)
     last = marked or last_sentence(text)
     if not last:
         return None
+    verdict = _VERDICT.match(last)
+    if verdict:
+        return verdict[0].lower()
     numbers = _NUMBER.findall(last)
     if len(numbers) == 1 and marked is None:
         return numbers[0]

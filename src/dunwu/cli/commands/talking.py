@@ -5,7 +5,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dunwu.cli.given import AnyBase, DeltaName, KeyEnv, MaxTokens, Model, Registry, Seed, Temperature, Url, work
+from dunwu.cli.given import (
+    AnyBase,
+    DeltaName,
+    KeyEnv,
+    MaxTokens,
+    Model,
+    Registry,
+    Seed,
+    Strategy,
+    Temperature,
+    Url,
+    work,
+)
 
 
 def chat(
@@ -19,13 +31,15 @@ def chat(
     temperature: Temperature = 0.7,
     seed: Seed = None,
     max_tokens: MaxTokens = 512,
+    strategy: Strategy = None,
     url: Url = None,
     key_env: KeyEnv = "OPENAI_API_KEY",
 ) -> None:
     """Talk to a model. /help lists what can be changed on the way."""
     if url is not None:
         how = {"system": system, "temperature": temperature, "seed": seed, "max_tokens": max_tokens}
-        work("remote").chat(f"{model}:{delta}" if delta else model, url, key_env=key_env, **how)
+        name = f"{model}:{delta}" if delta else model
+        work("remote").chat(name, url, key_env=key_env, strategy=strategy, **how)
         return
     work("talking").chat(
         model,
@@ -36,6 +50,7 @@ def chat(
         temperature=temperature,
         seed=seed,
         max_tokens=max_tokens,
+        strategy=strategy,
     )
 
 
@@ -62,6 +77,7 @@ def generate(
     temperature: Temperature = 0.7,
     seed: Seed = None,
     max_tokens: MaxTokens = 256,
+    strategy: Strategy = None,
     url: Url = None,
     key_env: KeyEnv = "OPENAI_API_KEY",
 ) -> None:
@@ -74,7 +90,7 @@ def generate(
         for_this_machine = {"--raw": raw, "--regex": regex is not None, "--choice": choice is not None}
         for_this_machine["--beams"] = beams is not None
         name = f"{model}:{delta}" if delta else model
-        work("remote").generate(name, url, prompt, key_env=key_env, refused=for_this_machine, **how)
+        work("remote").generate(name, url, prompt, key_env=key_env, refused=for_this_machine, strategy=strategy, **how)
         return
     work("talking").generate(
         model,
@@ -91,4 +107,5 @@ def generate(
         temperature=temperature,
         seed=seed,
         max_tokens=max_tokens,
+        strategy=strategy,
     )
