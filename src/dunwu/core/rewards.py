@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dunwu.core.errors import RecipeError
 from dunwu.core.nearest import validated
@@ -137,17 +137,25 @@ class FormatReward(RewardSpec):
 
 
 class JudgeReward(RewardSpec):
-    """What another model says of the answer: a mark from 1 to 10, or whether it is better than the row's reference."""
+    """What another model says of the answer: a mark from 1 to 10, whether it is better than the row's reference, or the share of
+    a rubric's points that it meets."""
 
     argument: ClassVar[str] = "model"
     kind: Literal["judge"] = "judge"
     model: str = ""  # a model's folder or home, or its name at `url`; empty: the partner that the caller has
     url: str = ""
     key_env: str = "OPENAI_API_KEY"
-    mode: Literal["mark", "pairwise"] = "mark"
+    mode: Literal["mark", "pairwise", "rubric"] = "mark"
+    rubric: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # of `rubric`: points, each of which is met or not
     criteria: str = ""  # what the judge is told to look at; empty: whether it is right and helpful
     reference: str = "answer"  # the column: what `pairwise` compares with, in both orders
     unread: float | None = None  # the score of a verdict that cannot be read, asked twice; None: it says nothing
+
+    @model_validator(mode="after")
+    def _has_points(self) -> "JudgeReward":
+        if (self.mode == "rubric") != bool(self.rubric):
+            raise ValueError("a judge has a `rubric`, a list of points, where its mode is rubric, and only there")
+        return self
 
 
 class MatchReward(RewardSpec):

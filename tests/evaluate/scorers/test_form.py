@@ -8,7 +8,7 @@ import pytest
 
 from dunwu.chat.scripted import ScriptedChat
 from dunwu.core.errors import DataError, RecipeError
-from dunwu.core.rewards import FormatReward, JudgeReward, SchemaReward
+from dunwu.core.rewards import FormatReward, JudgeReward, SchemaReward, reward_specs
 from dunwu.evaluate.scorers.format import FormatScorer
 from dunwu.evaluate.scorers.judge import JudgeScorer
 from dunwu.evaluate.scorers.schema import SchemaScorer
@@ -115,6 +115,32 @@ def test_pairs_are_asked_in_both_orders():
     first, second = (chat.asked[n][0].content for n in (0, 1))
     assert first.index("answer 0") < first.index("reference 0")
     assert second.index("answer 0") > second.index("reference 0")
+
+
+def test_points_of_a_rubric_are_asked_one_by_one():
+    chat = ScriptedChat(["So: [[yes]]", "[[No]]", "[[yes]]", "perhaps", "[[yes]]", "[[yes]]", "hm"])
+    scorer = JudgeScorer(JudgeReward(mode="rubric", rubric=("It names a city.", "It is short.")), chat)
+    scores = scorer([case("a", answer="gold"), case("b"), case("c")])
+    assert scores[0] == 0.5
+    assert math.isnan(scores[1])
+    assert scores[2] == 1
+    assert (scorer.asked, scorer.unread) == (6, 1)
+    assert ["It is short." in messages[0].content for messages in chat.asked] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert "A right answer, for comparison:\ngold" in chat.asked[0][0].content
+
+
+@pytest.mark.parametrize("options", [{"mode": "rubric"}, {"rubric": ["It is short."]}])
+def test_a_rubric_has_points_and_its_own_mode(options):
+    with pytest.raises(RecipeError, match="a list of points, where its mode is rubric, and only there"):
+        reward_specs([{"kind": "judge", **options}])
 
 
 def test_an_answer_can_neither_leave_its_place_nor_write_a_verdict():
