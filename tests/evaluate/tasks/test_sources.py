@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dunwu.core.errors import DataError, RecipeError
+from dunwu.evaluate.tasks.demonstrations import usual_shots
 from dunwu.evaluate.tasks.finding import find_task
 from dunwu.evaluate.tasks.rows import read_rows
 from tests.evaluate.tasks.hub_of_data import DataHub
@@ -113,6 +114,24 @@ def test_a_folder_without_the_split_says_what_it_holds(tmp_path: Path) -> None:
         quiz(tmp_path, data=tmp_path / "data")
     with pytest.raises(DataError, match=r"data=.*nowhere does not exist"):
         quiz(tmp_path, data=tmp_path / "nowhere")
+
+
+def test_a_folder_without_demonstrations_will_do_where_none_are_shown(tmp_path: Path) -> None:
+    put(tmp_path / "data" / "test.jsonl", "1")
+    (tmp_path / "quiz.yaml").write_text(QUIZ, "utf-8")
+    task = find_task(tmp_path / "quiz.yaml", data=tmp_path / "data")
+    (problem,) = task.problems()
+    assert task.pool() == () == usual_shots(task, 0)(problem)
+    assert len(task.fingerprint) == 64
+    with pytest.raises(DataError, match=r"quiz has 0 demonstrations, and 2 are needed; .* \(split 'dev'\)"):
+        usual_shots(task, 2)(problem)
+
+
+def test_subjects_that_the_data_lack_are_named_with_those_that_they_have(tmp_path: Path) -> None:
+    put(tmp_path / "data" / "test" / "law.csv", "1")
+    (tmp_path / "quiz.yaml").write_text(QUIZ, "utf-8")
+    with pytest.raises(DataError, match="quiz has no question of art in these data, which have law"):
+        find_task(f"{tmp_path / 'quiz.yaml'}:art", data=tmp_path / "data").problems()
 
 
 def test_one_file_for_two_splits_never_shows_a_problem_itself(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def _enough(task: Task, problem: Problem, pool: Sequence[Problem], count: int) -
     if len(pool) < count:
         about = f" about {problem.subject}" if problem.subject else ""
         raise DataError(
-            f"{task.name} has {len(pool)} demonstrations{about}, and {count} are needed; ask for fewer, or give data that has more "
-            "(shots.split, shots.examples)"
+            f"{task.name} has {len(pool)} demonstrations{about}, and {count} are needed; ask for fewer, or give data with more of "
+            f"them (split {task.spec.shots.split or 'shots.split, which is not set'!r})"
         )
     return pool

@@ -23,6 +23,10 @@ SPLITS = {
 _WORDS = {word for words in SPLITS.values() for word in words}
 
 
+class NoSplitError(DataError):
+    """The folder that the user gave holds no such split."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a task looks. `folder`: of its YAML. `data`: what the user gave instead of the source that the YAML names."""
@@ -75,7 +79,7 @@ def _given(spec: TaskSpec, split: str, data: Path) -> list[tuple[str, Path]]:
         found = [path for path in rows if not _says(path.relative_to(data), others)] or (rows if len(rows) == 1 else [])
     if not found:
         has = ", ".join(str(path.relative_to(data)) for path in files[:8]) or f"no file with one of {' '.join(ENDINGS)}"
-        raise DataError(
+        raise NoSplitError(
             f"{data} holds no split {split!r} of {spec.name} (it holds {has}); name a file {split}.jsonl, or put it into a "
             f"folder {split}/"
         )

@@ -13,7 +13,7 @@ from dunwu.core.problems import Problem
 from dunwu.core.records import Message
 from dunwu.evaluate.tasks.rendering import UnknownNameError, text_of, value_of
 from dunwu.evaluate.tasks.rows import TaskRow
-from dunwu.evaluate.tasks.sources import Place, read_split, split_files
+from dunwu.evaluate.tasks.sources import NoSplitError, Place, read_split, split_files
 from dunwu.evaluate.tasks.spec import TaskSpec
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -58,7 +58,10 @@ class Task:
         if shots.examples or not shots.split or shots.split == spec.split or self.rows or spec.source.world:
             return not shots.examples and shots.split == spec.split
         subjects = self.only or tuple(spec.subjects)
-        files = [split_files(spec, split, self.place, subjects) for split in (shots.split, spec.split)]
+        try:
+            files = [split_files(spec, split, self.place, subjects) for split in (shots.split, spec.split)]
+        except NoSplitError:
+            return False
         return files[0] == files[1]  # a folder that the user gave may hold one file for both
 
     # ---------------------------------------------------------------------------------------------------- as text
@@ -151,8 +154,8 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that the task asks and how."""
-        asked = [[p.id, p.input, p.target, list(p.choices), p.right] for p in (*self._problems, *self._pool)]
+        """A hash of all that the task asks and how; what is shown before it is told by prompts alone."""
+        asked = [[p.id, p.input, p.target, list(p.choices), p.right] for p in self._problems]
         return stable_hash([self.spec.model_dump(mode="json"), asked])
 
     # ---------------------------------------------------------------------------------------------------- the rows
@@ -162,8 +165,12 @@ class Task:
         self._check_subjects(self.only, "is asked for")
         problems = tuple(self._read(self.spec.split))
         if not problems:
-            wanted = f" of {', '.join(self.only)}" if self.only else ""
-            raise DataError(f"{self.name} has no question{wanted}; look at `where`, the subjects and the data")
+            if self.only and (others := replace(self, only=()).problems()):
+                have = ", ".join(dict.fromkeys(problem.subject for problem in others))
+                raise DataError(
+                    f"{self.name} has no question of {', '.join(self.only)} in these data, which have {have}"
+                )
+            raise DataError(f"{self.name} has no question that `where` keeps; mend it, or give other data")
         return problems
 
     @cached_property
@@ -174,7 +181,12 @@ class Task:
             return tuple(self._made(rows, shown=True))
         if not shots.split:
             return ()
-        return self._problems if self._same_templates else tuple(self._read(shots.split, shown=True))
+        if self._same_templates:
+            return self._problems
+        try:
+            return tuple(self._read(shots.split, shown=True))
+        except NoSplitError:  # who asks without demonstrations needs none
+            return ()
 
     @property
     def _same_templates(self) -> bool:
