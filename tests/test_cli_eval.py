@@ -14,6 +14,7 @@ from dunwu.chat.local_text import LocalText
 from dunwu.cli import run
 from dunwu.evaluate.outcome import read_outcome, read_samples
 from tests.chat.conftest import make_home
+from tests.chat.fake_completions import fake_completions, logprob
 from tests.chat.fake_openai import fake_openai
 
 SUMS = """
@@ -274,6 +275,42 @@ def test_an_endpoint_that_fails_is_told_with_how_far_it_came(place, capsys, monk
     assert "run the same command again" in told
 
 
+def test_an_endpoint_that_tells_likelihoods_chooses_by_them(place, capsys):
+    with fake_completions() as server:
+        words = ["--url", server.url, "--tasks", "sums.yaml", "--solver", "likelihood", "--shots", 0]
+        told = said(capsys, "eval", "offsets", *words, "--out", "judged")
+    assert "by likelihood" in told
+    for sample in read_samples(Path("judged")):
+        after = f"{sample.input} "
+        expected = [
+            sum(logprob(after + choice, at) for at in range(len(after) - 1, len(after + choice)))
+            for choice in sample.choices
+        ]
+        assert sample.answers[0].logprobs == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [("plain", "log-probabilities"), ("html", "answered"), ("cut", ""), ("broken", "out of memory")],
+)
+def test_an_endpoint_without_likelihoods_is_told_apart(place, capsys, monkeypatch, model, why):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with fake_completions() as server:
+        words = ["--url", server.url, "--tasks", "sums.yaml", "--solver", "likelihood", "--shots", 0]
+        told = refused(capsys, "eval", model, *words, "--out", f"none-{model}")
+    assert "sums, after 0 of 24 questions" in told
+    assert why in told
+
+
+@pytest.mark.parametrize("how", ["similar:k=1", "random:k=2,budget=40", "similar:k=1,by=model"])
+def test_demonstrations_are_chosen_as_asked(place, capsys, how):
+    told = said(
+        capsys, "eval", "base", "--tasks", "sums.yaml", "--demonstrations", how, "--limit", 4, "--out", f"d-{how[-5:]}"
+    )
+    assert "demonstrations" in told
+    assert "sat 10" in read_outcome(Path(f"d-{how[-5:]}")).tasks[0].prompt
+
+
 def test_two_runs_are_compared_question_by_question(place, capsys):
     said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--out", "one")
     said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--shots", 0, "--out", "other")
@@ -301,7 +338,7 @@ def test_two_runs_are_compared_question_by_question(place, capsys):
             "written has no choices whose likelihood could be asked",
         ),
         (["--tasks", "written.yaml", "--samples", "2", "--pass", "5"], "there are 2"),
-        (["--tasks", "sums.yaml", "--shots", "9"], "has 2 demonstrations about cat, and 9 are asked for"),
+        (["--tasks", "sums.yaml", "--shots", "9"], "has 2 demonstrations about cat, and 9 are"),
         (["--tasks", "sums.yaml", "--corpus", "nowhere"], "--corpus nowhere does not exist"),
     ],
 )

@@ -93,7 +93,7 @@ def _changes(rows: Sequence[tuple[Html, Change]]) -> Html:
         both("Questions", "题数"),
         both("Verdict", "结论"),
     ]
-    return el("div", table(header, cells, numeric=(2, 3, 4, 5, 6)), class_="plotted")
+    return el("div", table(header, cells, numeric=(2, 3, 4, 5, 6)), class_="plotted changes")
 
 
 def _task(task: TaskComparison) -> Html:

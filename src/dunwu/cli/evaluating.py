@@ -218,7 +218,7 @@ def _run(
     with opened(place, given) as partner:
         remembering = dataclasses.replace(
             partner,
-            text=None if partner.text is None else RememberingText(partner.text, memory),
+            text=RememberingText(partner.text, memory),
             chat=RememberingChat(partner.chat, memory),
         )
         ways = [_asking(task, remembering, given) for task in tasks]
@@ -251,9 +251,7 @@ def _asking(task: Task, partner: Partner, given: Evaluating) -> tuple[Asking, Ca
     shown = _demonstrations(task, partner, given)
     chat = partner.chat
     if kind not in PLAIN:
-        chat = strategy(
-            kind, chat, Help(pool=task.pool(), count_tokens=None if partner.text is None else partner.text.count_tokens)
-        )
+        chat = strategy(kind, chat, Help(pool=task.pool(), count_tokens=partner.text.count_tokens, embed=partner.embed))
     system = partner.system_prompt if given.system is None else given.system
     solvers = [_solver(kind, task, partner, chat, shown, given, system, given.seed + at) for at in range(given.samples)]
     drawn = given.temperature > 0 and kind != "likelihood"
@@ -277,7 +275,7 @@ def _kind(task: Task, partner: Partner, given: Evaluating) -> str:
     """How the task is asked. Raises RecipeError where this task or model cannot be asked so."""
     output = task.spec.output
     if given.solver == "auto":
-        if output != "text" and partner.text is not None and given.samples == 1:
+        if output == "perplexity" or (output == "choice" and partner.is_here and given.samples == 1):
             return "likelihood"
         return "chat" if partner.speaks is not False and output != "perplexity" else "text"
     if output == "perplexity" and given.solver != "likelihood":
@@ -285,10 +283,6 @@ def _kind(task: Task, partner: Partner, given: Evaluating) -> str:
     if output == "text" and given.solver == "likelihood":
         raise RecipeError(
             f"{task.name} has no choices whose likelihood could be asked; ask it with --solver text or chat"
-        )
-    if given.solver in ("likelihood", "text") and partner.text is None:
-        raise RecipeError(
-            f"--solver {given.solver} needs plain text, which {given.url} is not asked for; use --solver chat"
         )
     if given.solver not in ("likelihood", "text") and partner.speaks is False:
         raise RecipeError(
@@ -309,7 +303,6 @@ def _solver(
 ) -> Solver:
     how: dict[str, Any] = {"max_tokens": given.max_tokens, "temperature": given.temperature, "seed": seed}
     if kind in ("likelihood", "text"):
-        assert partner.text is not None, "checked by _kind"
         if given.calibrate != "none" and kind == "likelihood":
             return CalibratedChoices(partner.text, shown, given.calibrate, seed=given.seed)
         return ByLikelihood(partner.text, shown) if kind == "likelihood" else WrittenText(partner.text, shown, **how)
@@ -322,9 +315,18 @@ def _demonstrations(task: Task, partner: Partner, given: Evaluating) -> Demonstr
     text = given.demonstrations
     if given.shots is not None and "k=" not in text:
         text += f"{',' if ':' in text else ':'}k={given.shots}"
-    count = None if partner.text is None else partner.text.count_tokens
-    means = ShotMeans(count_tokens=None if count is None else lambda one: count(f"{one.input}\n{one.target}\n") or 0)
-    return demonstrations(text, task.pool(), means)
+    count = partner.text.count_tokens
+    means = ShotMeans(embed=partner.embed, count_tokens=lambda one: count(f"{one.input}\n{one.target}\n") or 0)
+    by_subject: dict[str, Demonstrations] = {}
+
+    def chosen(problem: Problem) -> Sequence[Problem]:
+        """Of the problem's subject, where the pool tells subjects; as the usual ones."""
+        if problem.subject not in by_subject:
+            own = [one for one in task.pool() if one.subject == problem.subject] or task.pool()
+            by_subject[problem.subject] = demonstrations(text, own, means)
+        return by_subject[problem.subject](problem)
+
+    return chosen
 
 
 # ------------------------------------------------------------------------------------------------------- contamination

@@ -11,6 +11,7 @@ from dunwu.chat.local import LocalChat
 from dunwu.chat.local_text import LocalText
 from dunwu.chat.protocol import Chat
 from dunwu.chat.remote import RemoteChat
+from dunwu.chat.remote_text import RemoteText
 from dunwu.chat.router import Retrying
 from dunwu.chat.text_model import TextModel
 from dunwu.cli.evaluating_options import Evaluating
@@ -20,21 +21,24 @@ from dunwu.core.files import read_json
 from dunwu.delta.finding import Found, find
 from dunwu.delta.library import default_library
 from dunwu.evaluate.identity import endpoint_identity, model_identity
+from dunwu.prompt.demonstrations.base import Embed
 
 AT_A_TIME = 16  # questions to an endpoint, which are what a failure costs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Partner:
-    """`speaks`: whether it was trained to chat; None where nobody says. `batch`: how many questions at a time, where that matters."""
+    """`speaks`: whether it was trained to chat; None where nobody says. `is_here`: on this machine. `batch`: how many questions at a time, where that matters."""
 
     name: str
     identity: str
-    text: TextModel | None
+    text: TextModel
     chat: Chat
     speaks: bool | None
+    is_here: bool = True
     system_prompt: str = ""
     batch: int | None = None
+    embed: Embed | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,7 @@ def opened(place: Place, given: Evaluating) -> Generator[Partner]:
         chat=chat,
         speaks=chat.instruction_tuned if chat.tokenizer.chat_template else False,
         system_prompt=chat.system_prompt,
+        embed=lambda texts: chat.generator.engine.embed(map(chat.tokenizer.encode, texts)).numpy(),
     )
 
 
@@ -100,9 +105,10 @@ def _endpoint(place: Place, url: str, key_env: str) -> Generator[Partner]:
         yield Partner(
             name=place.name,
             identity=place.identity,
-            text=None,
+            text=RemoteText(url, place.name, key_variable=key_env),
             chat=chat,
             speaks=True,
+            is_here=False,
             batch=AT_A_TIME,
         )
     finally:

@@ -33,7 +33,7 @@ def evaluate(
         str,
         Parameter(
             help="likelihood: the likeliest choice or the target's likelihood; text: continue plain text; chat: answer; or a prompt "
-            "strategy such as cot or cot+self-consistency:n=8. auto: by the task and the model."
+            "strategy such as cot or cot+self-consistency:n=8. auto: by the task and the model; of an endpoint chat."
         ),
     ] = "auto",
     shots: Annotated[
