@@ -25,7 +25,7 @@ from dunwu.serve.models import EngineOptions, ServedModel, Shelf, load_served_mo
 from dunwu.serve.run import bind, uvicorn_config
 from dunwu.serve.settings import ServeSettings
 from dunwu.serve.source import ModelSource
-from dunwu.serve.ways import StrategyShelf, Way
+from dunwu.serve.ways import ChainWay, StrategyShelf, Way
 from tests.infer.tiny import tiny_model, tiny_tokenizer
 
 CONTEXT = 2048
@@ -64,7 +64,7 @@ def running(
     options: EngineOptions = OPTIONS,
     load: Callable[[ModelSource], ServedModel] | None = None,
     deltas: Lookup | None = None,
-    ways: Sequence[Way] = (),
+    ways: Sequence[Way | ChainWay] = (),
     wait: bool = True,
 ) -> Iterator[Live]:
     """Serve until the block ends."""

@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError
 
 from dunwu import __version__
 from dunwu.cli.commands.building import align, build, doctor, explain, plan, show_batch, status, tune
+from dunwu.cli.commands.chains import chainer
 from dunwu.cli.commands.deltas import deltas
 from dunwu.cli.commands.evaluating import compare, evaluate
 from dunwu.cli.commands.judging import best, score
@@ -35,7 +36,7 @@ for command in (build, plan, tune, align, status, doctor, explain, show_batch, c
 app.command(evaluate, name="eval")
 app.command(compare)
 app.command(import_, name="import")
-for command in (export, quantise, inspect, deltas, keyring, maker, prompter, rewards):
+for command in (export, quantise, inspect, deltas, keyring, maker, prompter, chainer, rewards):
     app.command(command)
 
 

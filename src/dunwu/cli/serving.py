@@ -26,7 +26,7 @@ from dunwu.serve.models import EngineOptions, ServedModel, Shelf, load_served_mo
 from dunwu.serve.run import serve as run_server
 from dunwu.serve.settings import ServeSettings
 from dunwu.serve.source import ModelSource
-from dunwu.serve.ways import StrategyShelf, Way, way
+from dunwu.serve.ways import ChainWay, StrategyShelf, Way, chain_way, way
 
 KEY_VARIABLE = "DUNWU_API_KEY"
 
@@ -39,6 +39,8 @@ def serve(
     delta: Sequence[str] = (),
     deltas: str = "none",
     strategy: Sequence[str] = (),
+    chain: Sequence[str] = (),
+    allow_code: bool = False,
     registry: Path | None = None,
 ) -> None:
     """Serve models until a signal comes."""
@@ -69,7 +71,8 @@ def serve(
         max_waiting=listening.max_waiting,
     )
     over = Over(words=tuple(delta), every=deltas == "all", library=default_library(registry))
-    serve_models(models, settings, options, over, [way(text) for text in strategy])
+    chains = [chain_way(text, allow_code=allow_code) for text in chain]
+    serve_models(models, settings, options, over, [*(way(text) for text in strategy), *chains])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ def serve_models(
     settings: ServeSettings,
     options: EngineOptions,
     over: Over | None = None,
-    ways: Sequence[Way] = (),
+    ways: Sequence[Way | ChainWay] = (),
 ) -> None:
     """Serve models until a signal comes. Raises RecipeError or ModelError."""
     if not models:
@@ -100,7 +103,7 @@ def serve_models(
 
 
 def _shelf(
-    models: Sequence[str], load: Callable[[ModelSource], ServedModel], over: Over, ways: Sequence[Way] = ()
+    models: Sequence[str], load: Callable[[ModelSource], ServedModel], over: Over, ways: Sequence[Way | ChainWay] = ()
 ) -> Shelf:
     files = [Path(word).expanduser() for word in models if Path(word).suffix.lower() in RECIPE_SUFFIXES]
     if not files:
@@ -114,7 +117,8 @@ def _shelf(
     if over.words or over.every:
         raise RecipeError(f"--delta and --deltas go with models; in {files[0]} give a partner its `delta: NAME`")
     if ways:
-        raise RecipeError(f"--strategy goes with models; in {files[0]} give a route its `strategy: {ways[0].strategy}`")
+        kind = "chain" if isinstance(ways[0], ChainWay) else "strategy"
+        raise RecipeError(f"--{kind} goes with models; in {files[0]} give a route its `{kind}: {ways[0].strategy}`")
     config = load_gateway(files[0])
     return RoutedShelf(config, _partner_sources(config, files[0].parent, over.library), load, folder=files[0].parent)
 

@@ -13,10 +13,13 @@ from dunwu.chat.protocol import AsyncChat
 from dunwu.chat.remote import KEY_VARIABLE, RemoteChat
 from dunwu.chat.router import Cascade, Fallback, Judge, MeanLogprob, Retrying, SelfConsistency
 from dunwu.core.errors import RecipeError
+from dunwu.core.templates import nearest_name
 from dunwu.core.units import parse_duration
+from dunwu.prompt.chains.files import load_chain
+from dunwu.prompt.chains.served import ChainChat, models_of
 from dunwu.prompt.strategies.registry import async_strategy
 from dunwu.serve.errors import ApiError
-from dunwu.serve.gateway_config import ANYONE, BudgetSection, GatewayConfig, PartnerSection, SureSection
+from dunwu.serve.gateway_config import ANYONE, BudgetSection, GatewayConfig, PartnerSection, RouteSection, SureSection
 from dunwu.serve.local_partner import LocalPartner
 from dunwu.serve.models import ServedModel, Shelf
 from dunwu.serve.source import ModelSource
@@ -69,7 +72,7 @@ class RoutedShelf(Shelf):
         super().__init__(sources, load)
         self.ledger = Ledger()
         self._routes = _routes(
-            config, {name: self._partner(name, one, remote) for name, one in config.partners.items()}
+            config, {name: self._partner(name, one, remote) for name, one in config.partners.items()}, folder
         )
         self._purse = Purse(sections=config.budgets, folder=_made(config, folder))
 
@@ -121,11 +124,24 @@ class RoutedShelf(Shelf):
         return Counted(chat, name, self.ledger, price=price)
 
 
-def _routes(config: GatewayConfig, partners: Mapping[str, AsyncChat]) -> dict[str, AsyncChat]:
+def _routes(config: GatewayConfig, partners: Mapping[str, AsyncChat], folder: Path) -> dict[str, AsyncChat]:
     routes: dict[str, AsyncChat] = {}
 
     def inside(name: str) -> AsyncChat:
         return partners[name] if name in partners else made(name)
+
+    def chained(name: str, section: RouteSection, chat: AsyncChat) -> AsyncChat:
+        chain = load_chain(folder / Path(section.chain or "").expanduser(), allow_code=section.allow_code)
+        others = models_of(chain)
+        for one in others:
+            if one not in partners and one not in config.routes:
+                known = [*partners, *config.routes]
+                raise RecipeError(f"{section.chain} asks {one!r}, which there is not; {nearest_name(one, known)}")
+            if one not in partners and _leads_to(config, one, name):
+                raise RecipeError(
+                    f"{section.chain} asks the route {one!r}, which is a chain itself or leads to {name!r}; let it ask a partner"
+                )
+        return ChainChat(chain, {"": chat, **{one: inside(one) for one in others}}, name=name)
 
     def made(name: str) -> AsyncChat:
         if name not in routes:
@@ -135,11 +151,21 @@ def _routes(config: GatewayConfig, partners: Mapping[str, AsyncChat]) -> dict[st
                 routes[name] = Cascade(chats, _judge(section.sure))
             else:
                 routes[name] = Fallback(chats) if section.fallback else chats[0]
+            if section.chain is not None:
+                routes[name] = chained(name, section, routes[name])
             if section.strategy:
                 routes[name] = async_strategy(section.strategy, routes[name])
         return routes[name]
 
     return {name: made(name) for name in config.routes}
+
+
+def _leads_to(config: GatewayConfig, name: str, end: str) -> bool:
+    """Whether a route is another, leads to it, or has a chain of its own, which could."""
+    section = config.routes.get(name)
+    if section is None:
+        return False
+    return name == end or section.chain is not None or any(_leads_to(config, one, end) for one in section.partners)
 
 
 def _made(config: GatewayConfig, folder: Path) -> Path | None:

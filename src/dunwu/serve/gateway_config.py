@@ -88,13 +88,16 @@ class SureSection(GatewaySection):
 
 class RouteSection(GatewaySection):
     """A name that clients ask for: one partner, or several as a cascade or a fallback. A route may name other routes. `strategy`:
-    how the question is put, such as cot+self-consistency:n=8."""
+    how the question is put, such as cot+self-consistency:n=8. `chain`: the file of a chain, relative to this one, that asks this
+    route's partner; `allow_code`: it may name functions of Python files beside it, whose code is run."""
 
     chat: str | None = None
     cascade: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     fallback: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     sure: SureSection | None = None
     strategy: str = ""
+    chain: str | None = None
+    allow_code: bool = False
 
     @field_validator("strategy")
     @classmethod

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from dunwu.cli.commands.chains import AllowCode
 from dunwu.cli.given import Registry, work
 from dunwu.cli.serving_options import Listening, Writing
 
@@ -33,6 +34,14 @@ def serve(
             negative="",
         ),
     ] = (),
+    chain: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A chain of prompts in YAML, or NAME=FILE, that asks the models; clients ask for MODEL:NAME.",
+            negative="",
+        ),
+    ] = (),
+    allow_code: AllowCode = False,
     registry: Registry = None,
     listening: Listening | None = None,
     writing: Writing | None = None,
@@ -45,5 +54,7 @@ def serve(
         delta=delta,
         deltas=deltas,
         strategy=strategy,
+        chain=chain,
+        allow_code=allow_code,
         registry=registry,
     )

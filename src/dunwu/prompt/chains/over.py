@@ -69,6 +69,10 @@ class Map(Step):
         self.inner = self.step.answer
         self.gives = {gives or f"{self.inner}s": list[self.step.gives[self.inner]]}
 
+    @property
+    def inside(self) -> tuple[Step, ...]:
+        return (self.step,)
+
     async def do(self, items: Sequence[Values], run: Run, path: str, attempt: int) -> list[Outcome]:
         outcomes = [self._require_list(item) for item in items]
         rows: list[list[Row]] = []
@@ -127,6 +131,10 @@ class Reduce(Step):
         self.takes = {name: one for name, one in self.step.takes.items() if name != item} | {over: list[str]}
         self.optional = self.step.optional - {item}
         self.gives = {gives or self.inner: str}
+
+    @property
+    def inside(self) -> tuple[Step, ...]:
+        return (self.step,)
 
     async def do(self, items: Sequence[Values], run: Run, path: str, attempt: int) -> list[Outcome]:
         left = [self._texts(item) for item in items]
@@ -195,6 +203,10 @@ class Branch(Step):
                     f"the steps of a branch give different names: {', '.join(self.gives)} and {', '.join(step.gives)}; "
                     "let all give the same: gives=…"
                 )
+
+    @property
+    def inside(self) -> tuple[Step, ...]:
+        return (*self.when.values(), *(() if self.otherwise is None else (self.otherwise,)))
 
     async def do(self, items: Sequence[Values], run: Run, path: str, attempt: int) -> list[Outcome]:
         outcomes = [Outcome() for _ in items]

@@ -58,7 +58,7 @@ async def run_all(
     chats = partners(chat)
     if count is None and DEFAULT in chats:
         count = token_counter(chats[DEFAULT])
-    rows = [Row(values=_checked(step, item)) for item in items]
+    rows = [Row(values=checked(step, item)) for item in items]
     given = [dict(row.values) for row in rows]
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run = Run(chats, options=options, count=count, hear=hear, **clock)
@@ -125,7 +125,8 @@ async def _closed(steps: AsyncGenerator[Any]) -> None:
         pass
 
 
-def _checked(step: Walkable, item: Values) -> dict[str, Any]:
+def checked(step: Walkable, item: Values) -> dict[str, Any]:
+    """The item. Raises PromptError where it is not what the step takes."""
     required = [name for name in step.takes if name not in step.optional]
     for name in required:
         if name not in item:

@@ -63,6 +63,11 @@ class Step(ABC):
         return self.label or f"{self.kind} {', '.join(self.gives)}".strip()
 
     @property
+    def inside(self) -> "tuple[Step, ...]":
+        """The steps that it holds."""
+        return ()
+
+    @property
     def answer(self) -> str:
         """The name of the value that the step is for."""
         return next(reversed(list(self.gives)), "")
@@ -278,6 +283,10 @@ class Chain(Step):
         self.chosen = answer
         self.gives = {answer: known[answer]} if answer else self.steps[-1].gives
 
+    @property
+    def inside(self) -> tuple[Step, ...]:
+        return self.steps
+
     async def do(self, items: Sequence[Values], run: Run, path: str, attempt: int) -> list[Outcome]:
         rows = [Row(values=dict(item)) for item in items]
         await self.walk(rows, run, f"{path}.")
@@ -333,6 +342,10 @@ class Parallel(Step):
         self.takes, self.gives = takes, gives
         needed = {name for step in self.steps for name in step.takes if name not in step.optional}
         self.optional = frozenset(takes.keys() - needed)
+
+    @property
+    def inside(self) -> tuple[Step, ...]:
+        return self.steps
 
     async def do(self, items: Sequence[Values], run: Run, path: str, attempt: int) -> list[Outcome]:
         beside = [[Row(values=dict(item)) for item in items] for _ in self.steps]
