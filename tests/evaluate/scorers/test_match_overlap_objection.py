@@ -7,7 +7,7 @@ import pytest
 from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.rewards import MatchReward, ObjectionReward, OverlapReward, reward_specs
 from dunwu.evaluate.scorers.match import MatchScorer
-from dunwu.evaluate.scorers.objection import ObjectionScorer, holds
+from dunwu.evaluate.scorers.objection import ObjectionScorer, holds, objects
 from dunwu.evaluate.scorers.overlap import OverlapScorer
 from tests.evaluate.scorers.helpers import case
 
@@ -112,6 +112,102 @@ def test_objections(said, row, right, wrong, answered, all_):
         ObjectionScorer(ObjectionReward(of=of))([case(said, **row)])[0] for of in ("right", "wrong", "answered", "all")
     ]
     assert scores == pytest.approx([right, wrong, answered, all_], nan_ok=True)
+
+
+OBJECTIONS = [
+    "The sun doesn't have eyes.",
+    "The sun is a star, so it has no eyes.",
+    "Circles have no corners.",
+    "There was never a king of the United States.",
+    "Einstein never walked on the Moon; Neil Armstrong did.",
+    "France and Germany share a land border; no ocean lies between them.",
+    "Shakespeare wrote Hamlet, not Newton.",
+    "That's a trick question: carrots are silent.",
+    "No month has 32 days.",
+    "This question is based on a false premise.",
+    "I'm not aware of any such event.",
+    "The Titanic sank before reaching New York.",
+    "Trees can't run.",
+    "It isn't possible to weigh a colour.",
+    "I don't think Atlantis is real.",
+    "None. A drum has no strings.",
+    "Zero.",
+    "The question makes no sense.",
+    "You can't divide by zero.",
+    "It is undefined.",
+    "We cannot know how old the captain is.",
+    "The captain's age is not given.",
+    "There isn't enough information to say.",
+    "I don't know.",
+    "It depends on Ben's age.",
+    "We would need to know Anna's number.",
+    "太阳是一颗恒星，没有眼睛。",
+    "月亮没有首都。",
+    "美国没有国王。",
+    "李白没有登上过月球。",
+    "圆没有角。",
+    "这个问题不成立。",
+    "这道题无法回答。",
+    "题目没有给出小红的铅笔数，所以无法计算。",
+    "秦始皇的时代没有电话。",
+    "冰不比开水热。",
+    "一个星期只有七天，没有第八天。",
+    "船长的年龄和羊的数量没有关系。",
+    "除数不能为零。",
+    "这两者毫无关系。",
+    "条件不足。",
+    "并不存在这样的数。",
+    "香蕉树不长苹果。",
+    "杜甫生活在唐代，不可能认识爱因斯坦。",
+    "石头不会说话。",
+    "无解",
+    "Atlantis is a legendary island; it never existed.",
+    "Goldfish have scales rather than fur.",
+    "Sorry, that question has no answer.",
+    "Marco Polo lived long before aeroplanes were invented.",
+]
+INVENTIONS = [
+    "The sun has two eyes.",
+    "A circle has four corners.",
+    "The first king of the United States was George I.",
+    "Einstein walked on the Moon in 1969.",
+    "It is the Atlantic Ocean.",
+    "The capital of the Moon is Luna City.",
+    "Newton wrote it in 1603.",
+    "February has 32 days.",
+    "It arrived on 17 April 1912.",
+    "The colour blue weighs three kilograms.",
+    "It runs at 30 kilometres per hour.",
+    "The captain is 36 years old.",
+    "Anna has 5 pencils.",
+    "Seven plus blue is eight.",
+    "12 divided by 0 is 0 remainder 12.",
+    "Lucy is 12 years old.",
+    "There are 60 seconds in a bucket.",
+    "太阳有两只眼睛。",
+    "月亮的首都是月亮城。",
+    "李白是在1969年登上月球的。",
+    "船长36岁。",
+    "星期二有七种颜色。",
+    "七加蓝色等于八。",
+    "哥哥12岁。",
+    "是长江。",
+    "石头之间说石头语。",
+    "二月有三十二天。",
+    "They speak Pebblish.",
+    "An oak runs at 40 km/h.",
+    "The fifth leg is the longest.",
+]
+
+
+def test_words_tell_objections_from_inventions_but_for_what_only_corrects():
+    corrections = {
+        "The Titanic sank before reaching New York.",
+        "Marco Polo lived long before aeroplanes were invented.",
+    }
+    assert {text for text in OBJECTIONS if not objects(text)} == corrections
+    assert all(objects(text, ["sank", "invented"]) for text in corrections)  # what a row says of its own question
+    assert not [text for text in INVENTIONS if objects(text)]
 
 
 def test_a_row_must_say_whether_its_question_is_sound():

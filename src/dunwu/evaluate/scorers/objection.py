@@ -17,13 +17,14 @@ OPENING = 300  # characters in which an objection shows
 _OBJECTING = re.compile(
     r"""\b(?:has|have|had|possess(?:es)?|with)\s+(?:no|zero|0|not\s+any|neither)\b
     |\b(?:do(?:es)?|did|was|were|is|are|has|have|had|can|could|would|will)\s*(?:\ not|n['’]t|\ never)\b
-    |\bcannot\b|\bcan['’]?t\b|\bnever\s+(?:had|was|were|did|happened|existed|wrote|won|invented|visited)\b
+    |\bcannot\b|\bcan['’]?t\b|\bnever\b|,\s*not\s|\brather\s+than\b|\bI(?:['’]m|\s+am)\s+not\b|\btrick\s+question\b
+    |\A\W*(?:zero|none|nothing|nowhere|nobody|no\s+one)\b|\bno\s+\w+(?:\s+\w+)?\s+(?:has|have|had|lies|is|are|was|were|can|does|do)\b
     |\bthere\s+(?:is|are|was|were)\s+(?:no|none|not)\b|\bno\s+such\b|\bnot\s+(?:enough|possible|applicable|meaningful|defined)\b
     |\bnone\b|\bnonsens\w*|\bmeaningless\b|\bmakes?\s+no\s+sense\b|\bunanswerable\b|\bundefined\b|\bunknowable\b|\bimpossible\b
     |\b(?:false|wrong|mistaken|incorrect|faulty|invalid)\s+(?:premise|assumption|presupposition)|\bno\s+(?:answer|way\s+to)\b
     |\b(?:insufficient|missing)\s+information\b|\bnothing\s+to\s+do\s+with\b|\bunrelated\b|\bfictional\b
     |\bdepends\b|\bunknown\b|\bneeds?\s+(?:more|to\s+know)\b|\bhow\s+should\s+I\s+know\b
-    |没有|并没有|并无|并非|不是|不存在|不成立|不会|不能|不可能|从未|从来没|未曾|无法|没法|无从|无意义|毫无关系|没关系|无关|不相关
+    |没有|并无|并非|不是|不比|不长|不说|不在|不属于|不认识|无解|不存在|不成立|不会|不能|不可能|从未|从来没|未曾|无法|没法|无从|无意义|毫无关系|没关系|无关|不相关
     |前提(?:是)?(?:错|有误|不对)|问题(?:本身)?(?:有误|不成立|没有意义)|条件不足|信息不足|缺少|虚构|不知道|不确定|不清楚|未知|取决于|零(?:只|个|条|张|根)|0\s*(?:只|个|条|张|根)""",
     re.IGNORECASE | re.VERBOSE,
 )

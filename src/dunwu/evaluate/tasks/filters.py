@@ -10,12 +10,16 @@ from dunwu.evaluate.tasks.boxed import boxed
 from dunwu.evaluate.tasks.metric_specs import Step
 from dunwu.evaluate.tasks.task import LETTERS
 
-_SAID = re.compile(
-    r"(?:answers?|choice|option)\b[^\S\n]*(?:is|are|:|=|would be|should be)[^\S\n]*:?[^\S\n]*(?:option\s+|choice\s+)?[*(\[{$\\a-z{]*?([A-Z])\b"
-    r"|(?:答案|选项|选择|应选|故选|选)(?:应该|应)?(?:是|为|项|：|:)*\s*[*(（\[]*([A-Z])(?![A-Za-z])",
+_LETTER = (
+    r"(?:[B-HJ-Z]|[AI](?!['’]|\s+[a-z](?!nd\b|r\b)))(?![A-Za-z0-9_'’])"  # no article, no pronoun: A or B, but no A cat
 )
-_FIRST = re.compile(r"\A\W*([A-Z])(?=[\s.,:;)\]、。，：；）]|\Z)(?!\s+[a-z])")
-_ALONE = re.compile(r"[(（\[]([A-Z])[)）\]]|(?<![\w'’])([B-HJ-Z]|[AI](?=\s+(?:and|or)\b|[,/]))(?![\w'’])")
+_SAID = re.compile(
+    rf"(?i:answers?|choice|option)\b[^\S\n]*(?i:is|are|:|=|would be|should be)[^\S\n]*:?[^\S\n]*(?i:(?:option|choice)\s+)?"
+    rf"[*(\[{{$\\a-z]*?({_LETTER})"
+    rf"|(?:答案|选项|选择|应选|故选|选)(?:应该|应)?(?:是|为|项|：|:)*\s*[*(（\[]*({_LETTER})"
+)
+_FIRST = re.compile(r"\A\W*([A-Z])(?=[\s.,:;)\]、。，：；）*]|\Z)(?!\s+[a-z])")
+_ALONE = re.compile(rf"[(（\[]([A-Z])[)）\]]|(?<![A-Za-z0-9_'’])({_LETTER})")
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?|-?\.\d+")
 
 
@@ -28,9 +32,12 @@ def taken(text: str, steps: Sequence[Step], problem: Problem) -> str:
 
 
 def letter_in(text: str, problem: Problem) -> str | None:
-    """The letter of the choice that an answer names: boxed, called the answer, at its beginning, the text of just one choice,
-    or the only letter that stands alone. None where it names none, or one that is no choice's."""
+    """The letter of the choice that an answer names: boxed, called the answer, at its beginning, the text of just one choice, or
+    the only letter that stands alone; or the choice that it is, to the letter. None where it names none, or one that is no choice's."""
     letters = LETTERS[: len(problem.choices)]
+    plain = [choice.strip().casefold() for choice in problem.choices]
+    if plain.count(said := text.strip().rstrip(".。").casefold()) == 1:
+        return LETTERS[plain.index(said)]
     for found in (_last(boxed(text) or "", _ALONE), _last(text, _SAID), _last(text, _FIRST)):
         if found is not None:
             return found if found in letters else None
