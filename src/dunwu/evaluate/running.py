@@ -18,7 +18,7 @@ from dunwu.evaluate.sampling import pass_at_k
 from dunwu.evaluate.scorers.registry import Means
 from dunwu.evaluate.solvers.base import Response, Solver
 from dunwu.evaluate.stats import ratio_interval
-from dunwu.evaluate.tasks.measures import Measured, measure
+from dunwu.evaluate.tasks.measures import Measured, measure, require_scorers
 from dunwu.evaluate.tasks.task import Task
 
 FIRST_BATCH, MOST_BATCH = 16, 1024
@@ -54,6 +54,7 @@ def run_task(
     prompt: Callable[[Problem], str] = lambda problem: "",
 ) -> TaskRun:
     """Ask all problems and count. `prompt`: what stands in the outcome as the first prompt. Raises PartnerError when no answer comes."""
+    require_scorers(task)
     answered = [
         answer_all(task, solver, problems, progress=progress, batch=asking.batch, before=at, of=len(asking.solvers))
         for at, solver in enumerate(asking.solvers)

@@ -1,17 +1,18 @@
 """What responses score: by hand."""
 
+import importlib.util
 import math
 from pathlib import Path
 
 import pytest
 
 from dunwu.chat.text_model import Likelihood
-from dunwu.core.errors import DataError
+from dunwu.core.errors import DataError, MissingExtraError
 from dunwu.core.nearest import validated
 from dunwu.core.problems import Problem
 from dunwu.core.records import Completion
 from dunwu.evaluate.solvers.base import Response
-from dunwu.evaluate.tasks.measures import Measured, measure
+from dunwu.evaluate.tasks.measures import Measured, measure, require_scorers
 from dunwu.evaluate.tasks.spec import TaskSpec
 from dunwu.evaluate.tasks.task import Task
 
@@ -107,6 +108,14 @@ def test_texts_by_filters_and_scorers():
     ]
     found = measure(task(metrics=metrics), responses)
     assert {one.name: one.values for one in found} == {"strict": (1, 0, 0, 0), "value": (1, 1, 0, 0)}
+
+
+def test_a_library_that_is_missing_is_said_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch):
+    metrics = [{"name": "bleu", "score": {"kind": "overlap", "measure": "bleu"}}, {"name": "mark", "score": "judge"}]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"the measure bleu needs the package 'sacrebleu'.*dunwu\[metrics\]"):
+        require_scorers(task(metrics=metrics))
+    require_scorers(task(metrics=metrics[1:]))
 
 
 def test_objections_count_where_they_apply():

@@ -127,6 +127,16 @@ def test_what_the_data_say_is_never_read_as_a_template(capitals: Path) -> None:
         ("inptu: x", r"capitals\.yaml: unknown key inptu: did you mean input\?"),
         ("shots: {cout: 3}", r"unknown key shots\.cout: did you mean shots\.count\?"),
         ("metrics: [bleu_99]", r"metrics\.0.*'bleu_99'"),
+        ("output: perplexity", r"capitals\.yaml: output=perplexity needs `target`"),
+        ("right: ''", r"capitals\.yaml: output=choice needs `choices`, and `right`"),
+        ("metrics: [greedy]", r"the metric 'greedy' is for output=perplexity, not choice"),
+        ("metrics: [acc, acc]", r"two metrics are called 'acc'"),
+        ("metrics: [{name: x, filters: [{regex: '('}]}]", r"metrics\.0\.filters\.0.*is no regular expression"),
+        ("metrics: [{name: x, filters: [hashs]}]", r"filters\.0.*'hashs'.*must be 'regex', 'hashes'"),
+        ("metrics: [{name: x, score: {kind: match, anser: b}}]", r"unknown key metrics\.0\.score\.anser: did you mean"),
+        ("metrics: [{name: x, score: '0.5*match'}]", r"metrics\.0.*score\.weight is for rewards"),
+        ("metrics: [{name: x, score: {kind: model, path: x}}]", r"a reward model is no metric of a task"),
+        ("zzzzzz: 1", r"unknown key zzzzzz: remove it, or see docs/tasks\.md"),
         ("output: chioce", r"output='chioce': must be 'choice', 'text' or 'perplexity'"),
     ],
 )
@@ -136,6 +146,30 @@ def test_a_wrong_key_or_value_is_named_with_what_would_be_right(capitals: Path, 
     capitals.write_text("\n".join([*kept, line]), "utf-8")
     with pytest.raises(RecipeError, match=complaint):
         find_task(capitals)
+
+
+def test_a_task_without_an_input_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("target: x", "utf-8")
+    with pytest.raises(RecipeError, match=r"a\.yaml: input is missing; write it there$"):
+        find_task(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{{ question", r"test\.jsonl, line 1: `input`: .*unexpected end of template.*mend it"),
+        ("{{ key.strip().strip().nothing() }}", r"`input`: the template .* cannot be used on this row"),
+        ("{{ question.__class__.__mro__ }}", r"access to attribute '__class__' of 'str' object is unsafe"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}", r"does not come to an end"),
+        ("{{ question|uper }}", r"No filter named 'uper'"),
+        ("{{ topic }}", r"no field 'topic', which `input` reads; the row has subject, question, options, key"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named(capitals: Path, template: str, complaint: str) -> None:
+    lines = [line for line in CAPITALS.splitlines() if not line.startswith("input:")]
+    capitals.write_text("\n".join([*lines, f"input: '{template}'"]), "utf-8")
+    with pytest.raises(DataError, match=complaint):
+        find_task(capitals).problems()
 
 
 def test_a_name_that_nobody_knows_gets_the_nearest() -> None:

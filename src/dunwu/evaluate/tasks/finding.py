@@ -1,6 +1,7 @@
 """A task by name: shipped with dunwu, in a YAML of the user's, or a decorated function in a Python file of theirs."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -81,4 +82,14 @@ def read_spec(path: Path) -> TaskSpec:
     try:
         return validated(TaskSpec, {"name": path.stem, **value})
     except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError("\n".join(f"{path}: {_of_a_task(line)}" for line in str(error).splitlines())) from error
+
+
+def _of_a_task(complaint: str) -> str:
+    """A complaint about a recipe as one about a task, which no command line changes."""
+    complaint = re.sub(
+        r": write it in the recipe, or give \S+=VALUE on the command line$", "; write it there", complaint
+    )
+    return complaint.removeprefix(": ").replace(
+        "see `dunwu build --help` for where the keys are listed", "see docs/tasks.md"
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from dunwu.core.errors import DataError
 from dunwu.core.problems import Problem
 from dunwu.core.records import Completion
+from dunwu.core.rewards import JudgeReward
 from dunwu.evaluate.scorers.base import NOT_APPLICABLE, Case
 from dunwu.evaluate.scorers.overlap import OverlapScorer
 from dunwu.evaluate.scorers.registry import Means, build_scorer
@@ -72,6 +73,13 @@ def measure(task: Task, responses: Sequence[Response], means: Means | None = Non
     if task.spec.output == "choice" and not by_likelihood and not any(one.name == "acc" for one in found):
         found.insert(0, _even("acc", [float(_said_right(response)) for response in responses]))
     return found
+
+
+def require_scorers(task: Task) -> None:
+    """Raise what a scorer of the task would raise later, such as MissingExtraError, before anything is asked. Judges are not opened."""
+    for metric in task.spec.metrics:
+        if isinstance(metric, TextMetric) and not isinstance(metric.score, JudgeReward):
+            build_scorer(metric.score, metric.name, Means())
 
 
 def _even(name: str, values: Sequence[float]) -> Measured:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dunwu.core.rewards import AnyReward, ExactReward
+from dunwu.core.rewards import AnyReward, ExactReward, ModelReward, RewardSpec
 from dunwu.core.section import Section, with_tuples
 
 ChoiceMetricName = Literal["acc", "acc_norm", "acc_bytes", "acc_tokens", "acc_mutual", "mc2"]
@@ -90,6 +90,17 @@ class TextMetric(Section):
     name: Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
     filters: tuple[AnyStep, ...] = ()
     score: AnyReward = ExactReward(answer="target")
+
+    @model_validator(mode="after")
+    def _is_a_grade(self) -> "TextMetric":
+        if isinstance(self.score, ModelReward):
+            raise ValueError("a reward model is no metric of a task; use one of the other kinds, such as judge")
+        for key in ("name", "weight", "scale", "clip"):
+            if getattr(self.score, key) != RewardSpec.model_fields[key].default:
+                raise ValueError(
+                    f"score.{key} is for rewards, which are added up; a metric stands by itself: leave it out"
+                )
+        return self
 
 
 def _metric(value: Any) -> Any:

@@ -17,7 +17,7 @@ _BOUNDS = Bounds()
 
 
 class UnknownNameError(DataError):
-    """A template asks for what the row does not have. `name`: that, where the template library tells."""
+    """A template asks for `name`, which the row does not have."""
 
     def __init__(self, message: str, name: str) -> None:
         super().__init__(message)
@@ -81,8 +81,9 @@ def _run(template: str, render: Callable[[], Any]) -> Any:
     try:
         return render()
     except jinja2.UndefinedError as error:
-        found = re.search(r"'([^']*)' is undefined|has no attribute '([^']*)'", str(error))
-        raise UnknownNameError(f"the template {shown!r}: {error}", (found[1] or found[2]) if found else "") from error
+        if (found := re.search(r"'([^']*)' is undefined", str(error))) is None:
+            raise DataError(f"the template {shown!r} cannot be used on this row: {error}") from error
+        raise UnknownNameError(f"the template {shown!r}: {error}", found[1]) from error
     except jinja2.TemplateError as error:
         raise DataError(f"the template {shown!r} cannot be used: {error}; mend it") from error
     except TooMuchError as error:

@@ -145,9 +145,10 @@ class Task:
         given = self.spec.description
         if not isinstance(given, str):
             if problem.subject not in given:
-                raise DataError(
-                    f"{self.name}: no description of the subject {problem.subject!r}; add description.{problem.subject}"
+                remedy = (
+                    f"add description.{problem.subject}" if problem.subject else "say by `subject` how rows tell theirs"
                 )
+                raise DataError(f"{self.name}: there is no description of the subject {problem.subject!r}; {remedy}")
             given = given[problem.subject]
         name = self.spec.subjects.get(problem.subject, problem.subject)
         return text_of(given, {**problem.columns, "subject": problem.subject, "subject_name": name})
