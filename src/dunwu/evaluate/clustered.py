@@ -1,7 +1,7 @@
 """Intervals for scores whose questions come in clusters: several about one text, or one question in several wordings.
 
 Answers within a cluster resemble one another, so n questions say less than n independent ones. The usual robust variance breaks
-down where it is needed, with few clusters and near 0 and 1: with 5 clusters of 5 and an accuracy of .05 it covers 40 to 70% of
+down where it is needed, with few clusters and near 0 and 1: with 5 clusters of 5 and an accuracy of .05 it covers 40 to 73% of
 the time where it says 95 (`tests/evaluate/test_coverage.py` shows it beside ours).
 """
 
