@@ -1,10 +1,12 @@
 """What each strategy asks, step by step, and what it makes of the answers; worked by hand with a scripted chat."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from dunwu.chat.bridge import Threaded
+from dunwu.chat.local import LocalChat
 from dunwu.chat.options import ChatOptions
 from dunwu.chat.protocol import completion_of
 from dunwu.chat.scripted import Answer, ScriptedChat
@@ -17,6 +19,7 @@ from dunwu.prompt.strategies.base import derived_seed
 from dunwu.prompt.strategies.registry import STRATEGIES, Help, async_strategy, strategy
 from dunwu.prompt.strategies.think_first import parted
 from dunwu.prompt.strategies.wording import filled
+from tests.chat.conftest import make_home
 
 QUESTION = "Ann has 7 plums and eats 3. How many are left?"
 
@@ -412,3 +415,27 @@ def test_direct_is_the_chat_itself_and_seeds_depend_on_their_place():
         "tree",
         "think-first",
     }
+
+
+def test_a_model_of_this_machine_is_asked_in_batches_as_it_is_alone(tmp_path):
+    """Random weights say something else for each seed: what a batch says, each conversation says by itself."""
+    way = strategy("cot:tokens=9+self-consistency:n=3", LocalChat.load(make_home(tmp_path)))
+    asked = [[user("cat 1")], [user("a cat sat")], [user("坐")]]
+    each = [ChatOptions(max_tokens=6, seed=seed) for seed in (1, 2, 3)]
+    together = way.reply_each(asked, each)
+    alone = [way.reply(messages, one) for messages, one in zip(asked, each, strict=True)]
+    assert [one.text for one in together] == [one.text for one in alone]
+    assert [one.ids for one in together] == [one.ids for one in alone]
+    assert len({one.text for one in together}) == 3
+    for one in together:
+        assert one.usage is not None
+        assert 3 <= one.usage.completion_tokens <= 45
+
+
+def test_costs_are_summed():
+    class Priced(ScriptedChat):
+        def reply_each(self, conversations, options):
+            return [replace(one, cost=0.25) for one in super().reply_each(conversations, options)]
+
+    assert strategy("self-consistency:n=3", Priced(["4"] * 3)).reply(ASKED).cost == 0.75
+    assert strategy("cot", ScriptedChat(["4"])).reply(ASKED).cost is None
