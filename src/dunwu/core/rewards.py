@@ -185,7 +185,7 @@ class OverlapReward(RewardSpec):
 
 
 class ObjectionReward(RewardSpec):
-    """Whether an answer says that its question rests on nothing, or cannot be answered, judged by words.
+    """Whether an answer says that its question rests on nothing, or cannot be answered.
 
     `of`: `right` counts objections to such questions, `wrong` objections to their sound twins (less is better), `answered` right
     answers to the twins, and `all` what is right on either side.
@@ -194,6 +194,9 @@ class ObjectionReward(RewardSpec):
     argument: ClassVar[str] = "of"
     kind: Literal["objection"] = "objection"
     of: Literal["right", "wrong", "answered", "all"] = "all"
+    by: Literal["words", "world"] = (
+        "words"  # words that objections usually have, or the small world's rules (column `grade`)
+    )
     sound: str = "sound"  # the column: whether the question is a sound one
     answer: str = "answer"  # the column: what a sound question is answered with; a list there holds several
     objections: str = "objections"  # the column, where there is one: further expressions that object to this question

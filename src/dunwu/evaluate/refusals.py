@@ -32,7 +32,12 @@ def is_sound(question: Question) -> bool | None:
 
 def objects(question: Question, answer: str) -> bool:
     """Whether the answer says, in the end, that the question is wrong: there is no such part."""
-    return mentions(final_sentence(answer), _objection(question.grade))
+    return objects_to(question.grade, answer)
+
+
+def objects_to(grade: Grade, answer: str) -> bool:
+    """The same by the grade of a question that tests premises."""
+    return mentions(final_sentence(answer), _objection(grade))
 
 
 def _objection(grade: Grade) -> str:

@@ -1,6 +1,7 @@
 """Every definition that comes with dunwu, on rows of the shape that its data set has; prompts are those of lm-evaluation-harness."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -306,7 +307,11 @@ def test_the_small_world_is_asked_and_graded() -> None:
         Response(problem=problem, completion=Completion(text=problem.target, ids=(), finish_reason="stop"))
         for problem in problems
     ]
-    assert measure(task, perfect)[0].figure == 1
+    right, objected, wrongly = measure(task, perfect)
+    assert (right.figure, objected.figure, wrongly.figure) == (1, 1, 0)
+    assert objected.n == wrongly.n == sum(problem.subject == "premise" for problem in problems) / 2
+    none = [replace(one, completion=replace(one.completion, text="There are no legs.")) for one in perfect]
+    assert measure(task, none)[2].figure > 0.1
     shared = {p.columns["combination"] for p in task.pool()} & {p.columns["combination"] for p in problems}
     assert not shared
     assert len(usual_shots(task, 3)(problems[0])) == 3

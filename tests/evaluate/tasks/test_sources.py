@@ -44,6 +44,8 @@ def test_parquet(tmp_path: Path) -> None:
     assert [row.values for row in read_rows(path)] == [
         {"question": "Why?", "choices": ["so", "thus"], "targets": {"label": [1, 0]}}
     ]
+    (tmp_path / "b.parquet.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert [row.values for row in read_rows(tmp_path / "b.parquet.gz")] == [row.values for row in read_rows(path)]
     path.write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"a\.parquet is no readable Parquet file"):
         list(read_rows(path))

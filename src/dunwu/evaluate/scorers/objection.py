@@ -1,7 +1,8 @@
 """Whether an answer objects to its question, where it should, and where it should not.
 
 Judged by words, in English and Chinese: what objections usually say, and what a row adds for its own question. Who gives a sound
-question its right answer has not objected, whatever else is said. Words are a rule of thumb; `judge` asks a model instead.
+question its right answer has not objected, whatever else is said. Words are a rule of thumb; `judge` asks a model instead. In
+the small world exact rules decide.
 """
 
 import re
@@ -11,7 +12,10 @@ from typing import Any
 
 from dunwu.core.errors import DataError
 from dunwu.core.rewards import ObjectionReward
+from dunwu.evaluate.exam import grade_answer
+from dunwu.evaluate.refusals import objects_to
 from dunwu.evaluate.scorers.base import NOT_APPLICABLE, Case, answers_in, asked, column
+from dunwu.evaluate.scorers.world import grade_of
 
 OPENING = 300  # characters in which an objection shows
 _OBJECTING = re.compile(
@@ -41,20 +45,39 @@ class ObjectionScorer:
         return [self._score(case) for case in cases]
 
     def _score(self, case: Case) -> float:
+        sound = self._is_sound(case)
+        if (
+            sound is None
+            or (self.spec.of == "right" and sound)
+            or (self.spec.of in ("wrong", "answered") and not sound)
+        ):
+            return NOT_APPLICABLE
+        objected, answered = self._by_world(case) if self.spec.by == "world" else self._by_words(case, sound=sound)
+        if not sound:
+            return float(objected)
+        return float(objected and not answered) if self.spec.of == "wrong" else float(answered)
+
+    def _is_sound(self, case: Case) -> bool | None:
+        """None for what does not test premises at all, in the small world."""
+        if self.spec.by == "world" and case.columns.get(self.spec.sound) is None:
+            return None
         sound = column(case, self.spec.sound, self.name)
         if not isinstance(sound, bool):
             raise DataError(
                 f"the column {self.spec.sound!r} of {asked(case)} is {str(sound)[:60]!r}; the scorer {self.name!r} needs true for a "
                 "sound question, false for one that rests on nothing"
             )
+        return sound
+
+    def _by_world(self, case: Case) -> tuple[bool, bool]:
+        """Whether it objects, and whether it is right."""
+        grade, text = grade_of(case, "grade", self.name), case.completion.text
+        return objects_to(grade, text), grade_answer(grade, text)
+
+    def _by_words(self, case: Case, *, sound: bool) -> tuple[bool, bool]:
         text = unicodedata.normalize("NFKC", case.completion.text)
-        objected = objects(text, self._own(case))
-        if not sound:
-            return float(objected) if self.spec.of in ("right", "all") else NOT_APPLICABLE
-        if self.spec.of == "right":
-            return NOT_APPLICABLE
-        answered = any(holds(text, answer) for answer in answers_in(column(case, self.spec.answer, self.name)))
-        return float(objected and not answered) if self.spec.of == "wrong" else float(answered)
+        answers = answers_in(column(case, self.spec.answer, self.name)) if sound else []
+        return objects(text, self._own(case)), any(holds(text, answer) for answer in answers)
 
     def _own(self, case: Case) -> Sequence[str]:
         value: Any = case.columns.get(self.spec.objections)

@@ -17,22 +17,22 @@ class WorldScorer:
         self.spec, self.name = spec, name
 
     def __call__(self, cases: Sequence[Case]) -> list[float]:
-        return [float(grade_answer(self._grade(case), case.completion.text)) for case in cases]
+        return [float(grade_answer(grade_of(case, self.spec.grade, self.name), case.completion.text)) for case in cases]
 
-    def _grade(self, case: Case) -> Grade:
-        value = column(case, self.spec.grade, self.name)
-        if isinstance(value, Grade):
-            return value
-        try:
-            found = cast("Mapping[str, Any]", value)
-            grade = Grade(
-                rule=found["rule"], expected=tuple(found["expected"]), rivals=tuple(found.get("rivals") or ())
-            )
-        except (TypeError, KeyError, AttributeError):
-            grade = None
-        if grade is None or grade.rule not in ("names", "number", "exact", "json", "ending") or not grade.expected:
-            raise DataError(
-                f"the column {self.spec.grade!r} of {asked(case)} is no grade: {str(value)[:60]!r}; "
-                'write {"rule": …, "expected": […], "rivals": […]} as the small world does'
-            )
-        return grade
+
+def grade_of(case: Case, key: str, name: str) -> Grade:
+    """The grade in a column of a row, for the scorer `name`. Raises DataError where it holds none."""
+    value = column(case, key, name)
+    if isinstance(value, Grade):
+        return value
+    try:
+        found = cast("Mapping[str, Any]", value)
+        grade = Grade(rule=found["rule"], expected=tuple(found["expected"]), rivals=tuple(found.get("rivals") or ()))
+    except (TypeError, KeyError, AttributeError):
+        grade = None
+    if grade is None or grade.rule not in ("names", "number", "exact", "json", "ending") or not grade.expected:
+        raise DataError(
+            f"the column {key!r} of {asked(case)} is no grade: {str(value)[:60]!r}; "
+            'write {"rule": …, "expected": […], "rivals": […]} as the small world does'
+        )
+    return grade

@@ -1,13 +1,17 @@
-"""Rows of a task's files (.json .jsonl .csv .tsv .parquet; text also .gz), each with the place that errors name.
+"""Rows of a task's files (.json .jsonl .csv .tsv .parquet, also .gz), each with the place that errors name.
 
 A .txt file holds solved problems as papers print them: paragraphs that begin with "Q:" and have an "A:", of fields `input` and
 `target`; what stands before the first is no row.
 """
 
+import contextlib
 import csv
+import gzip
 import io
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -138,13 +142,25 @@ def _parquet(path: Path) -> Iterator[JsonRow]:
     except ImportError as error:
         raise MissingExtraError("duckdb", "data", f"reading {path.name}") from error
     try:
-        with duckdb.connect() as connection:
-            cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
+        with _unpacked(path) as plain, duckdb.connect() as connection:
+            cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(plain)])
             names = [column[0] for column in cursor.description or ()]
             number = 0
             while batch := cursor.fetchmany(1024):
                 for values in batch:
                     number += 1
                     yield JsonRow(dict(zip(names, values, strict=True)), number, f"row {number}")
-    except duckdb.Error as error:
+    except (duckdb.Error, *BROKEN_STREAM) as error:
         raise DataError(f"{path} is no readable Parquet file ({error}); fetch it again") from error
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file itself; of one that ends in .gz a copy without, which is gone afterwards."""
+    if path.suffix.lower() != ".gz":
+        yield path
+        return
+    with gzip.open(path) as packed, tempfile.NamedTemporaryFile(suffix=".parquet") as plain:
+        shutil.copyfileobj(packed, plain)
+        plain.flush()
+        yield Path(plain.name)

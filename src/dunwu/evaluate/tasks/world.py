@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dunwu.core.errors import DataError
 from dunwu.corpus.world import Question, build_world, world_exam
 from dunwu.corpus.world.exam import KINDS, QuestionPool
+from dunwu.evaluate.refusals import is_sound
 from dunwu.evaluate.tasks.rows import TaskRow
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def world_rows(world: "WorldRows", split: str) -> Iterator[tuple[str, TaskRow]]:
-    """Rows of fields `question`, `answer`, `grade`, `language` and `chance`, by kind. Raises DataError for another split."""
+    """Rows of fields `question`, `answer`, `grade`, `language`, `chance` and `sound`, by kind. Raises DataError for another split."""
     if split not in ("test", "train"):
         raise DataError(f"the small world has no split {split!r}; it has test (its exam) and train")
     made = _exam(world) if split == "test" else _practice(world)
@@ -46,5 +47,6 @@ def _values(question: Question) -> dict[str, object]:
         "grade": {"rule": grade.rule, "expected": list(grade.expected), "rivals": list(grade.rivals)},
         "language": question.language,
         "chance": question.chance,
+        "sound": is_sound(question),
         "combination": " ".join(map(str, question.combination)),
     }
