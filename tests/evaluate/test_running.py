@@ -179,6 +179,31 @@ def test_an_endpoint_that_fails_is_named_with_how_far_it_came():
         answer_all(task, WrittenReplies(ScriptedChat(script)), task.problems(), progress=SilentProgress())
 
 
+def test_an_endpoint_that_reads_less_refuses_the_long_ones_alone():
+    task = sums()
+    why = "refuses the request (400: This model's maximum context length is 5 tokens); mend what it names"
+
+    def script(messages):
+        text = messages[-1].content
+        return PartnerError(why, transient=False) if text.startswith(("20+", "36+")) else add(text)
+
+    run = run_task(
+        task,
+        Asking(solvers=[WrittenReplies(ScriptedChat(script))], solver_name="chat"),
+        task.problems(),
+        progress=SilentProgress(),
+    )
+    assert [sample.input for sample in run.samples if sample.refused] == ["20+10=", "36+18="]
+    assert run.outcome.refused == 2
+    assert sum(sample.values["exact"] for sample in run.samples) == 28
+
+    def locked(messages):
+        return PartnerError("refuses the key (401: no)", transient=False)
+
+    with pytest.raises(PartnerError, match=r"after 0 of 40 questions: refuses the key"):
+        answer_all(task, WrittenReplies(ScriptedChat(locked)), task.problems(), progress=SilentProgress())
+
+
 def test_outcomes_come_back_from_disk(tmp_path):
     task = sums()
     run = run_task(

@@ -4,11 +4,12 @@ What was answered is remembered beneath the solver (`remembering.py`), so a run 
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dunwu.core.errors import PartnerError
+from dunwu.core.errors import DataError, PartnerError
 from dunwu.core.problems import Problem
 from dunwu.core.progress import Progress
 from dunwu.core.records import Score
@@ -22,6 +23,7 @@ from dunwu.evaluate.tasks.measures import Measured, measure, require_scorers
 from dunwu.evaluate.tasks.task import Task
 
 FIRST_BATCH, MOST_BATCH = 16, 1024
+_TOO_LONG = re.compile(r"context|too long|too many tokens|maximum .*length|exceed", re.IGNORECASE)
 BATCH_S = 5.0  # batches grow until they take so long: what a kill costs, and how often progress is told
 
 
@@ -104,7 +106,7 @@ def answer_all(
         began_s = time.monotonic()
         asked = problems[len(responses) : len(responses) + size]
         try:
-            responses += solver(task, asked)
+            responses += _asked(task, solver, asked)
         except PartnerError as error:
             raise _where(error, task, len(responses), len(problems)) from error
         now_s = time.monotonic()
@@ -114,6 +116,23 @@ def answer_all(
         if batch is None and now_s - began_s < BATCH_S / 2:
             size = min(2 * size, MOST_BATCH)
     return responses
+
+
+def _asked(task: Task, solver: Solver, problems: Sequence[Problem]) -> list[Response]:
+    """The solver's responses; where one prompt is longer than an endpoint reads, the others are asked without it."""
+    try:
+        return solver(task, problems)
+    except (DataError, PartnerError) as error:
+        if not _says_too_long(error):
+            raise
+        if len(problems) == 1:
+            return [Response(problem=problems[0], refused=str(error))]
+    return [response for problem in problems for response in _asked(task, solver, [problem])]
+
+
+def _says_too_long(error: DataError | PartnerError) -> bool:
+    refused = isinstance(error, DataError) or not error.transient
+    return refused and _TOO_LONG.search(str(error)) is not None
 
 
 def _where(error: PartnerError, task: Task, done: int, total: int) -> PartnerError:
