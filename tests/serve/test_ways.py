@@ -3,6 +3,7 @@
 import openai
 import pytest
 
+from dunwu.cli import run
 from dunwu.core.errors import RecipeError
 from dunwu.serve.source import ModelSource
 from dunwu.serve.ways import StrategyShelf, Way, way
@@ -80,3 +81,12 @@ def test_names_that_meet_are_refused(folder):
     base = ModelSource(id="kitten", folder=folder, instruction_tuned=False)
     with pytest.raises(RecipeError, match="none of these was"):
         StrategyShelf([base], lambda source: None, [way("cot")])
+
+
+def test_the_command_line_says_what_does_not_go_together(tmp_path, capsys):
+    file = tmp_path / "gateway.yaml"
+    file.write_text("partners: {a: {model: m}}\nroutes: {r: a}\n")
+    assert run(["serve", str(file), "--strategy", "cot"]) == 2
+    assert "give a route its `strategy: cot`" in capsys.readouterr().err
+    assert run(["serve", str(tmp_path / "none"), "--strategy", "cott"]) == 2
+    assert "did you mean cot?" in capsys.readouterr().err
