@@ -322,6 +322,7 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
         if arguments[0] in (
             "align",
             "best",
+            "chain",
             "make",
             "reward",
             "score",

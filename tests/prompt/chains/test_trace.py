@@ -122,5 +122,12 @@ def test_long_values_are_cut_in_the_page_and_not_in_the_trace():
     assert "a" * 50_000 in result.trace.to_json()
 
 
+def test_lists_of_texts_are_shown_as_texts():
+    result = Call(lambda: ["a\n<b>"] * 60, gives="texts").run({})
+    written = page(result.trace)
+    assert written.count("<pre>a\n&lt;b&gt;</pre>") == 2 * 50
+    assert "and 10 more" in written
+
+
 def test_seconds_for_people():
     assert [seconds(one) for one in (0.0000123, 0.0456, 1.234)] == ["12 µs", "46 ms", "1.23 s"]

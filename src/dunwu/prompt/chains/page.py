@@ -5,12 +5,13 @@ import importlib.resources
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dunwu.core.files import write_text
 from dunwu.prompt.chains.trace import Span, Trace
 
 LONGEST = 20_000  # characters of a value; a trace in JSON has all
+MOST_TEXTS = 50  # of a list
 
 
 def write_page(trace: Trace, file: Path) -> None:
@@ -102,13 +103,18 @@ def _span(span: Span, total: float, depth: int) -> Iterator[str]:
 def _values(values: dict[str, Any]) -> str:
     if not values:
         return '<p class="none">nothing</p>'
-    return "".join(
-        f"<h4>{html.escape(name)}</h4><pre>{_escaped(_shown(value))}</pre>" for name, value in values.items()
+    return "".join(f"<h4>{html.escape(name)}</h4>{_value(value)}" for name, value in values.items())
+
+
+def _value(value: Any) -> str:
+    """A list of texts is shown as such, the first of them."""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in cast("list[Any]", value)):
+        texts = cast("list[str]", value)
+        more = f'<p class="none">and {len(texts) - MOST_TEXTS:,} more</p>' if len(texts) > MOST_TEXTS else ""
+        return "".join(f"<pre>{_escaped(one)}</pre>" for one in texts[:MOST_TEXTS]) + more
+    return (
+        f"<pre>{_escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1))}</pre>"
     )
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
 
 
 def _escaped(text: str) -> str:
