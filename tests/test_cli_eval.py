@@ -12,10 +12,15 @@ import pytest
 from dunwu.chat.local import LocalChat
 from dunwu.chat.local_text import LocalText
 from dunwu.cli import run
+from dunwu.core.deltas import LoraSpec
+from dunwu.delta.registry import attach
+from dunwu.delta.storing import save_delta
 from dunwu.evaluate.outcome import read_outcome, read_samples
+from dunwu.model.hub import load_model
 from tests.chat.conftest import make_home
 from tests.chat.fake_completions import fake_completions, logprob
 from tests.chat.fake_openai import fake_openai
+from tests.delta.helpers import shake
 
 SUMS = """
 name: sums
@@ -206,6 +211,20 @@ def test_a_base_model_continues_text_and_is_not_talked_to(place, capsys):
     assert "was not trained to chat" in refused(
         capsys, "eval", "base", "--tasks", "written.yaml", "--solver", "cot", "--out", "x1"
     )
+
+
+def test_a_delta_on_a_model_is_another_model(place, capsys):
+    model = load_model(Path("base"))
+    delta = shake(attach(model, LoraSpec(r=2, targets=("q_proj", "v_proj", "down_proj")), seed=1), size=2.0, seed=1)
+    save_delta(delta, Path("tone"), base_name="base")
+    for name, model in (("bare", "base"), ("toned", "base:./tone")):
+        said(capsys, "eval", model, "--tasks", "sums.yaml", "--out", name)
+    bare, toned = read_outcome(Path("bare")), read_outcome(Path("toned"))
+    assert (bare.model, toned.model) == ("base", "base:tone")
+    assert bare.identity != toned.identity
+    logprobs = [[one.answers[0].logprobs for one in read_samples(Path(name))] for name in ("bare", "toned")]
+    assert logprobs[0] != logprobs[1]
+    assert "nothing" in refused(capsys, "eval", "base:nothing", "--tasks", "sums.yaml", "--out", "x2")
 
 
 def test_a_prompt_strategy_is_a_solver(place, capsys):
