@@ -83,7 +83,7 @@ def _figure_table(rows: Sequence[tuple[Html, Figure]]) -> Html:
         el("span", el("span", "0"), el("span", "1"), class_="scale"),
         both("Value", "数值"),
         both("95% interval", "95% 区间"),
-        both("Chance", "瞎猜"),
+        both("Chance", "随机水平"),
         both("Questions", "题数"),
     ]
     return el("div", table(header, cells, numeric=(2, 3, 4, 5)), class_="plotted")
@@ -114,9 +114,15 @@ def _task(task: TaskOutcome, samples: Sequence[Sample]) -> Html:
             )
             if task.prompt
             else None,
-            fold(both("Answers to read", "部分回答"), *_answers(main, samples)) if samples else None,
+            fold(both("Answers to read", "部分回答"), *_answers(_of_all(task), samples)) if samples else None,
         ]
     )
+
+
+def _of_all(task: TaskOutcome) -> str:
+    """The first metric that says of every question whether it was answered rightly."""
+    names = [one.score.name for one in task.figures if one.score.n == task.asked and one.more_is_better]
+    return next(iter(names), task.figures[0].score.name if task.figures else "")
 
 
 def _faults(task: TaskOutcome, samples: Sequence[Sample]) -> Html | None:
