@@ -176,13 +176,12 @@ def test_a_budget_leaves_out_whole_demonstrations(sizes, budget):
 
 
 def test_a_budget_says_what_it_left_out():
-    shown = demonstrations(
-        "similar:k=3,budget=60,order=best-first", POOL, Means(count_tokens=lambda one: len(one.input))
-    )
-    assert shown.notice() == ""
-    assert ids(shown(ASKED)) == "14"
-    assert shown.dropped == {"2": 1}
-    assert shown.notice() == "1 demonstrations did not fit the budget of 60 tokens and were left out whole"
+    said = []
+    means = Means(count_tokens=lambda one: len(one.input), told=said.append)
+    shown = demonstrations("similar:k=3,budget=60,order=best-first", POOL, means)
+    assert [ids(shown(ASKED)), ids(shown(ASKED))] == ["14", "14"]
+    assert shown.dropped == {"2": 2}
+    assert said == ["demonstrations that exceed the budget of 60 tokens are left out whole"]
 
 
 @pytest.mark.parametrize(

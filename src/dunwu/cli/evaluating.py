@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -251,7 +253,9 @@ def _asking(task: Task, partner: Partner, given: Evaluating) -> tuple[Asking, Ca
     shown = _demonstrations(task, partner, given)
     chat = partner.chat
     if kind not in PLAIN:
-        chat = strategy(kind, chat, Help(pool=task.pool(), count_tokens=partner.text.count_tokens, embed=partner.embed))
+        chat = strategy(
+            kind, chat, Help(pool=task.pool(), count_tokens=partner.text.count_tokens, embed=partner.embed, told=_aside)
+        )
     system = partner.system_prompt if given.system is None else given.system
     solvers = [_solver(kind, task, partner, chat, shown, given, system, given.seed + at) for at in range(given.samples)]
     drawn = given.temperature > 0 and kind != "likelihood"
@@ -309,6 +313,12 @@ def _solver(
     return WrittenReplies(chat, shown, system=system, **how)
 
 
+@functools.cache
+def _aside(text: str) -> None:
+    """Says each thing once."""
+    print(harmless(text), file=sys.stderr)
+
+
 def _demonstrations(task: Task, partner: Partner, given: Evaluating) -> Demonstrations:
     if given.demonstrations is None:
         return usual_shots(task, given.shots, seed=given.seed)
@@ -316,7 +326,9 @@ def _demonstrations(task: Task, partner: Partner, given: Evaluating) -> Demonstr
     if given.shots is not None and "k=" not in text:
         text += f"{',' if ':' in text else ':'}k={given.shots}"
     count = partner.text.count_tokens
-    means = ShotMeans(embed=partner.embed, count_tokens=lambda one: count(f"{one.input}\n{one.target}\n") or 0)
+    means = ShotMeans(
+        embed=partner.embed, count_tokens=lambda one: count(f"{one.input}\n{one.target}\n") or 0, told=_aside
+    )
     by_subject: dict[str, Demonstrations] = {}
 
     def chosen(problem: Problem) -> Sequence[Problem]:

@@ -1,6 +1,7 @@
 """`dunwu prompt`: prompts that are tried and measured."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ def search(questions: str, asking: Asking, *, out: Path, proposer: str | None, *
         raise RecipeError(f"--out {out} cannot be written; name a file in a folder that is there")
     with _partner(asking.model, asking) as chat, TerminalProgress() as bar:
         other = chat if proposer is None else load(proposer)
-        way = strategy(asking.strategy, chat, _help(chat, exam.pool))
+        way = strategy(asking.strategy, chat, _help(chat, exam.pool, bar.note))
         bar.start("asking")
         done = 0
 
@@ -114,9 +115,9 @@ def curve(
 
     require_demonstrations(demonstrations)
     with _partner(asking.model, asking) as chat, TerminalProgress() as bar:
-        help_ = _help(chat, shown)
+        help_ = _help(chat, shown, bar.note)
         way = strategy(asking.strategy, chat, help_)
-        means = Means(embed=help_.embed, count_tokens=_counted(help_))
+        means = Means(embed=help_.embed, count_tokens=_counted(help_), told=once(bar.note))
         bar.start("asking")
         done, total = 0, len(asked) * sum(draws if k else 1 for k in numbers)
 
@@ -145,12 +146,18 @@ def curve(
             print(f"{point.k:>4} demonstrations  {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]  n={score.n}")
 
 
-def _help(chat: Chat, pool: Sequence[Problem]) -> Help:
+def once(tell: Callable[[str], object]) -> Callable[[str], object]:
+    """Says each thing once."""
+    return functools.cache(tell)
+
+
+def _help(chat: Chat, pool: Sequence[Problem], tell: Callable[[str], object]) -> Help:
     """What strategies may need of a model of this machine: it counts tokens."""
     if not isinstance(chat, LocalChat):
-        return Help(pool=pool)
+        return Help(pool=pool, told=once(tell))
     return Help(
         pool=pool,
+        told=once(tell),
         count_tokens=lambda text: len(chat.tokenizer.encode(text)),
         embed=lambda texts: chat.generator.engine.embed(map(chat.tokenizer.encode, texts)).numpy(),
     )

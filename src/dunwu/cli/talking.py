@@ -92,10 +92,16 @@ def generate(
         print("(Cut short: the answer is not complete; give more --max-tokens.)", file=sys.stderr)
 
 
+def _aside(text: str) -> None:
+    print(harmless(f"({text})"), file=sys.stderr)
+
+
 def _with_strategy(text: str, partner: LocalChat, model: str) -> Chat:
     if partner.instruction_tuned is False:
         raise ModelError(f"{model} was not tuned to answer, it continues texts; leave out --strategy")
-    return strategy_around(text, partner, Help(count_tokens=lambda one: len(partner.tokenizer.encode(one))))
+    return strategy_around(
+        text, partner, Help(count_tokens=lambda one: len(partner.tokenizer.encode(one)), told=_aside)
+    )
 
 
 def _constraint(schema: Path | None, regex: str | None, choice: Sequence[str] | None) -> Constraint | None:

@@ -37,22 +37,25 @@ class Shots(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What some choices need: vectors of texts, the tokens of a demonstration, influences measured on the same pool."""
+    """What some choices need: vectors of texts, the tokens of a demonstration, influences measured on the same pool. `told` hears,
+    once, that the budget leaves something out."""
 
     embed: Embed | None = None
     count_tokens: CountTokens | None = None
     influences: Sequence[Influence] | None = None
+    told: Callable[[str], object] = lambda text: None
 
 
 class Chosen:
     """Demonstrations of a pool for each problem. `dropped`: how often the budget left out the demonstration of an id."""
 
-    def __init__(self, choice: Choice | None, shots: Shots, count_tokens: CountTokens | None = None) -> None:
-        if shots.budget is not None and count_tokens is None:
+    def __init__(self, choice: Choice | None, shots: Shots, means: Means | None = None) -> None:
+        means = means or Means()
+        if shots.budget is not None and means.count_tokens is None:
             raise RecipeError(
                 f"budget={shots.budget} tokens, and nobody counts tokens here; give a model that does, or leave it out"
             )
-        self.choice, self.shots, self._count = choice, shots, count_tokens
+        self.choice, self.shots, self._count, self._told = choice, shots, means.count_tokens, means.told
         self.dropped: Counter[str] = Counter()
 
     def __call__(self, problem: Problem) -> Sequence[Problem]:
@@ -61,15 +64,10 @@ class Chosen:
         chosen = [self.choice.pool[place] for place in self.choice.choose(problem, self.shots.k)]
         if self.shots.budget is not None and self._count is not None:
             chosen, dropped = within(chosen, self.shots.budget, self._count)
+            if dropped and not self.dropped:
+                self._told(f"demonstrations that exceed the budget of {self.shots.budget} tokens are left out whole")
             self.dropped.update(one.id for one in dropped)
         return tuple(ORDERS[self.shots.order](problem, chosen, self.shots.seed))
-
-    def notice(self) -> str:
-        """What the budget left out so far; empty where it left out nothing."""
-        if not self.dropped:
-            return ""
-        times = self.dropped.total()
-        return f"{times} demonstrations did not fit the budget of {self.shots.budget} tokens and were left out whole"
 
 
 def _likeness(pool: Sequence[Problem], shots: Shots, means: Means) -> Likeness:
@@ -118,4 +116,4 @@ def choose(name: str, shots: Shots, pool: Sequence[Problem], means: Means | None
     """The same, from its parts."""
     means = means or Means()
     choice = None if shots.k == 0 else CHOICES[name](pool, shots, means)
-    return Chosen(choice, shots, means.count_tokens)
+    return Chosen(choice, shots, means)

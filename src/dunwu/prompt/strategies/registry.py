@@ -30,11 +30,13 @@ from dunwu.prompt.strategies.tree import TreeOfThoughts
 
 @dataclass(frozen=True, kw_only=True)
 class Help:
-    """What some strategies need. `pool`: where demonstrations come from when no file is named. `count_tokens`: of a text."""
+    """What some strategies need. `pool`: where demonstrations come from when no file is named. `count_tokens`: of a text. `told`
+    hears what a budget leaves out."""
 
     pool: Sequence[Problem] = ()
     count_tokens: Callable[[str], int | None] | None = None
     embed: Embed | None = None
+    told: Callable[[str], object] = lambda text: None
 
 
 class Shown(Shots):
@@ -92,7 +94,7 @@ def _chosen(given: Shown, help_: Help, answer: Callable[[Problem], str]) -> Chos
             raise RecipeError("budget: the model does not tell how many tokens a text takes; leave it out")
         return tokens
 
-    means = Means(embed=help_.embed, count_tokens=None if count is None else counted)
+    means = Means(embed=help_.embed, count_tokens=None if count is None else counted, told=help_.told)
     assert given.choose in CHOICES
     return choose(given.choose, given, _pool(given.pool, help_), means)
 
