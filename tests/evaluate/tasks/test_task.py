@@ -68,6 +68,15 @@ def test_a_chat_is_asked_in_turns_with_lettered_choices(capitals: Path) -> None:
     assert messages[3].content.startswith("Q: The capital of Japan?\nA:\nA. Kyoto\nB. Tokyo\n")
 
 
+def test_more_choices_than_letters_are_asked_by_likelihood_alone(capitals: Path) -> None:
+    write(capitals.parent, "test.jsonl", [{**ROWS[0], "options": [f"town {n}" for n in range(30)], "key": 29}])
+    task = find_task(capitals)
+    (problem,) = task.problems()
+    assert len(task.pairs(problem)) == 30
+    with pytest.raises(DataError, match="asia/0 has 30 choices, more than there are letters; ask by likelihood"):
+        task.messages(problem)
+
+
 def test_subjects_can_be_chosen(capitals: Path) -> None:
     assert [problem.subject for problem in find_task(f"{capitals}:europe").problems()] == ["europe"]
     with pytest.raises(DataError, match=r"unknown subject 'europa' is asked for; did you mean europe\?"):

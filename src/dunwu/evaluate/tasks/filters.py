@@ -7,8 +7,8 @@ from dunwu.core.final_answer import final_answer
 from dunwu.core.problems import Problem
 from dunwu.evaluate.scorers.code import code_in
 from dunwu.evaluate.tasks.boxed import boxed
+from dunwu.evaluate.tasks.making import LETTERS
 from dunwu.evaluate.tasks.metric_specs import Step
-from dunwu.evaluate.tasks.task import LETTERS
 
 _LETTER = (
     r"(?:[B-HJ-Z]|[AI](?!['’]|\s+[a-z](?!nd\b|r\b)))(?![A-Za-z0-9_'’])"  # no article, no pronoun: A or B, but no A cat

@@ -18,8 +18,9 @@ from dunwu.evaluate.scorers.overlap import OverlapScorer
 from dunwu.evaluate.scorers.registry import Means, build_scorer
 from dunwu.evaluate.solvers.base import Response
 from dunwu.evaluate.tasks.filters import letter_in, taken
+from dunwu.evaluate.tasks.making import LETTERS
 from dunwu.evaluate.tasks.metric_specs import ChoiceMetric, TargetMetric, TextMetric
-from dunwu.evaluate.tasks.task import LETTERS, Task
+from dunwu.evaluate.tasks.task import Task
 
 NOTHING = Completion(text="", ids=(), finish_reason="stop")
 
@@ -186,7 +187,7 @@ def _of_texts(task: Task, metric: TextMetric, responses: Sequence[Response], mea
 def case_of(task: Task, metric: TextMetric, problem: Problem, completion: Completion) -> Case:
     """A completion after the metric's filters, as scorers read it; the row's columns, and `target`, `letter` and `choices`."""
     own = {"target": problem.target, "choices": list(problem.choices)}
-    letter = {} if problem.right is None else {"letter": LETTERS[problem.right]}
+    letter = {"letter": LETTERS[problem.right]} if problem.right is not None and problem.right < len(LETTERS) else {}
     text = taken(completion.text, metric.filters, problem)
     return Case(
         prompt=task.messages(problem),
