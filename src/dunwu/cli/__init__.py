@@ -14,6 +14,7 @@ from dunwu.cli.commands.deltas import deltas
 from dunwu.cli.commands.evaluating import compare, evaluate
 from dunwu.cli.commands.judging import best, score
 from dunwu.cli.commands.keys import keyring
+from dunwu.cli.commands.lab import lab
 from dunwu.cli.commands.making import maker
 from dunwu.cli.commands.models import export, import_, inspect, quantise
 from dunwu.cli.commands.prompting import prompter
@@ -36,7 +37,7 @@ for command in (build, plan, tune, align, status, doctor, explain, show_batch, c
 app.command(evaluate, name="eval")
 app.command(compare)
 app.command(import_, name="import")
-for command in (export, quantise, inspect, deltas, keyring, maker, prompter, chainer, rewards):
+for command in (export, quantise, inspect, deltas, keyring, lab, maker, prompter, chainer, rewards):
     app.command(command)
 
 
