@@ -33,6 +33,7 @@ from dunwu.evaluate.tasks.demonstrations import usual_shots
 from dunwu.evaluate.tasks.finding import find_task
 from dunwu.evaluate.tasks.measures import measure
 from dunwu.evaluate.tasks.task import Task
+from dunwu.model.count import parameters
 
 Row = Mapping[str, Any]
 MMLU = r"""
@@ -140,10 +141,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             own, sides = PREPARED[name](options.data, options.questions, Path(folder) / "ours")
             theirs = asked_of_peers(options.peers, options.model, sides, Path(folder) / "theirs")
-            report(name, compared(model, own, sides, theirs), options.model)
+            report(name, compared(model, own, sides, theirs), model)
 
 
-def report(name: str, pairs: Sequence[Same], model: str) -> None:
+def report(name: str, pairs: Sequence[Same], model: LocalText) -> None:
     differing = [pair for pair in pairs if pair.differs]
     print_figure(
         f"agreement_{name}_questions_that_differ",
@@ -157,7 +158,7 @@ def report(name: str, pairs: Sequence[Same], model: str) -> None:
         },
         peer_name="lm-eval 0.4 over transformers",
         logprobs_apart_most_nats=max(pair.far for pair in pairs),
-        model=Path(model).name,
+        model=f"{parameters(model.generator.model.config) / 1e6:.1f}M parameters, reads {model.context_length} tokens",
         listed=[
             {
                 "id": pair.id,

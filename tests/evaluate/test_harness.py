@@ -70,13 +70,19 @@ def test_an_answer_that_leaves_no_room_and_a_chat_template_are_refused(model):
         model.apply_chat_template([])
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch):
+def test_without_the_package_the_extra_is_named(monkeypatch, capsys):
     def missing(name):
         raise ImportError(name)
 
     monkeypatch.setattr(harness.importlib, "import_module", missing)
     with pytest.raises(MissingExtraError, match=r"dunwu\[lm-eval\]"):
         harness.register()
+    with pytest.raises(SystemExit) as ended:
+        harness.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "dunwu: running lm-evaluation-harness's tasks needs the package 'lm-eval'"
+    )
 
 
 @pytest.mark.skipif(

@@ -6,11 +6,12 @@ is its own command with our model class known to it; a program calls `register()
 """
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from dunwu.chat.local_text import LocalText
-from dunwu.core.errors import MissingExtraError, RecipeError
+from dunwu.core.errors import DunwuError, MissingExtraError, RecipeError
 
 NAME = "dunwu"
 MAX_TOKENS = 256  # what lm-evaluation-harness writes where a task says nothing
@@ -97,9 +98,13 @@ def register() -> type[Any]:
 
 
 def main() -> None:
-    """lm-evaluation-harness's own command, which knows our model class."""
-    register()
-    _library("lm_eval.__main__").cli_evaluate()
+    """lm-evaluation-harness's own command, which knows our model class. What is wrong with us is one line, and exit code 2."""
+    try:
+        register()
+        _library("lm_eval.__main__").cli_evaluate()
+    except DunwuError as error:
+        print(f"dunwu: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _args(requests: Sequence[Instance]) -> list[tuple[Any, ...]]:
