@@ -117,6 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
                 while True:
                     self.say(content="x")
                     time.sleep(0.005)
+            case "thinks":
+                self.say(reasoning_content="7 less ")
+                self.say(reasoning_content="3")
+                self.say(content="4")
+                self.end("stop")
             case "tools":
                 self.say(tool_calls=[{"index": 0, "id": "a", "function": {"name": "look", "arguments": ""}}])
                 self.say(tool_calls=[{"index": 0, "function": {"arguments": '{"at":'}}])

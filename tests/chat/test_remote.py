@@ -136,6 +136,14 @@ def test_nobody_listens(server):
     chat.close()
 
 
+def test_thoughts_come_apart_from_the_answer(server):
+    chat = Blocking(RemoteChat(server.url, "thinks"))
+    done = chat.reply(ASKED)
+    assert (done.text, done.thinking) == ("4", "7 less 3")
+    assert list(chat.stream(ASKED)) == ["4"]
+    chat.close()
+
+
 def test_no_more_than_so_many_at_a_time():
     async def main():
         chat = RemoteChat(server.url, "good", most_at_a_time=3)

@@ -181,6 +181,10 @@ def _row(message: Message) -> dict[str, Any]:
     return row
 
 
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""Where servers tell what was thought before the answer."""
+
+
 class _Reader:
     """Chunks of one streamed answer → pieces."""
 
@@ -211,7 +215,9 @@ class _Reader:
         text = choice.delta.content or ""
         self._told_logprobs |= bool(scored)
         self._wrote |= bool(text)
-        pieces: list[Piece] = [Delta(text=text, logprobs=scored)] if text or scored else []
+        thought = next((said for name in _THOUGHTS if (said := getattr(choice.delta, name, None))), "")
+        pieces: list[Piece] = [Delta(thinking=thought)] if isinstance(thought, str) and thought else []
+        pieces += [Delta(text=text, logprobs=scored)] if text or scored else []
         for place, call in enumerate(choice.delta.tool_calls or ()):
             function = call.function
             part = CallDelta(
