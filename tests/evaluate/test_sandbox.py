@@ -248,12 +248,13 @@ BOMBS = {
 }
 
 
-def left_over():
+def left_over(*, writing_in=None, of=None):
+    """Processes with our token, those whose output goes into a folder, and those of a user."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            command = (folder / "cmdline").read_bytes()
-            if TOKEN.encode() in command or command.endswith(b"-I\0-B\0program.py\0"):
+            ours = TOKEN.encode() in (folder / "cmdline").read_bytes() or folder.stat().st_uid == of
+            if ours or (writing_in and os.readlink(folder / "fd" / "1").startswith(str(writing_in))):
                 found.append(folder.name)
     return found
 
@@ -267,7 +268,7 @@ def test_bombs_are_survived_and_nothing_is_left(name, walls, tmp_path, monkeypat
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     outcome = run_python(BOMBS[name], SHORT, behind=behind)
     assert len(outcome.output) <= sandbox.OUTPUT_BYTES
-    assert left_over() == []
+    assert left_over(writing_in=tmp_path) == []
     assert list(tmp_path.iterdir()) == []
     if name == "a daemon":
         assert (outcome.status, outcome.output) == (0, "started\n")
@@ -318,49 +319,66 @@ def test_walls_that_cannot_be_built_are_an_error(monkeypatch):
 # The same for whoever is not root: the system's Python, since root's may not be read by others.
 
 SYSTEM = shutil.which("python3", path="/usr/bin")
-AS_USER = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+OTHER = 50_000 + os.getpid() % 10_000
+AS_USER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"]
 
 
 @pytest.mark.skipif(
     os.geteuid() != 0 or SYSTEM is None or shutil.which("setpriv") is None or not HERE.hold,
     reason="needs root, to become another, and the system's own Python",
 )
-def test_nobody_gets_out_of_the_walls_of_another_user(world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("user")
+@pytest.mark.parametrize("fewer", [False, True], ids=["all walls", "Landlock and seccomp"])
+@pytest.mark.parametrize("name", ["attacks", "forks", "threads", "ordinary"])
+def test_the_walls_of_another_user_hold(name, fewer, world, tmp_path_factory):
+    text = {
+        "attacks": one_after_the_other(world),
+        "ordinary": "import threading; threading.Thread(target=print, args=(1,)).start()",
+    }
+    ended, ran = as_another_user(
+        text.get(name) or BOMBS[name], fewer, tmp_path_factory.mktemp("user"), 8 if name == "attacks" else 1
+    )
+    assert "failed" not in ended, ended
+    assert left_over(of=OTHER) == []
+    if name == "attacks":
+        assert ran.stdout.count("trying") == len(ATTACKS), ran
+        assert OUT not in ran.stdout, ran
+        assert SECRET not in ran.stdout + ran.stderr
+        require_unharmed(world)
+    elif name == "ordinary":
+        assert (ended["status"], ran.stdout) == (0, "1\n"), ran
+
+
+def as_another_user(text, fewer, folder, timeout_s):
     folder.chmod(0o777)
     for above in folder.parents[:2]:
         above.chmod(0o755)
-    launcher = folder / "launcher.py"
+    launcher, box = folder / "launcher.py", folder / "box"
     shutil.copy(sandbox_launcher.__file__, launcher)
-    box = folder / "box"
     box.mkdir()
-    os.chown(box, 54321, 54321)
-    (box / "program.py").write_text(one_after_the_other(world))
-    found = json.loads(
-        subprocess.run([*AS_USER, SYSTEM, "-I", launcher, "--try"], capture_output=True, check=True).stdout
-    )
-    if not found["walls"]:
-        pytest.skip("other users get no walls here")
-    limits = {"timeout_s": 8, "memory_bytes": 512 << 20, "file_bytes": 16 << 20, "open_files": 64, "processes": 64}
+    os.chown(box, OTHER, OTHER)
+    (box / "program.py").write_text(text)
+    tried = subprocess.run([*AS_USER, SYSTEM, "-I", launcher, "--try"], capture_output=True, check=True)
+    found = json.loads(tried.stdout)
+    if fewer:
+        found["walls"] = [one for one in found["walls"] if one != "namespaces"]
+    if not found["walls"] or (fewer and not found["landlock"]):
+        pytest.skip("other users get no such walls here")
+    limits = {
+        "timeout_s": timeout_s,
+        "memory_bytes": 512 << 20,
+        "file_bytes": 16 << 20,
+        "open_files": 64,
+        "processes": 64,
+    }
     where = {"folder": str(box), "place": str(box), "python": [], "executable": SYSTEM}
     said, report = os.pipe()
     config = json.dumps({**found, **limits, **where, "report": report})
-    ran = subprocess.run(
-        [*AS_USER, SYSTEM, "-I", launcher, config],
-        capture_output=True,
-        text=True,
-        pass_fds=(report,),
-        cwd=folder,
-        timeout=30,
-    )
+    command = [*AS_USER, SYSTEM, "-I", launcher, config]
+    ran = subprocess.run(command, capture_output=True, text=True, pass_fds=(report,), cwd=folder, timeout=60)
     os.close(report)
     ended = json.loads(os.read(said, 65536).splitlines()[0])
     os.close(said)
-    assert "failed" not in ended, ended
-    assert ran.stdout.count("trying") == len(ATTACKS), ran
-    assert OUT not in ran.stdout, ran
-    assert SECRET not in ran.stdout + ran.stderr
-    require_unharmed(world)
+    return ended, ran
 
 
 def test_limits_say_why():

@@ -317,7 +317,7 @@ def limit(config: Mapping[str, Any]) -> None:
         (resource.RLIMIT_AS, config["memory_bytes"]),
         (resource.RLIMIT_FSIZE, config["file_bytes"]),
         (resource.RLIMIT_NOFILE, config["open_files"]),
-        (resource.RLIMIT_NPROC, config["processes"]),
+        (resource.RLIMIT_NPROC, config["processes"] + config["beside"]),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(kind)[1]
@@ -355,7 +355,7 @@ def inside(config: Mapping[str, Any], report: int) -> None:
     if child:
         os.close(report)
         _end_like(_reap_until(child))
-    if walls and config["landlock"]:
+    if config["landlock"]:
         landlock(config["landlock"], [*shown, *DEVICES], [folder, "/dev/null"])
     limit(config)
     if "seccomp" in walls:
@@ -431,6 +431,15 @@ def used_by(first: int) -> tuple[int, int]:
     return memory, count
 
 
+def tasks_of(user: int) -> int:
+    """Threads of all processes of a user."""
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            count += len(os.listdir(folder / "task")) if folder.stat().st_uid == user else 0
+    return count
+
+
 def beyond(folder: str) -> bool:
     """Whether a folder that nothing else bounds has grown too large."""
     size = count = 0
@@ -485,6 +494,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         separate()
         if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
             config["user"] = None  # in a user namespace there is one user only
+    # Old kernels, and those without namespaces, count all that a user runs; more than `processes` of ours end it (`watch`).
+    config["beside"] = tasks_of(os.getuid()) if config["user"] is None else 0
     config["watcher"] = os.getpid()
     child = os.fork()
     if child == 0:
