@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from common import print_figure
 
@@ -36,7 +37,15 @@ from dunwu.evaluate.stats import paired_difference, paired_ratio_difference
 from dunwu.model.hub import load_model
 from dunwu.tokenizer.load import load_tokenizer
 
-METHODS = ("grpo", "ppo")
+# What each method changes of the recipe's `rl` where that names another one: several updates of a rollout at GRPO's rate drift away.
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "grpo": {"algorithm": {"method": "grpo", "dynamic_sampling": True}},
+    "ppo": {
+        "algorithm": {"method": "ppo", "epochs": 1, "minibatches": 2, "lam": 1.0},
+        "completions": 8,
+        "lr_adamw": 3e-4,
+    },
+}
 QUESTIONS = 300  # of each kind, at most
 DRAWS = 4  # answers to each
 
@@ -71,14 +80,13 @@ def main() -> None:
 def run(method: str, seed: int, recipe: Recipe, folders: Mapping[str, Path]) -> Measured:
     """The fine-tuned model, having learned from the exact rule with that method and seed."""
     section = recipe.rl.model_dump(mode="json", exclude_unset=True)
-    algorithm = section.get("algorithm", {})
-    kept = algorithm if algorithm.get("method", "grpo") == method else {"method": method}
+    own = section.get("algorithm", {}).get("method", "grpo") == method
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         asked = {
             "base": str(folders["sft"].resolve()),
             "seed": seed,
-            "rl": {**section, "algorithm": kept, "rewards": ["world"]},
+            "rl": {**section, **({} if own else METHODS[method]), "rewards": ["world"]},
             "evaluate": {"samples": 0},
         }
         file = Path(folder) / "recipe.yaml"

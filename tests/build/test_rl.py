@@ -86,7 +86,7 @@ def test_a_model_prompts_and_a_reward_are_enough(place, capsys):
 
 
 def test_a_delta_learns_on_a_frozen_base_and_is_its_own_reference(place):
-    assert align("--delta", "lora", "rl.algorithm.beta=0.01", name="delta", lr=0.1) == 0
+    assert align("--delta", "lora", "rl.algorithm.beta=0.01", "rl.keep=last", name="delta", lr=0.1) == 0
     home, facts = facts_of(place, "delta")
     assert facts["delta"]["method"] == "lora"
     folder = home.folder_of(home.current()["rl"])
