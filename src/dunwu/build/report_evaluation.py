@@ -9,7 +9,7 @@ from dunwu.build.report_frame import framed
 from dunwu.build.report_html import Html, both, el, figure, fold, interval, join, percent, table, untrusted
 from dunwu.core.files import write_text
 from dunwu.core.units import format_duration
-from dunwu.evaluate.outcome import Exposure, Figure, Outcome, Sample, TaskOutcome, figure_named
+from dunwu.evaluate.outcome import Exposure, Figure, Outcome, Sample, TaskOutcome, figure_named, is_finite
 
 SHOWN = 12  # answers of a task to read: half of them right ones, where there are such
 SUBJECTS = 60
@@ -72,8 +72,10 @@ def _figure_table(rows: Sequence[tuple[Html, Figure]]) -> Html:
             [
                 join([label, Html(" "), el("small", score.name), note]),
                 plot,
-                figure(score.value),
-                interval(score.low, score.high),
+                _number(score.value),
+                Html(f"{_number(score.low)} – {_number(score.high)}")
+                if is_finite(score)
+                else interval(score.low, score.high),
                 "—" if score.chance is None else figure(score.chance, 2),
                 f"{score.n:,}",
             ]
@@ -87,6 +89,10 @@ def _figure_table(rows: Sequence[tuple[Html, Figure]]) -> Html:
         both("Questions", "题数"),
     ]
     return el("div", table(header, cells, numeric=(2, 3, 4, 5)), class_="plotted")
+
+
+def _number(value: float) -> str:
+    return figure(value) if not abs(value) >= 100_000 else f"{value:.3g}"
 
 
 def _task(task: TaskOutcome, samples: Sequence[Sample]) -> Html:

@@ -408,10 +408,14 @@ def _lines(outcome: Outcome, samples: Sequence[Sample]) -> Iterator[str]:
 
 def _figure(figure: Figure) -> str:
     score = figure.score
-    limits = f"[{score.low:.3f}, {score.high:.3f}]" if math.isfinite(score.low) else "no interval"
+    limits = f"[{_number(score.low)}, {_number(score.high)}]" if math.isfinite(score.low) else "no interval"
     chance = f"  chance {score.chance:.3f}" if score.chance is not None else ""
     better = "" if figure.more_is_better else "  (less is better)"
-    return f"{score.name:<18} {score.value:.3f}  {limits}  n={score.n:,}{chance}{better}"
+    return f"{score.name:<18} {_number(score.value)}  {limits}  n={score.n:,}{chance}{better}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100_000 else f"{value:.3g}"
 
 
 def _exposure_lines(task: TaskOutcome) -> Iterator[str]:

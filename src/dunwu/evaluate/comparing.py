@@ -133,7 +133,7 @@ def _task(
         raise DataError(
             f"{before.name}: the two have no metric in common ({told[0]}; {told[1]}); ask both in the same way (--solver)"
         )
-    changes = [_change(figure, figure.score.name, pairs) for figure in names]
+    changes = [_change(figure, _named(figure), pairs) for figure in names]
     return TaskComparison(
         task=before.name,
         shared=len(pairs),
@@ -145,6 +145,11 @@ def _task(
         turned=_turned(names[0].score.name, pairs),
         remarks=tuple(_remarks(before, after)),
     )
+
+
+def _named(figure: Figure) -> str:
+    """Powers are compared by their logarithm, in nats."""
+    return f"log {figure.score.name}" if figure.as_power else figure.score.name
 
 
 def _remarks(before: TaskOutcome, after: TaskOutcome) -> list[str]:
