@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -171,10 +170,7 @@ def _partner(model: str | None, url: str | None, key_env: str) -> Generator[Chat
     if model is None:
         yield None
     elif url is None:
-        partner = talking.load(model)
-        if partner.instruction_tuned is False:
-            print("(This model was not trained to chat: answers will be what it continues with.)", file=sys.stderr)
-        yield partner
+        yield talking.load(model)
     else:
         with remote.endpoint(model, url, key_env) as partner:
             yield partner

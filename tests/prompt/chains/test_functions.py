@@ -44,6 +44,30 @@ def test_groups_hold_all_in_order_and_always_grow_fewer(texts, at_a_time, most):
     assert all(len("\n\n".join(group)) <= most for group in groups if len(group) > 2)
 
 
+def test_each_text_is_measured_a_few_times_at_most():
+    text = "".join(f"This is sentence {n}. " for n in range(2_000))
+    measured = 0
+
+    def count(one):
+        nonlocal measured
+        measured += len(one)
+        return len(one)
+
+    parts = split_text(text, 10_000, count)
+    assert "".join(parts) == text
+    assert all(9_900 < len(part) <= 10_000 for part in parts[:-1])
+    assert measured < 6 * len(text)
+
+
+def test_where_joining_costs_more_than_the_pieces_it_is_cut_again():
+    def count(one):
+        return len(one) + one.count(" ")
+
+    parts = split_text("aa bb cc dd", 5, lambda one: count(one) + (3 if len(one) > 4 else 0))
+    assert "".join(parts) == "aa bb cc dd"
+    assert all(len(part) <= 4 for part in parts)
+
+
 def test_paragraphs():
     text = "\n\nA\nb\n \nC\n\n\n\nD\n"
     assert paragraphs(text) == ["A\nb", "C", "D"]

@@ -65,12 +65,18 @@ def split_text(text: str, size: int, count: Count, *, overlap: int = 0) -> list[
     """Parts of at most `size`, as `count` measures them, cut between paragraphs where that can be, else between sentences, else
     between words, else anywhere. Without overlap they are the text when joined; with it, each part but the first begins with
     about so much of the end of the one before, in whole sentences or words."""
+    room = size - overlap
+    waiting = [(piece, count(piece)) for piece in _pieces(text, room, count, 0)][::-1]
     parts: list[str] = []
-    for piece in _pieces(text, size - overlap, count, 0):
-        if parts and count(parts[-1] + piece) <= size - overlap:
-            parts[-1] += piece
-        else:
-            parts.append(piece)
+    while waiting:
+        taken = [waiting.pop()]
+        measured = taken[0][1]  # of the pieces one by one: each is counted once, and joined they seldom come to more
+        while waiting and measured + waiting[-1][1] <= room:
+            taken.append(waiting.pop())
+            measured += taken[-1][1]
+        while len(taken) > 1 and count("".join(piece for piece, _ in taken)) > room:
+            waiting.append(taken.pop())
+        parts.append("".join(piece for piece, _ in taken))
     if overlap:
         parts = [part if not at else _tail(parts[at - 1], overlap, count) + part for at, part in enumerate(parts)]
     return parts
