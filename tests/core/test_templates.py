@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,12 +100,24 @@ def test_records_become_plain_data_and_objects_are_refused():
 
 
 class Sly(str):
+    def __str__(self) -> str:
+        raise AssertionError("called")
+
     def strip(self, *_: object) -> str:
         raise AssertionError("called")
 
 
 def test_of_text_with_own_methods_the_text_is_taken():
     assert template("{{ x.strip() }}").render(x=Sly(" a ")) == "a"
+
+
+def test_numbers_of_any_kind_and_keys_of_any_kind_are_taken():
+    values = {"n": np.int64(3), "f": np.float64(0.5), "b": True, "d": {(1, 2): "pair", 3: "three", None: "none"}}
+    assert template("{{ n }} {{ f }} {{ b }} {{ d['(1, 2)'] }} {{ d[3] }} {{ d[none] }}").render(values) == (
+        "3 0.5 True pair three none"
+    )
+    with pytest.raises(PromptError, match="has no attribute 'dump'"):
+        template("{{ f.dump('x') }}").render(values)
 
 
 @pytest.mark.parametrize(

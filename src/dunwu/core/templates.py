@@ -12,6 +12,7 @@ be left out.
 import dataclasses
 import difflib
 import functools
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -148,22 +149,31 @@ def plain(value: Any, name: str, *, depth: int = 0) -> Any:
     """A value as plain data; pydantic models and data classes become mappings. Raises PromptError for any other object."""
     if depth > MOST_DEPTH:
         raise PromptError(f"{name} stands in itself, or is more than {MOST_DEPTH} deep; give flatter data")
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
+    # Of subclasses, which may bring methods of their own, the text or the number alone.
     if isinstance(value, str):
-        return str(value)  # of a subclass, which may bring methods of its own, the text alone
+        return str.__str__(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
-        return {plain(key, name, depth=depth + 1): plain(item, name, depth=depth + 1) for key, item in items}
+        return {_key(key): plain(item, name, depth=depth + 1) for key, item in items}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
         return [plain(item, name, depth=depth + 1) for item in cast("Iterable[Any]", value)]
     raise PromptError(
         f"{name} is a {type(cast('object', value)).__name__}, which a template cannot take; give text, numbers, lists or mappings"
     )
+
+
+def _key(key: Any) -> Any:
+    return plain(key, "a key") if key is None or isinstance(key, str | numbers.Real) else str(key)
 
 
 def _optional(tree: nodes.Template) -> Iterable[str]:
