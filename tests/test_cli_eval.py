@@ -349,7 +349,7 @@ def test_two_runs_are_compared_question_by_question(place, capsys):
     said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--out", "one")
     said(capsys, "eval", "kitten", "--tasks", "sums.yaml", "--shots", 0, "--out", "other")
     told = said(capsys, "compare", "one", "other", "--out", "page.html")
-    assert "kitten → kitten: the same questions, paired" in told
+    assert "kitten (one) → kitten (other): the same questions, paired" in told
     assert "not alike: shots: 1 → 0" in told
     facts = json.loads(said(capsys, "compare", "one", "other", "--json"))
     main = facts["tasks"][0]["main"]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from dunwu.build.report_comparison import write_comparison_page
@@ -11,7 +11,7 @@ from dunwu.core.nulls import with_nulls
 from dunwu.core.screen import harmless
 from dunwu.evaluate.comparing import Change, Comparison, TaskComparison
 from dunwu.evaluate.comparing import compare as compared
-from dunwu.evaluate.outcome import read_outcome, read_samples
+from dunwu.evaluate.outcome import Outcome, read_outcome, read_samples
 
 SHOWN = 8
 
@@ -26,6 +26,14 @@ def compare(before: Path, after: Path, *, out: Path | None, as_json: bool) -> No
         print(harmless("\n".join(_lines(found))))
     if out is not None:
         print(harmless(f"\n{write_comparison_page(out.expanduser(), found)}"))
+
+
+def _named_apart(before: Outcome, after: Outcome, *paths: Path) -> tuple[Outcome, Outcome]:
+    """Two models of one name go by their folders too."""
+    if before.model != after.model:
+        return before, after
+    first, second = (path if path.is_dir() else path.parent for path in paths)
+    return replace(before, model=f"{before.model} ({first})"), replace(after, model=f"{after.model} ({second})")
 
 
 def _lines(found: Comparison) -> Iterator[str]:
