@@ -19,7 +19,8 @@ SHOWN = 8
 def compare(before: Path, after: Path, *, out: Path | None, as_json: bool) -> None:
     """Print the differences, and write them as a page where one is wanted."""
     before, after = before.expanduser(), after.expanduser()
-    found = compared(read_outcome(before), read_outcome(after), tuple(read_samples(before)), tuple(read_samples(after)))
+    outcomes = _named_apart(read_outcome(before), read_outcome(after), before, after)
+    found = compared(*outcomes, tuple(read_samples(before)), tuple(read_samples(after)))
     if as_json:
         print(json.dumps(with_nulls(asdict(found)), ensure_ascii=False))
     else:
