@@ -1,6 +1,6 @@
 """A product's description as data: asked, read by a pydantic model, asked again where it cannot be read, and put to use.
 
-python examples/chains/products.py builds/default "a kite for windy days"
+python examples/chains/products.py builds/demo "a kite for windy days"
 """
 
 import sys
