@@ -1,7 +1,9 @@
 """A task run with a solver: what is asked, counted and kept; a run that is killed goes on and ends alike."""
 
 import math
+import random
 
+import numpy as np
 import pytest
 
 from dunwu.chat.scripted import ScriptedChat
@@ -202,6 +204,34 @@ def test_an_endpoint_that_reads_less_refuses_the_long_ones_alone():
 
     with pytest.raises(PartnerError, match=r"after 0 of 40 questions: refuses the key"):
         answer_all(task, WrittenReplies(ScriptedChat(locked)), task.problems(), progress=SilentProgress())
+
+
+@pytest.mark.parametrize("measure", ["bleu", "chrf", "rougeL"])
+def test_a_corpus_score_has_an_interval_too(measure):
+    pytest.importorskip("sacrebleu")
+    pytest.importorskip("rouge_score")
+    rng = random.Random(0)
+    words = [f"w{at}" for at in range(30)]
+    rows = [{"q": str(at), "a": " ".join(rng.choices(words, k=20))} for at in range(60)]
+    said = {row["q"]: " ".join(w if rng.random() < 0.8 else "x" for w in row["a"].split()) for row in rows}
+    metric = {"name": "overlap", "score": {"kind": "overlap", "measure": measure, "answer": "target"}}
+    task = Task(spec=TaskSpec(name="said", input="{{q}}", target="{{a}}", metrics=(metric,)), rows=lambda split: rows)
+    run = run_task(
+        task,
+        Asking(solvers=[WrittenText(ScriptedText(said.__getitem__))], solver_name="text"),
+        task.problems(),
+        progress=SilentProgress(),
+    )
+    score = run.outcome.figures[0].score
+    assert 0.3 < score.low < score.value < score.high < 0.95
+    assert score.high - score.low < 0.15
+    # as wide as the spread of samples of 60 is, drawn anew from the 60
+    spread = np.std([np.mean(rng.choices(list(values_of(run)), k=60)) for _ in range(200)])
+    assert 0.6 < (score.high - score.low) / (3.92 * spread) < 1.8
+
+
+def values_of(run):
+    return [sample.values["overlap"] for sample in run.samples]
 
 
 def test_outcomes_come_back_from_disk(tmp_path):

@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dunwu.core.errors import DataError, PartnerError
 from dunwu.core.problems import Problem
@@ -18,11 +18,12 @@ from dunwu.evaluate.outcome import Answer, Figure, Sample, TaskOutcome
 from dunwu.evaluate.sampling import pass_at_k
 from dunwu.evaluate.scorers.registry import Means
 from dunwu.evaluate.solvers.base import Response, Solver
-from dunwu.evaluate.stats import ratio_interval
+from dunwu.evaluate.stats import ratio_interval, t_quantile
 from dunwu.evaluate.tasks.measures import Measured, measure, require_scorers
 from dunwu.evaluate.tasks.task import Task
 
 FIRST_BATCH, MOST_BATCH = 16, 1024
+BLOCKS = 20  # of a jackknife
 _TOO_LONG = re.compile(r"context|too long|too many tokens|maximum .*length|exceed", re.IGNORECASE)
 BATCH_S = 5.0  # batches grow until they take so long: what a kill costs, and how often progress is told
 
@@ -82,7 +83,7 @@ def run_task(
         dropped=sum(response.dropped > 0 for response in first),
         refused=sum(bool(response.refused) for response in first),
         prompt=prompt(problems[0]) if problems else "",
-        figures=figures_of(combined, problems),
+        figures=_with_whole(task, asking, first, figures_of(combined, problems)),
         subjects=_by_subject(combined, problems),
     )
     return TaskRun(outcome=outcome, samples=samples)
@@ -197,12 +198,47 @@ def figure_of(one: Measured, groups: Sequence[str], chance: float | None = None)
     share = all(item in (0.0, 1.0) for item in values)
     if one.as_power:
         value, low, high = (math.exp(min(bound, 700.0)) for bound in (value, low, high))
-    if one.whole is not None:
-        value, low, high = one.whole, math.nan, math.nan
+    if one.whole is not None and not math.isclose(one.whole, value, abs_tol=1e-9):
+        value, low, high = one.whole, math.nan, math.nan  # no mean of theirs: see `_with_whole`
     unit = "" if one.as_power else "bits/byte" if one.name == "bits_per_byte" else "share" if share else "score"
     counts = chance if share and one.name.startswith("acc") else None
     score = Score(name=one.name, value=value, low=low, high=high, n=len(values), unit=unit, chance=counts)
     return Figure(score=score, more_is_better=one.more_is_better, as_power=one.as_power)
+
+
+def _with_whole(
+    task: Task, asking: Asking, responses: Sequence[Response], figures: Sequence[Figure]
+) -> tuple[Figure, ...]:
+    """Figures that are no means, such as a corpus's BLEU, with the interval of a jackknife that leaves out a twentieth of the
+    questions, or of their groups, at a time."""
+    found: list[Figure] = []
+    for one in figures:
+        metrics = tuple(metric for metric in task.spec.metrics if metric.name == one.score.name)
+        if math.isnan(one.score.low) and one.score.n > 1 and metrics:
+            part = replace(task, spec=task.spec.model_copy(update={"metrics": metrics}))
+            low, high = _left_out(part, asking.means, responses, one.score.value)
+            one = replace(one, score=replace(one.score, low=max(0.0, low), high=min(1.0, high)))
+        found.append(one)
+    return tuple(found)
+
+
+def _left_out(task: Task, means: Means | None, responses: Sequence[Response], value: float) -> tuple[float, float]:
+    places: dict[str, int] = {}
+    blocks = [
+        places.setdefault(response.problem.group or f"\0{at}", len(places)) % BLOCKS
+        for at, response in enumerate(responses)
+    ]
+    count = min(BLOCKS, len(places))
+    if count < 2:
+        return math.nan, math.nan
+    without = []
+    for block in range(count):
+        (one,) = measure(task, [r for r, own in zip(responses, blocks, strict=True) if own != block], means)
+        without.append(one.figure if one.whole is None else one.whole)
+    middle = math.fsum(without) / count
+    error = math.sqrt((count - 1) / count * math.fsum((other - middle) ** 2 for other in without))
+    half = t_quantile(0.975, count - 1) * error
+    return value - half, value + half
 
 
 def _interval(values: Sequence[float], weights: Sequence[float], groups: Sequence[str]) -> tuple[float, float, float]:
