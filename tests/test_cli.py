@@ -323,11 +323,15 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
             "align",
             "best",
             "chain",
+            "compare",
+            "eval",
+            "lab",
             "make",
+            "prompt",
             "reward",
             "score",
             "tune",
-        ):  # names stand for what is not here: run in tests/prompt, tests/align and tests/build
+        ):  # names stand for what is not here: run in tests/test_docs_*.py, tests/prompt, tests/align and tests/build
             app.parse_args(arguments, exit_on_error=False)
             continue
         sized = [*TINY, *SMALL_SFT] if arguments[0] in ("build", "plan", "explain") else []

@@ -232,7 +232,7 @@ def test_room_for_positions(tmp_path):
     [
         ({"method": "prefix", "length": 0}, RecipeError, "delta.length=0: must be at least 1"),
         ({"method": "prompt", "length": 64}, ModelError, "length=64 leaves no room for a text among the 64 positions"),
-        ({"method": "prompt", "mlp": 3}, RecipeError, "unknown key delta.mlp"),
+        ({"method": "prompt", "mlp": 3}, RecipeError, "with method: prompt there is no mlp"),
         ({"method": "prefix", "mlp": -1}, RecipeError, "delta.mlp=-1"),
         ({"method": "prefix", "start": "text"}, RecipeError, "delta.start='text'"),
     ],
