@@ -1,7 +1,7 @@
 """Rows of a .csv or .tsv file, also .gz and .zst, as objects by the names of its header; a broken row comes as a `BadRow` value."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,8 +14,10 @@ def is_table_file(path: Path) -> bool:
     return path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith((".csv", ".tsv"))
 
 
-def table_rows(path: Path) -> Iterator[JsonRow]:
+def table_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[JsonRow]:
     """The rows of a table, all values as text; the first line names the columns, and empty lines are no rows.
+
+    `columns`: names, where the table has no such line; then commas part a .csv file's values.
 
     Raises DataError when the file is damaged or is no table.
     """
@@ -24,9 +26,9 @@ def table_rows(path: Path) -> Iterator[JsonRow]:
     try:
         with open_text(path) as file:
             first = file.readline(ROW_CHARACTERS)
-            delimiter = max(",;\t|", key=first.count)
+            delimiter = _delimiter(path, first, headed=not columns)
             rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
-            header = [name.strip() for name in next(rows, [])]
+            header = list(columns) or [name.strip() for name in next(rows, [])]
             for values in rows:
                 if not values:
                     continue
@@ -40,9 +42,15 @@ def table_rows(path: Path) -> Iterator[JsonRow]:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
 
 
+def _delimiter(path: Path, first: str, *, headed: bool) -> str:
+    tabs = path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".tsv") and "\t" in first
+    return "\t" if tabs else max(",;\t|", key=first.count) if headed else ","
+
+
 def _row(header: list[str], values: list[str]) -> dict[str, str] | BadRow:
     if len(values) != len(header):
-        return BadRow("has not the columns of the header", f"{len(values)} where the header has {len(header)}")
+        named = f"{len(values)} where {len(header)} are named ({', '.join(header)})"
+        return BadRow("has not the columns of the header", named)
     if not all(map(is_unicode, values)):
         return BadRow("is not UTF-8")
     return dict(zip(header, values, strict=True))

@@ -5,21 +5,19 @@ A .txt file holds solved problems as papers print them: paragraphs that begin wi
 """
 
 import contextlib
-import csv
 import gzip
-import io
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from dunwu.core.errors import DataError, MissingExtraError
 from dunwu.corpus.json_rows import BROKEN_STREAM, ROW_CHARACTERS, BadRow, JsonRow, json_rows, open_text
+from dunwu.corpus.table_rows import table_rows
 
 ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 
@@ -50,7 +48,7 @@ def read_rows(path: Path, *, rows: str = "", columns: Sequence[str] = ()) -> Ite
     if ending == ".parquet":
         read = _parquet(path)
     elif ending in (".csv", ".tsv"):
-        read = _table(path, columns)
+        read = table_rows(path, columns)
     elif ending == ".txt":
         read = _solved(path)
     elif ending:
@@ -86,37 +84,6 @@ def _object_rows(path: Path, key: str) -> Iterator[JsonRow]:
         value = value[key]
     for number, row in enumerate(cast("list[Any]", value), 1):
         yield JsonRow(row, number, f"row {number}")
-
-
-def _table(path: Path, columns: Sequence[str]) -> Iterator[JsonRow]:
-    csv.field_size_limit(ROW_CHARACTERS)
-    number = 0
-    try:
-        with open_text(path) as file:
-            text: io.TextIOWrapper | chain[str] = file
-            first = file.readline(ROW_CHARACTERS)
-            delimiter = "\t" if ending_of(path) == ".tsv" else max(",;\t|", key=first.count) if not columns else ","
-            rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
-            header = list(columns) or [name.strip() for name in next(rows, [])]
-            for values in rows:
-                if not values:
-                    continue
-                number += 1
-                yield JsonRow(_table_row(header, values), number, f"line {rows.line_num}")
-    except csv.Error as error:
-        raise DataError(f"{path} is no readable table after row {number}: {error}; mend the quotes") from error
-    except BROKEN_STREAM as error:
-        raise DataError(f"{path} is damaged or cut short after row {number} ({error}); fetch it again") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
-
-
-def _table_row(header: Sequence[str], values: Sequence[str]) -> dict[str, str] | BadRow:
-    if len(values) != len(header):
-        return BadRow(
-            "has not the columns of the header", f"{len(values)} where {len(header)} are named ({', '.join(header)})"
-        )
-    return dict(zip(header, values, strict=True))
 
 
 def _solved(path: Path) -> Iterator[JsonRow]:
