@@ -43,7 +43,8 @@ def test_the_commands_run_as_they_stand(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("at", range(2))
-def test_the_python_runs_as_it_stands(at):
+def test_the_assertions_of_the_page_hold(at):
+    assert "assert " in blocks("python")[at]
     exec(compile(blocks("python")[at], "example", "exec"), {})
 
 

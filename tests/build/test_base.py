@@ -187,7 +187,8 @@ def test_a_setting_that_would_do_nothing_is_refused(settings, told):
 
 
 def test_a_setting_that_does_something_beside_another_is_taken():
-    recipe(base="a/b", pretrain={"rewarm": 0.2, "lr_adamw": 0.1, "freeze": ["*embed*"]})
+    section = recipe(base="a/b", pretrain={"rewarm": 0.2, "lr_adamw": 0.1, "freeze": ["*embed*"]}).pretrain
+    assert (section.rewarm, section.lr_adamw, section.freeze) == (0.2, 0.1, ("*embed*",))
 
 
 def test_text_that_is_not_read_for_new_tokens_does_not_name_the_vocabulary():

@@ -35,7 +35,7 @@ def assert_both_ways(name, spec, tmp_path):
     return adapted
 
 
-def written_by_peft(name, config, tmp_path, size=0.3):
+def assert_reads_what_peft_writes(name, config, tmp_path, size=0.3):
     """An adapter that peft made and wrote, and that we read."""
     model = base(name)
     torch.manual_seed(0)
@@ -69,7 +69,7 @@ def test_scales_that_peft_writes(name, targets, inputs, tmp_path):
     config = peft.IA3Config(
         target_modules=targets, feedforward_modules=inputs, fan_in_fan_out=name == "gpt2", task_type="CAUSAL_LM"
     )
-    delta = written_by_peft(name, config, tmp_path)
+    delta = assert_reads_what_peft_writes(name, config, tmp_path)
     save_delta(delta, tmp_path / "ours")
     assert_close(theirs(reads(tmp_path / "ours", base(name)), delta.model), logits(delta.model))
 
@@ -81,7 +81,7 @@ def test_norms_are_written_as_peft_reads_them(name, tmp_path):
 
 @pytest.mark.parametrize(("name", "target"), [("tiny", ["input_layernorm", "norm"]), ("gpt2", ["ln_1", "ln_f"])])
 def test_norms_that_peft_writes(name, target, tmp_path):
-    written_by_peft(name, peft.LNTuningConfig(target_modules=target, task_type="CAUSAL_LM"), tmp_path)
+    assert_reads_what_peft_writes(name, peft.LNTuningConfig(target_modules=target, task_type="CAUSAL_LM"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_fronts_that_peft_writes(name, kind, columns, options, tmp_path):
     assert_close(logits(model), theirs_behind(adapted, model, columns))
 
 
-def test_the_same_text_written_by_peft(tmp_path):
+def test_the_same_text_assert_reads_what_peft_writes(tmp_path):
     """Greedily, through its cache and through our engine's."""
     model = base("qwen3")
     for number, spec in enumerate((PrefixSpec(length=3, start="random"), PromptSpec(length=4))):

@@ -48,7 +48,7 @@ def plainly(model: Decoder, row: Row) -> tuple[float, bool]:
     return logprobs.gather(1, judged[:, None]).double().sum().item(), bool((logprobs.argmax(-1) == judged).all())
 
 
-def require_equal(model: Decoder, rows: list[Row], judge: Judge) -> None:
+def assert_judged_as_plainly(model: Decoder, rows: list[Row], judge: Judge) -> None:
     for (logprob, greedy), row in zip(judge(rows), rows, strict=True):
         wanted = plainly(model, row)
         assert logprob == pytest.approx(wanted[0], abs=1e-4 * max(1, len(row.ids) - row.first))
@@ -60,8 +60,8 @@ def test_every_architecture_judges_as_the_plain_pass_does(config, kernels, monke
     monkeypatch.setenv(SWITCH, kernels)
     model = strong(config).eval()
     rows = texts(config.vocab_size, min(24, config.max_position_embeddings))
-    require_equal(model, rows, Judge(model, pass_tokens=11))
-    require_equal(model, rows, Judge(model))
+    assert_judged_as_plainly(model, rows, Judge(model, pass_tokens=11))
+    assert_judged_as_plainly(model, rows, Judge(model))
 
 
 def test_beginnings_are_read_once_and_order_does_not_matter():
@@ -81,7 +81,7 @@ def test_a_delta_judges_too(spec):
     rows = texts(model.config.vocab_size, 24)
     before = Judge(model)(rows)
     shake(attach(model, spec, seed=1), size=0.5)
-    require_equal(model, rows, Judge(model, pass_tokens=11))
+    assert_judged_as_plainly(model, rows, Judge(model, pass_tokens=11))
     assert Judge(model)(rows) != before
 
 

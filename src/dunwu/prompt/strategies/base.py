@@ -6,6 +6,7 @@ the same generator serves those who wait in a thread and those in asyncio.
 """
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Unpack
@@ -33,9 +34,10 @@ class Strategy(Section):
 
     title: ClassVar[str]
 
+    @abstractmethod
     def steps(self, messages: Sequence[Message], options: ChatOptions) -> Steps:
         """The way to one answer; see above. Raises DataError for a conversation that it cannot take up."""
-        raise NotImplementedError
+        ...
 
 
 class StrategyChat(Chat):
