@@ -61,3 +61,21 @@ class TextModel(Protocol):
     ) -> list[Completion]:
         """How each prompt goes on, up to `max_tokens` or before the first of the `stop` strings, which is left out."""
         ...
+
+
+class AroundText(TextModel):
+    """A model with something around it: what is not said anew is the model's own."""
+
+    def __init__(self, model: TextModel) -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def context_length(self) -> int | None:
+        return self.model.context_length
+
+    def count_tokens(self, text: str) -> int | None:
+        return self.model.count_tokens(text)

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from dunwu.chat.calls import CallDelta
 from dunwu.chat.options import ChatOptions, OptionChanges, settled
 from dunwu.chat.protocol import Chat, Delta, Finish, Piece
-from dunwu.chat.text_model import Likelihood, TextModel
+from dunwu.chat.text_model import AroundText, Likelihood, TextModel
 from dunwu.core.journal import Journal
 from dunwu.core.lineage import stable_hash
 from dunwu.core.records import Completion, Message, TokenLogprob, TokenUsage, ToolCall
@@ -59,22 +59,12 @@ class Memory:
         return [one.answer for one in found if one is not None]
 
 
-class RememberingText(TextModel):
+class RememberingText(AroundText):
     """`TextModel` with a memory."""
 
     def __init__(self, model: TextModel, memory: Memory) -> None:
-        self.model, self.memory = model, memory
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def context_length(self) -> int | None:
-        return self.model.context_length
-
-    def count_tokens(self, text: str) -> int | None:
-        return self.model.count_tokens(text)
+        super().__init__(model)
+        self.memory = memory
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
         keys = [self.memory.key("likelihood", *pair) for pair in pairs]

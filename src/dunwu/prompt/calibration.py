@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dunwu.chat.text_model import Likelihood, TextModel
+from dunwu.chat.text_model import AroundText, Likelihood, TextModel
 from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.problems import Problem
 from dunwu.core.records import Completion
@@ -88,26 +88,16 @@ def _texts(value: Any) -> list[str]:
     return []
 
 
-class CalibratedText(TextModel):
+class CalibratedText(AroundText):
     """A model whose likelihoods of choices are calibrated. Neighbouring pairs with one context are the choices of one question.
 
     Their log-probabilities sum to 1 over the choices: they say how likely each is among these, and no longer how likely as a text.
     """
 
     def __init__(self, model: TextModel, neutral: Neutral) -> None:
-        self.model, self.neutral = model, neutral
+        super().__init__(model)
+        self.neutral = neutral
         self._priors: dict[tuple[tuple[str, ...], tuple[str, ...]], Floats] = {}
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def context_length(self) -> int | None:
-        return self.model.context_length
-
-    def count_tokens(self, text: str) -> int | None:
-        return self.model.count_tokens(text)
 
     def complete(
         self,
