@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -323,20 +324,26 @@ OTHER = 50_000 + os.getpid() % 10_000
 AS_USER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"]
 
 
+@pytest.fixture
+def for_all():
+    """A folder that every user may enter; pytest closes its own to others whenever a run begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(
     os.geteuid() != 0 or SYSTEM is None or shutil.which("setpriv") is None or not HERE.hold,
     reason="needs root, to become another, and the system's own Python",
 )
 @pytest.mark.parametrize("fewer", [False, True], ids=["all walls", "Landlock and seccomp"])
 @pytest.mark.parametrize("name", ["attacks", "forks", "threads", "ordinary"])
-def test_the_walls_of_another_user_hold(name, fewer, world, tmp_path_factory):
+def test_the_walls_of_another_user_hold(name, fewer, world, for_all):
     text = {
         "attacks": one_after_the_other(world),
         "ordinary": "import threading; threading.Thread(target=print, args=(1,)).start()",
     }
-    ended, ran = as_another_user(
-        text.get(name) or BOMBS[name], fewer, tmp_path_factory.mktemp("user"), 8 if name == "attacks" else 1
-    )
+    ended, ran = as_another_user(text.get(name) or BOMBS[name], fewer, for_all, 8 if name == "attacks" else 1)
     assert "failed" not in ended, ended
     assert left_over(of=OTHER) == []
     if name == "attacks":
@@ -349,9 +356,6 @@ def test_the_walls_of_another_user_hold(name, fewer, world, tmp_path_factory):
 
 
 def as_another_user(text, fewer, folder, timeout_s):
-    folder.chmod(0o777)
-    for above in folder.parents[:2]:
-        above.chmod(0o755)
     launcher, box = folder / "launcher.py", folder / "box"
     shutil.copy(sandbox_launcher.__file__, launcher)
     box.mkdir()
