@@ -45,14 +45,27 @@ def behind(request):
     return SETS[request.param]
 
 
+def open_to_all():
+    """A folder that every user may enter and fill; pytest closes its own to others whenever a run begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def outside():
+    yield from open_to_all()
+
+
+@pytest.fixture
+def for_all():
+    yield from open_to_all()
+
+
+@pytest.fixture(scope="module")
+def world(outside):
     """What there is to reach: a secret file, listeners that count who comes, a process, a descriptor."""
-    folder = tmp_path_factory.mktemp("outside")
-    for above in (folder, *folder.parents[:3]):
-        with contextlib.suppress(OSError):
-            above.chmod(0o755)
-    secret = folder / "secret.txt"
+    secret = outside / "secret.txt"
     secret.write_text(SECRET)
     secret.chmod(0o666)
     came: list[str] = []
@@ -60,8 +73,8 @@ def world(tmp_path_factory):
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     tcp.bind(("127.0.0.1", 0))
     udp.bind(("127.0.0.1", 0))
-    unix.bind(str(folder / "socket"))
-    (folder / "socket").chmod(0o777)
+    unix.bind(str(outside / "socket"))
+    (outside / "socket").chmod(0o777)
     abstract.bind(f"\0dunwu-test-{os.getpid()}")
     for listener in (tcp, unix, abstract):
         listener.listen()
@@ -71,7 +84,7 @@ def world(tmp_path_factory):
     inherited = os.open(secret, os.O_RDWR)
     os.set_inheritable(inherited, True)
     yield SimpleNamespace(
-        folder=folder,
+        folder=outside,
         secret=secret,
         came=came,
         tcp=tcp.getsockname()[1],
@@ -322,14 +335,6 @@ def test_walls_that_cannot_be_built_are_an_error(monkeypatch):
 SYSTEM = shutil.which("python3", path="/usr/bin")
 OTHER = 50_000 + os.getpid() % 10_000
 AS_USER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"]
-
-
-@pytest.fixture
-def for_all():
-    """A folder that every user may enter; pytest closes its own to others whenever a run begins."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o777)
-        yield Path(folder)
 
 
 @pytest.mark.skipif(
