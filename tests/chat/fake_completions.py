@@ -1,12 +1,13 @@
 """`/v1/completions` on this machine, which misbehaves by the name of the model that is asked for. Its tokens are characters."""
 
-import contextlib
+# ruff: noqa: N802 (http.server names these methods)
+
 import json
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from typing import Any
+
+from tests.local_server import LocalServer, QuietHandler, serving
 
 
 def logprob(text: str, place: int) -> float:
@@ -14,36 +15,23 @@ def logprob(text: str, place: int) -> float:
     return -0.25 if (ord(text[place]) - ord(text[place - 1])) % 2 == 0 else -2.0
 
 
-class FakeCompletions(ThreadingHTTPServer):
-    daemon_threads = True
-
+class FakeCompletions(LocalServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.bodies: list[dict[str, Any]] = []
         self.failures = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{self.address}/v1"
 
 
-@contextlib.contextmanager
-def fake_completions() -> Iterator[FakeCompletions]:
-    server = FakeCompletions()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+def fake_completions() -> AbstractContextManager[FakeCompletions]:
+    return serving(FakeCompletions())
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: FakeCompletions
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.send(200, json.dumps({"object": "list", "data": [{"id": "offsets", "object": "model"}]}))

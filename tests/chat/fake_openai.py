@@ -1,23 +1,23 @@
 """A small OpenAI-compatible server on this machine, which misbehaves by the name of the model that is asked for."""
 
-import contextlib
+# ruff: noqa: N802 (http.server names these methods)
+
 import json
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from typing import Any
+
+from tests.local_server import LocalServer, QuietHandler, serving
 
 WORDS = ["Hel", "lo ", "你", "好"]
 
 
-class FakeOpenAI(ThreadingHTTPServer):
+class FakeOpenAI(LocalServer):
     """`bodies` and `keys` keep what came; `most` how many requests were under way at once."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.now = self.most = 0
@@ -26,27 +26,15 @@ class FakeOpenAI(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{self.address}/v1"
 
 
-@contextlib.contextmanager
-def fake_openai() -> Iterator[FakeOpenAI]:
-    server = FakeOpenAI()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+def fake_openai() -> AbstractContextManager[FakeOpenAI]:
+    return serving(FakeOpenAI())
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: FakeOpenAI
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.send(200, json.dumps({"object": "list", "data": [{"id": "good", "object": "model"}]}))

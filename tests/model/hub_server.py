@@ -1,11 +1,14 @@
 """A small hub on this machine: the few answers that `huggingface_hub` asks for when it downloads a model."""
 
+# ruff: noqa: N802 (http.server names these methods)
+
 import hashlib
 import json
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.local_server import LocalServer, QuietHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GATED = "someone/gated"
@@ -31,31 +34,24 @@ class Hub:
     release: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *parts: _Handler(self, *parts))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server = LocalServer(lambda *parts: _Handler(self, *parts))
+        self._server.start()
 
     @property
     def address(self) -> str:
         """What HF_ENDPOINT is set to."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self._server.address
 
     def close(self) -> None:
         """Stop serving."""
         self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class _Handler(QuietHandler):
     def __init__(self, hub: Hub, *parts: Any) -> None:
         self.hub = hub
         super().__init__(*parts)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""
 
     def do_HEAD(self) -> None:
         self._file(send=False)

@@ -1,41 +1,26 @@
 """A small hub of data sets on this machine: what `huggingface_hub` asks for when it fetches Parquet files."""
 
+# ruff: noqa: N802 (http.server names these methods)
+
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+
+from tests.local_server import LocalServer, QuietHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class DataHub:
+class DataHub(LocalServer):
     """One data set, whose `files` are those of its Parquet revision."""
 
     def __init__(self, name: str, files: dict[str, bytes]) -> None:
+        super().__init__(_Handler)
         self.name, self.files = name, files
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *parts: _Handler(self, *parts))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.start()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, hub: DataHub, *parts: Any) -> None:
-        self.hub = hub
-        super().__init__(*parts)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""
+class _Handler(QuietHandler):
+    server: DataHub
 
     def do_HEAD(self) -> None:
         self._answer(send=False)
@@ -45,20 +30,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, send: bool) -> None:
         path = self.path.partition("?")[0]
-        name = self.hub.name
+        name = self.server.name
         file = next(
-            (one for one in self.hub.files if path.startswith(f"/datasets/{name}/") and path.endswith(one)), None
+            (one for one in self.server.files if path.startswith(f"/datasets/{name}/") and path.endswith(one)), None
         )
         if path.startswith(f"/api/datasets/{name}/revision/refs%2Fconvert%2Fparquet"):
-            siblings = [{"rfilename": one} for one in self.hub.files]
+            siblings = [{"rfilename": one} for one in self.server.files]
             self._send(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), {}, send=send)
         elif path.startswith(f"/api/datasets/{name}/tree/"):
             entries = [
-                {"type": "file", "path": one, "size": len(data), "oid": "0"} for one, data in self.hub.files.items()
+                {"type": "file", "path": one, "size": len(data), "oid": "0"} for one, data in self.server.files.items()
             ]
             self._send(json.dumps(entries).encode(), {}, send=send)
         elif file is not None:
-            data = self.hub.files[file]
+            data = self.server.files[file]
             self._send(data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}, send=send)
         else:
             self._send(b'{"error": "no such data set"}', {"X-Error-Code": "RepoNotFound"}, status=404, send=send)
