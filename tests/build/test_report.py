@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dunwu.build import report, report_charts, report_html
+from dunwu.build import report, report_charts
 from dunwu.build.home import Figures, Home, StageRecord, describe_files, write_record
 from dunwu.build.report_data import collect
 from dunwu.build.report_verdict import findings
 from dunwu.core.files import write_json, write_text
 from dunwu.core.lineage import stable_hash
+from dunwu.core.page import html as page_html
 from dunwu.core.progress import SilentProgress
 from dunwu.core.recipe import CorpusSection, FolderSource
 from dunwu.core.records import Document, Score
@@ -303,8 +304,8 @@ def test_asks_no_network_and_runs_only_its_own_script(html):
     assert "unsafe" not in policies[0]
     [style] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[-1]
-    assert report_html._hash(style) in policies[0]
-    assert report_html._hash(script) in policies[0]
+    assert page_html._hash(style) in policies[0]
+    assert page_html._hash(script) in policies[0]
     assert "url(" not in style
     assert "http" not in style
     assert not re.search(r"fetch|XMLHttp|import\(|innerHTML|eval", script)
@@ -455,12 +456,12 @@ def test_draws_its_curves_in_a_real_browser(home, html, tmp_path):
 
 def test_elements_escape_whatever_is_not_markup():
     assert (
-        report_html.el("p", "<b>", report_html.Html("<i></i>"), None, class_='"x')
+        page_html.el("p", "<b>", page_html.Html("<i></i>"), None, class_='"x')
         == '<p class="&quot;x">&lt;b&gt;<i></i></p>'
     )
-    assert "</" not in report_html.embed_json({"x": "</script>"}, "data")[40:-9]
+    assert "</" not in page_html.embed_json({"x": "</script>"}, "data")[40:-9]
     with pytest.raises(ValueError, match="JSON"):
-        report_html.embed_json(math.nan, "data")
+        page_html.embed_json(math.nan, "data")
 
 
 def test_thinned_curves_keep_ends_means_and_extremes():

@@ -1,32 +1,9 @@
-"use strict";
-// The language switch and the curves. Text goes into the page as text only, and nothing leaves it.
+// The curves of a build. What is shared by all pages runs before it.
 
-const page = document.documentElement;
 const labels = {
   en: { tokens: "tokens", step: "step", loss: "loss", range: "single steps", lr: "of peak", speed: "tokens/s" },
   "zh-Hans": { tokens: "词元", step: "步", loss: "损失", range: "单步", lr: "占峰值", speed: "词元/秒" },
 };
-
-function choose(language) {
-  page.lang = language;
-  for (const button of document.querySelectorAll("[data-lang]")) {
-    button.setAttribute("aria-pressed", String(button.dataset.lang === language));
-  }
-  try { localStorage.setItem("dunwu-language", language); } catch { /* a page from disk may have no storage */ }
-}
-
-function remembered() {
-  try { return localStorage.getItem("dunwu-language"); } catch { return null; }
-}
-
-for (const button of document.querySelectorAll("[data-lang]")) {
-  button.addEventListener("click", () => choose(button.dataset.lang));
-}
-const known = remembered();
-choose(known in labels ? known : navigator.language.startsWith("zh") ? "zh-Hans" : "en");
-
-// ------------------------------------------------------------------------------------------------ curves
-
 const curves = JSON.parse(document.getElementById("curves").textContent);
 const edge = { left: 46, right: 10, top: 10, bottom: 24 };
 let logarithmic = false;

@@ -12,7 +12,6 @@ from dunwu.build.report_align import card_findings, card_section, rl_curves, rl_
 from dunwu.build.report_charts import thin_rows
 from dunwu.build.report_data import Curve, ReportData, collect
 from dunwu.build.report_forgetting import forgetting_findings, forgetting_section
-from dunwu.build.report_html import Html, both, el, embed_json, figure, fold, join, page, percent, untrusted
 from dunwu.build.report_measures import exam_section, heldout_section, samples_section
 from dunwu.build.report_preference import preference_findings
 from dunwu.build.report_records import (
@@ -28,6 +27,8 @@ from dunwu.build.report_reward import reward_findings, reward_section
 from dunwu.build.report_tuning import tuned_in_short, tuning_findings
 from dunwu.build.report_verdict import STAGES, findings
 from dunwu.core.files import write_text
+from dunwu.core.page.frame import framed
+from dunwu.core.page.html import Html, both, el, embed_json, figure, fold, join, percent, untrusted
 from dunwu.core.units import format_bytes, format_count, format_duration
 
 RL = "rl"
@@ -62,21 +63,19 @@ def render_report(data: ReportData) -> str:
         ("settings", both("Settings and machine", "设置与机器"), settings_section(data)),
         ("go-on", both("Go on", "继续"), go_on_section(data)),
     ]
-    shown = [(key, title, content) for key, title, content in sections if content is not None]
     curves: dict[str, Any] = {stage: thin_rows(curve.steps) for stage, curve in _on_text(data).items() if curve.steps}
     if data.curves.get(RL) and data.curves[RL].steps:
         curves[RL] = rl_curves(data.curves[RL].steps, _seen(data))
-    body = join(
-        [
-            _header(data, shown),
-            el("main", _summary(data), *(_section(*section) for section in shown)),
-            _footer(data),
-            embed_json(curves, "curves"),
-        ]
+    return framed(
+        name=data.name,
+        kind=both("dunwu · build report", "dunwu · 构建报告"),
+        lead=_what_was_built(data),
+        below=_summary(data),
+        sections=sections,
+        footer=_footer(data),
+        data=embed_json(curves, "curves"),
+        script=files("dunwu.build").joinpath("report.js").read_text("utf-8"),
     )
-    own = files("dunwu.build")
-    style, script = own.joinpath("report.css").read_text("utf-8"), own.joinpath("report.js").read_text("utf-8")
-    return page(title=f"{data.name} · dunwu", style=style, script=script, body=body)
 
 
 def _on_text(data: ReportData) -> dict[str, Curve]:
@@ -97,37 +96,14 @@ def _gain(data: ReportData) -> Html | None:
     return forgetting_section(data.scorecard, facts.get("pretrain", {}), facts.get("tokenizer", {}))
 
 
-def _section(key: str, title: Html, content: Html) -> Html:
-    return el("section", el("h2", title), el("div", content, class_="content"), id=key)
-
-
-def _header(data: ReportData, sections: list[tuple[str, Html, Html]]) -> Html:
-    toggle = el(
-        "div",
-        el("button", "EN", type="button", data_lang="en", aria_pressed="true"),
-        el("button", "中文", type="button", data_lang="zh-Hans", aria_pressed="false"),
-        class_="languages",
-        role="group",
-        aria_label="Language",
-    )
-    links = [el("a", title, href=f"#{key}") for key, title, _ in sections]
-    name = el(
-        "p",
-        el("span", "顿悟", class_="seal"),
-        el("span", both("dunwu · build report", "dunwu · 构建报告")),
-        class_="brand",
-    )
-    return el("header", el("div", name, toggle, class_="bar"), el("h1", data.name), el("nav", *links))
-
-
-def _footer(data: ReportData) -> Html:
+def _footer(data: ReportData) -> str:
     last = max((record.finished for record in data.records.values()), default="")
     versions = sorted({record.dunwu for record in data.records.values()})
-    text = " · ".join(part for part in (f"dunwu {', '.join(versions)}" if versions else "dunwu", last) if part)
-    return el("footer", el("p", text))
+    return " · ".join(part for part in (f"dunwu {', '.join(versions)}" if versions else "dunwu", last) if part)
 
 
-def _summary(data: ReportData) -> Html:
+def _summary(data: ReportData) -> list[Html | None]:
+    """What counts, in short."""
     found = [
         el("li", el("span", _MARKS[f.outcome], class_=f"outcome {f.outcome}"), el("span", f.text))
         for f in (
@@ -141,15 +117,11 @@ def _summary(data: ReportData) -> Html:
     ]
     verdict = el("ul", *found, class_="verdict") if found else el("p", both("Nothing was measured.", "没有测量结果。"))
     missing = [el("li", text) for text in data.missing]
-    return el(
-        "section",
-        el("p", _what_was_built(data), class_="lead"),
+    return [
         _key_figures(data),
         verdict,
         fold(both("Parts that could not be read", "无法读取的部分"), el("ul", *missing)) if missing else None,
-        class_="summary",
-        id="summary",
-    )
+    ]
 
 
 def _what_was_built(data: ReportData) -> Html:

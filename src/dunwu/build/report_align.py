@@ -6,8 +6,8 @@ from typing import Any
 from dunwu.align.card.record import AlignmentCard, CardRow, meaning
 from dunwu.align.doctor.finding import Finding as Seen
 from dunwu.build.report_charts import thin_series
-from dunwu.build.report_html import Html, both, el, figure, interval, join, p_value, percent, shares, table, untrusted
 from dunwu.build.report_verdict import Finding, Outcome, kind_label, stage_label
+from dunwu.core.page.html import Html, both, el, figure, interval, join, p_value, percent, shares, table, untrusted
 
 FIGURES_ZH: Mapping[str, str] = {
     "reward": "留出提示上的奖励",

@@ -1,37 +1,10 @@
-"""Small plots as static SVG without text (they stretch to any width), and the data from which the page's script draws curves."""
+"""The data from which the page's script draws curves."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dunwu.build.report_html import Html, el
-
 POINTS = 240  # a curve is thinned to so many bins: more than a screen can show is weight without content
-
-
-def span_plot(
-    value: float, low: float, high: float, *, begin: float, end: float, tone: str, mark: float | None = None
-) -> Html:
-    """A dot with its interval on a line from `begin` to `end`, and a tick at `mark` (the chance level)."""
-
-    def at(x: float) -> str:
-        return f"{100 * (min(max(x, begin), end) - begin) / ((end - begin) or 1):.2f}"
-
-    def line(x1: float, x2: float, class_: str, *, top: str = "5", bottom: str = "5") -> Html:
-        return el("line", x1=at(x1), x2=at(x2), y1=top, y2=bottom, class_=class_)
-
-    parts = [line(begin, end, "axis")]
-    if mark is not None:
-        parts.append(line(mark, mark, "mark", top="1", bottom="9"))
-    if math.isfinite(low) and math.isfinite(high):
-        parts.append(line(low, high, f"span {tone}"))
-    if math.isfinite(value):
-        parts.append(line(value, value, f"dot {tone}"))
-    return el(
-        "svg",
-        *parts,
-        **{"class": "plot", "viewBox": "-1 0 102 10", "preserveAspectRatio": "none", "aria-hidden": "true"},
-    )
 
 
 def thin_rows(rows: Sequence[Mapping[str, Any]], *, points: int = POINTS) -> dict[str, list[float | None]]:

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dunwu.build.report_charts import span_plot
 from dunwu.build.report_evaluation import answer_text
-from dunwu.build.report_frame import framed
-from dunwu.build.report_html import Html, both, el, figure, fold, interval, join, p_value, table, untrusted
 from dunwu.core.files import write_text
+from dunwu.core.page.frame import framed
+from dunwu.core.page.html import Html, both, el, figure, fold, interval, join, p_value, table, untrusted
+from dunwu.core.page.plots import span_plot
 from dunwu.evaluate.comparing import Change, Comparison, TaskComparison, Turned
 
 SHOWN = 20

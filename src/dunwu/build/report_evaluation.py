@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dunwu.build.report_charts import span_plot
-from dunwu.build.report_frame import framed
-from dunwu.build.report_html import Html, both, el, figure, fold, interval, join, percent, table, untrusted
 from dunwu.core.files import write_text
+from dunwu.core.page.frame import framed
+from dunwu.core.page.html import Html, both, el, figure, fold, interval, join, percent, table, untrusted
+from dunwu.core.page.plots import span_plot
 from dunwu.core.units import format_duration
 from dunwu.evaluate.outcome import Exposure, Figure, Outcome, Sample, TaskOutcome, figure_named, is_finite
 

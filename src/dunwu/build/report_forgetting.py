@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dunwu.build.report_charts import span_plot
-from dunwu.build.report_html import Html, both, el, figure, interval, join, p_value, percent, table, untrusted
 from dunwu.build.report_verdict import Finding, kind_label, stage_label
+from dunwu.core.page.html import Html, both, el, figure, interval, join, p_value, percent, table, untrusted
+from dunwu.core.page.plots import span_plot
 from dunwu.core.units import format_count
 from dunwu.evaluate.forgetting import DOMAIN, EXAM, GENERAL, Scorecard, ScorecardRow
 

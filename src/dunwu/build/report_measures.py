@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from dunwu.build.report_charts import span_plot
-from dunwu.build.report_html import (
+from dunwu.build.report_verdict import STAGES, baseline_label, kind_label, language_label, stage_label
+from dunwu.core.page.html import (
     Html,
     both,
     el,
@@ -18,7 +18,7 @@ from dunwu.build.report_html import (
     table,
     untrusted,
 )
-from dunwu.build.report_verdict import STAGES, baseline_label, kind_label, language_label, stage_label
+from dunwu.core.page.plots import span_plot
 from dunwu.core.records import Score
 from dunwu.core.units import format_bytes
 from dunwu.evaluate.exam import ExamRow

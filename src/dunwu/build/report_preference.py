@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from dunwu.align.measure import NAMES
 from dunwu.build.home import StageRecord
-from dunwu.build.report_html import both, percent, shares
 from dunwu.build.report_verdict import Finding
+from dunwu.core.page.html import both, percent, shares
 
 
 def preference_findings(records: Mapping[str, StageRecord]) -> list[Finding]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from dunwu.build.home import Figures, StageRecord
 from dunwu.build.report_data import Curve, ReportData
-from dunwu.build.report_html import Html, both, code, el, fold, join, percent, table, untrusted
 from dunwu.build.report_verdict import language_label, stage_label
 from dunwu.core.lineage import HASH_LENGTH, flatten
+from dunwu.core.page.html import Html, both, code, el, fold, join, percent, table, untrusted
 from dunwu.core.units import format_bytes, format_count, format_duration
 
 _CHARTS = (

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dunwu.build.home import StageRecord
-from dunwu.build.report_charts import span_plot
-from dunwu.build.report_html import Child, Html, both, el, figure, interval, join, percent, shares, table
 from dunwu.build.report_verdict import Finding, Outcome
+from dunwu.core.page.html import Child, Html, both, el, figure, interval, join, percent, shares, table
+from dunwu.core.page.plots import span_plot
 
 SETS = {
     "held_out_measures": ("kept out", "留出"),

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from dunwu.build.home import StageRecord
-from dunwu.build.report_html import Html, both, figure, join, untrusted
 from dunwu.build.report_verdict import Finding
+from dunwu.core.page.html import Html, both, figure, join, untrusted
 from dunwu.core.units import format_count
 
 

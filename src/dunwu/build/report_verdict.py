@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dunwu.build.report_html import Html, both, el, figure, percent, shares
+from dunwu.core.page.html import Html, both, el, figure, percent, shares
 from dunwu.core.records import Score
 from dunwu.core.units import format_bytes
 from dunwu.evaluate.results import BaselineScore, Comparison, Evaluation, ModelScores

@@ -1,35 +1,53 @@
-"""What the pages on measurements have in common: their header with the two languages, their sections, their footer."""
+"""What all pages have in common: their header with the two languages, their sections, their footer."""
 
 from collections.abc import Sequence
 from importlib.resources import files
 
-from dunwu.build.report_html import Html, el, embed_json, join, page
+from dunwu.core.page.html import Child, Html, el, join, page
 
 Section = tuple[str, Html, Html | None]
 """Its key, its title and what stands in it; one with nothing in it is left out."""
 
 
-def framed(*, name: str, kind: Html, lead: Html, sections: Sequence[Section], footer: str) -> str:
-    """A page of its own on `name`, in the style of the build report, asking nothing of any network."""
-    own = files("dunwu.build")
-    style, script = own.joinpath("report.css").read_text("utf-8"), own.joinpath("report.js").read_text("utf-8")
+def framed(
+    *,
+    name: str,
+    kind: Html,
+    lead: Html,
+    sections: Sequence[Section],
+    footer: str,
+    below: Sequence[Child] = (),
+    data: Html | None = None,
+    style: str = "",
+    script: str = "",
+) -> str:
+    """A page of its own on `name`, asking nothing of any network.
+
+    `lead`: what it says first; `below`: what stands between that and the sections. `data`, `style`, `script`: what it has beside the shared ones, such as the curves that its script draws.
+    """
+    own = files("dunwu.core.page")
     shown = [(key, title, content) for key, title, content in sections if content is not None]
     body = join(
         [
             _header(name, kind, [(key, title) for key, title, _ in shown]),
             el(
                 "main",
-                el("section", el("p", lead, class_="lead"), class_="summary", id="summary"),
+                el("section", el("p", lead, class_="lead"), *below, class_="summary", id="summary"),
                 *(
                     el("section", el("h2", title), el("div", content, class_="content"), id=key)
                     for key, title, content in shown
                 ),
             ),
             el("footer", el("p", footer)),
-            embed_json({}, "curves"),
+            data,
         ]
     )
-    return page(title=f"{name} · dunwu", style=style, script=script, body=body)
+    return page(
+        title=f"{name} · dunwu",
+        style=own.joinpath("page.css").read_text("utf-8") + style,
+        script=own.joinpath("page.js").read_text("utf-8") + script,
+        body=body,
+    )
 
 
 def _header(name: str, kind: Html, links: Sequence[tuple[str, Html]]) -> Html:
