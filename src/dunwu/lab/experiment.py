@@ -11,18 +11,27 @@ import numpy as np
 
 from dunwu.core.files import write_json, write_text
 from dunwu.core.nulls import with_nulls
+from dunwu.lab.page.drawing import draw_svg, require_drawing
+from dunwu.lab.page.render import experiment_page
 from dunwu.lab.record import Cell, Experiment, Figure, Line, Table, Words
 
-__all__ = ["Experiment", "Figure", "Line", "Table", "Words", "facts_as_json", "write_experiment"]
+__all__ = ["Experiment", "Figure", "Line", "Table", "Words", "facts_as_json", "require_drawing", "write_experiment"]
 
 
 def write_experiment(experiment: Experiment, folder: Path) -> Path:
-    """Write `experiment.json` and a CSV a figure and table into `folder`; returns the path of the page. Raises DiskError."""
+    """Write the page `index.html`, `experiment.json`, and of each figure and table its NAME.csv and NAME.svg; returns the page.
+
+    The numbers are written first. Raises DiskError, and where matplotlib is absent MissingExtraError, all but the SVG then
+    being there; `require_drawing` says so before a long run.
+    """
     for figure in experiment.figures:
         write_text(folder / f"{figure.name}.csv", _csv(("line", "x", "y", "low", "high"), _points(figure)))
     for table in experiment.tables:
         write_text(folder / f"{table.name}.csv", _csv(table.columns, table.rows))
     write_json(folder / "experiment.json", facts_as_json(asdict(experiment)))
+    write_text(folder / "index.html", experiment_page(experiment))
+    for figure in experiment.figures:
+        write_text(folder / f"{figure.name}.svg", draw_svg(figure))
     return folder / "index.html"
 
 

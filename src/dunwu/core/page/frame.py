@@ -12,6 +12,7 @@ Section = tuple[str, Html, Html | None]
 def framed(
     *,
     name: str,
+    heading: Html | None = None,
     kind: Html,
     lead: Html,
     sections: Sequence[Section],
@@ -23,13 +24,13 @@ def framed(
 ) -> str:
     """A page of its own on `name`, asking nothing of any network.
 
-    `lead`: what it says first; `below`: what stands between that and the sections. `data`, `style`, `script`: what it has beside the shared ones, such as the curves that its script draws.
+    `heading`: what stands for its name on it; `lead`: what it says first; `below`: what stands between that and the sections. `data`, `style`, `script`: what it has beside the shared ones, such as the curves that its script draws.
     """
     own = files("dunwu.core.page")
     shown = [(key, title, content) for key, title, content in sections if content is not None]
     body = join(
         [
-            _header(name, kind, [(key, title) for key, title, _ in shown]),
+            _header(heading or name, kind, [(key, title) for key, title, _ in shown]),
             el(
                 "main",
                 el("section", el("p", lead, class_="lead"), *below, class_="summary", id="summary"),
@@ -50,7 +51,7 @@ def framed(
     )
 
 
-def _header(name: str, kind: Html, links: Sequence[tuple[str, Html]]) -> Html:
+def _header(heading: str, kind: Html, links: Sequence[tuple[str, Html]]) -> Html:
     toggle = el(
         "div",
         el("button", "EN", type="button", data_lang="en", aria_pressed="true"),
@@ -61,4 +62,4 @@ def _header(name: str, kind: Html, links: Sequence[tuple[str, Html]]) -> Html:
     )
     brand = el("p", el("span", "顿悟", class_="seal"), el("span", kind), class_="brand")
     jumps = el("nav", *(el("a", title, href=f"#{key}") for key, title in links))
-    return el("header", el("div", brand, toggle, class_="bar"), el("h1", name), jumps)
+    return el("header", el("div", brand, toggle, class_="bar"), el("h1", heading), jumps)

@@ -37,7 +37,12 @@ def join(children: Iterable[Child]) -> Html:
 
 def _escape(text: str) -> str:
     """Text for a page; characters that steer displays are made visible."""
-    return html.escape("".join(_visible(character) for character in text))
+    return html.escape(visible(text))
+
+
+def visible(text: str) -> str:
+    """Text with the characters that steer displays written out."""
+    return "".join(_visible(character) for character in text)
 
 
 def both(en: str | Html, zh: str | Html) -> Html:

@@ -1,0 +1,1 @@
+"""How an experiment looks: as a page, and its figures as SVG."""
