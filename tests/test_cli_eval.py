@@ -91,7 +91,7 @@ def refused(capsys, *words):
 
 def test_choices_and_written_answers_are_measured_and_kept(place, capsys):
     told = said(capsys, "eval", "kitten", "--tasks", "sums.yaml,written.yaml", "--out", "first")
-    assert "sums: 24 questions in 8 groups, by likelihood, 1 demonstrations" in told
+    assert "sums: 24 questions in 8 groups, by likelihood, 1 demonstration" in told
     assert "written: 24 questions, by chat" in told
     outcome = read_outcome(Path("first"))
     acc, norm = outcome.tasks[0].figures
@@ -136,6 +136,24 @@ def test_choices_are_calibrated_against_questions_without_content(place, capsys)
     assert "by chat; leave it out" in refused(
         capsys, "eval", "kitten", "--tasks", "written.yaml", "--calibrate", "domain", "--out", "no"
     )
+
+
+@pytest.mark.parametrize("solver", ["chat", "cot", "self-consistency:n=2"])
+def test_demonstrations_that_a_conversation_lost_are_told_through_strategies_too(place, capsys, solver):
+    Path("shown.yaml").write_text(
+        WRITTEN.replace("name: written", "name: shown").replace(
+            "{test: test.jsonl}", "{test: test.jsonl, dev: dev.jsonl}"
+        )
+        + "shots: {count: 4, split: dev}\n"
+    )
+    out = f"shown-{solver.partition(':')[0]}"
+    told = said(capsys, "eval", "kitten", "--tasks", "shown.yaml", "--solver", solver, "--limit", "3", "--out", out)
+    samples = list(read_samples(Path(out)))
+    assert [sample.shots for sample in samples] == [4] * 3
+    assert all(sample.cut > 0 for sample in samples)
+    assert "3 questions lost their beginning, so many of their first messages: " in told
+    lost_all = all(sample.cut >= 8 for sample in samples)
+    assert ("No question was read with a demonstration" in told) == lost_all
 
 
 def _softmax(logprobs):
@@ -341,7 +359,7 @@ def test_demonstrations_are_chosen_as_asked(place, capsys, how):
     told = said(
         capsys, "eval", "base", "--tasks", "sums.yaml", "--demonstrations", how, "--limit", 4, "--out", f"d-{how[-5:]}"
     )
-    assert "demonstrations" in told
+    assert re.search(r", [12] demonstrations?\n", told)
     assert "sat 10" in read_outcome(Path(f"d-{how[-5:]}")).tasks[0].prompt
 
 

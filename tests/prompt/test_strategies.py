@@ -432,6 +432,17 @@ def test_a_model_of_this_machine_is_asked_in_batches_as_it_is_alone(tmp_path):
         assert 3 <= one.usage.completion_tokens <= 45
 
 
+def test_what_a_conversation_lost_is_told_as_the_chat_within_would_read_it():
+    class Small(ScriptedChat):
+        def forgotten(self, messages, *, max_tokens=256):
+            return max(0, sum(len(one.content) for one in messages) + max_tokens - 60)
+
+    assert strategy("cot:tokens=20", ScriptedChat([])).forgotten([user("a" * 40)], max_tokens=8) == 0
+    trigger = len("\nLet's think step by step.")
+    for text in ("cot:tokens=20", "cot:tokens=20+self-consistency:n=3"):
+        assert strategy(text, Small([])).forgotten([user("a" * 40)], max_tokens=8) == 40 + trigger + 28 - 60
+
+
 def test_costs_are_summed():
     class Priced(ScriptedChat):
         def reply_each(self, conversations, options):

@@ -391,13 +391,13 @@ def _corpus(given: Evaluating, place: Place) -> Path | None:
 
 
 def _lines(outcome: Outcome, samples: Sequence[Sample]) -> Iterator[str]:
-    yield f"{outcome.model}: {sum(task.asked for task in outcome.tasks):,} questions in {outcome.seconds:.0f} s"
+    yield f"{outcome.model}: {_questions(sum(task.asked for task in outcome.tasks))} in {outcome.seconds:.0f} s"
     for task in outcome.tasks:
-        part = f" of {task.total:,}" if task.asked < task.total else ""
+        part = f"{task.asked:,} of {task.total:,} questions" if task.asked < task.total else _questions(task.asked)
         clusters = f" in {task.groups:,} groups" if task.groups else ""
-        shots = f", {task.shots} demonstrations" if task.shots else ""
+        shots = f", {_counted(task.shots, 'demonstration')}" if task.shots else ""
         draws = f", {task.samples} answers each" if task.samples > 1 else ""
-        yield f"\n{task.name}: {task.asked:,}{part} questions{clusters}, by {task.solver}{shots}{draws}"
+        yield f"\n{task.name}: {part}{clusters}, by {task.solver}{shots}{draws}"
         for figure in task.figures:
             yield f"  {_figure(figure)}"
         if not task.figures:
@@ -434,10 +434,11 @@ def _exposure_lines(task: TaskOutcome) -> Iterator[str]:
 
 def _faults(task: TaskOutcome, samples: Sequence[Sample]) -> Iterator[str]:
     """What did not fit the context, by question."""
+    unit = "tokens" if task.solver == "likelihood" else "of their first messages"
     kinds: list[tuple[str, Callable[[Sample], str | int]]] = [
         ("not asked, which count as wrong", lambda one: one.refused),
-        ("lost demonstrations, so many", lambda one: one.dropped),
-        ("were cut at their beginning, so many tokens or messages", lambda one: one.cut),
+        ("lost demonstrations, so many", lambda one: "" if one.refused else one.dropped),
+        (f"lost their beginning, so many {unit}", lambda one: "" if one.refused else one.cut),
     ]
     for what, told in kinds:
         found = [sample for sample in samples if told(sample)]
@@ -448,10 +449,21 @@ def _faults(task: TaskOutcome, samples: Sequence[Sample]) -> Iterator[str]:
         yield f"  Longer than the context: {_questions(len(found))} {what}: {named}{more}"
         if what == kinds[0][0]:
             yield f"    {found[0].id}: {found[0].refused}"
+    if task.shots and task.solver != "likelihood" and samples and not any(map(_demonstrations_read, samples)):
+        yield "  No question was read with a demonstration: the figures are those of asking without any"
+
+
+def _demonstrations_read(sample: Sample) -> int:
+    """How many the model read, of an answer that was written. Each is two messages of a conversation, the first of which go first."""
+    return 0 if sample.refused else max(0, sample.shots - math.ceil(sample.cut / 2))
 
 
 def _questions(count: int) -> str:
-    return "1 question" if count == 1 else f"{count:,} questions"
+    return _counted(count, "question")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _file_name(name: str) -> str:

@@ -86,6 +86,14 @@ class StrategyChat(Chat):
                     told = told[wanted:]
         return [course.done for course in courses]
 
+    def forgotten(self, messages: Sequence[Message], *, max_tokens: int = 256) -> int:
+        """How many messages of the longest of the first questions do not fit the chat's context; 0 where it does not say."""
+        inner = getattr(self.chat, "forgotten", None)
+        asks = _Course(self.strategy, messages, ChatOptions(max_tokens=max_tokens)).asks
+        if inner is None:
+            return 0
+        return max((inner(ask.messages, max_tokens=ask.options.max_tokens or max_tokens) for ask in asks), default=0)
+
     def _pieces(self, course: "_Course") -> Iterator[Piece]:
         while course.asks:
             try:
