@@ -40,6 +40,7 @@ SETTINGS_LATER_THAN_THEIR_STAGE = {
     "delta": None,
     "delta_merged": True,
     "base_weights": "float",
+    "snapshots": 0,
 }  # left out at these values: older homes stay done
 
 
@@ -172,6 +173,7 @@ def learn(
             stop=stop,
             learned=result or deltas,
             alongside=alongside,
+            snapshots=section.snapshots if isinstance(section, PretrainSection) else 0,
             flops_per_token=train_flops_per_token(model.config, stream.context_length, frozen=deltas is not None),
             peak_flops=measure_matmul_flops(device, pick_dtype(device, section.dtype)),
         )

@@ -139,6 +139,9 @@ class PretrainSection(TrainSection):
     tokens: Count | Auto = "auto"
     rewarm: Rate | Auto = "auto"  # with a base: the peak learning rates, as a share of those that suit a new model
     max_epochs: float = Field(default=8.0, gt=0)  # how often the same text may be repeated before more is waste
+    snapshots: Annotated[int, Field(ge=0, le=1000)] = (
+        0  # of the weights on the way, in equal ratios of tokens, for `dunwu lab curves`
+    )
 
 
 class SftFileSource(Section):

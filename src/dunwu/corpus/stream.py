@@ -100,12 +100,14 @@ class PretrainStream:
         begins_BT[:, 0] = True
         return _batch(ids_BT, targets_BT, begins_BT)
 
-    def _row(self, row: int) -> Array:
+    def start_of(self, row: int) -> int:
+        """Where in the ring of tokens a row begins; its targets are the `context_length` tokens behind that one."""
         epoch, index = divmod(row, self.rows_per_epoch)
         key = epoch_key(self.seed, epoch)
-        tokens = len(self._tokens)
-        start = (key[0] + permuted(index, self.rows_per_epoch, key) * self.context_length) % tokens
-        return _ring(self._tokens, start, self.context_length + 1)
+        return (key[0] + permuted(index, self.rows_per_epoch, key) * self.context_length) % len(self._tokens)
+
+    def _row(self, row: int) -> Array:
+        return _ring(self._tokens, self.start_of(row), self.context_length + 1)
 
 
 class SftStream:

@@ -30,6 +30,7 @@ from dunwu.train.metrics import MetricsLog
 from dunwu.train.optim import Optimizer
 from dunwu.train.schedule import batch_scale, lr_scale
 from dunwu.train.signals import Interrupted, StopSignal
+from dunwu.train.snapshots import Snapshot, is_due, remove_unfinished_snapshots, snapshot_tokens, write_snapshot
 
 SHOW_EVERY_S = 0.2
 LOSS_STEPS = 20  # the loss of a result is the mean over the last tenth of the run, at most so many steps
@@ -92,11 +93,12 @@ def fit(
     flops_per_token: float | None = None,
     peak_flops: float | None = None,
     alongside: Alongside | None = None,
+    snapshots: int = 0,
 ) -> TrainResult:
     """Train `model` in place on `total_tokens` positions of `stream`, to the nearest whole batch, and save it in `folder`.
 
     `learned`: what of it learns, is kept in checkpoints and is saved, if not all. `alongside`: who makes the stream's rows out
-    of the model as it learns, if anybody; what it raises leaves the work saved.
+    of the model as it learns, if anybody; what it raises leaves the work saved. `snapshots`: see `train/snapshots.py`.
 
     Goes on by itself from the newest good checkpoint in `folder/checkpoints`. A batch has `batch_rows` rows (fewer during
     batch warm-up), computed `micro_batch_rows` at a time. With `flops_per_token` and `peak_flops` (1/s) the share of the
@@ -109,7 +111,7 @@ def fit(
         run = _Run(
             model, stream, objective, optimizer, section, metrics, progress, folder, total_tokens, batch_rows,
             micro_batch_rows, seed, _share_of_peak(flops_per_token, peak_flops), learned or WholeModel(model),
-            alongside or Nothing(),
+            alongside or Nothing(), snapshots,
         )  # fmt: skip
         started_s = time.monotonic()
         state = run.resume_or_start()
@@ -125,7 +127,8 @@ def fit(
             if trouble:
                 state = run.recover(state, rows, trouble)
                 continue
-            state = run.advance(state, rows, loss, figures)
+            before, state = state, run.advance(state, rows, loss, figures)
+            run.keep_if_due(before, state)
             run.save_now_and_then(state)
         run.save(state)
         run.learned.save(folder)
@@ -152,6 +155,7 @@ class _Run:
     share_of_peak: Callable[[float], dict[str, float]]
     learned: Learned
     alongside: Alongside
+    snapshots: int
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -171,6 +175,9 @@ class _Run:
     def resume_or_start(self) -> TrainState:
         """The state of the newest good checkpoint, loaded; otherwise a beginning, saved so that there is always one."""
         remove_unfinished(self.checkpoints)
+        remove_unfinished_snapshots(self.folder)
+        first = max(1, self.tokens_of(self.next_rows(TrainState())))
+        self.snapshot_tokens = snapshot_tokens(self.snapshots, first=first, total=max(self.total_tokens, first))
         checkpoint = newest_intact(self.checkpoints, self.progress)
         if checkpoint is None:
             self.metrics.continue_from(0, 0)
@@ -345,6 +352,12 @@ class _Run:
         prune(self.checkpoints, keep=self.section.checkpoints_kept, reach_steps=REWIND_STEPS)
         self.saved_step, self.saved_s = state.step, time.monotonic()
         self.step_began_s = self.saved_s  # the time to save is not the next step's
+
+    def keep_if_due(self, before: TrainState, state: TrainState) -> None:
+        """Keep the weights of this step for good, where a snapshot is due."""
+        if is_due(self.snapshot_tokens, before.tokens, state.tokens):
+            write_snapshot(self.folder, Snapshot(step=state.step, tokens=state.tokens, row=state.row), self.learned)
+            self.step_began_s = time.monotonic()
 
     def restore(self, checkpoint: Checkpoint) -> TrainState:
         """Load everything that `save` wrote, into the model and optimiser at hand."""

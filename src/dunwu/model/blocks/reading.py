@@ -188,8 +188,14 @@ class Reading:
         self, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, mask: Tensor | None, groups: int, sinks_H: Tensor | None
     ) -> Tensor:
         """Scores made whole: for a soft cap (arXiv:2408.00118) or sinks (arXiv:2309.17453, learned by each head)."""
-        k_BHSC, v_BHSC = k_BKSC.repeat_interleave(groups, dim=1), v_BKSC.repeat_interleave(groups, dim=1)
-        scores_BHTS = q_BHTC @ k_BHSC.mT * self.config.score_scale
+        weights_BHTS = self.weights(q_BHTC, k_BKSC, mask, groups, sinks_H)
+        return (weights_BHTS @ v_BKSC.repeat_interleave(groups, dim=1)).transpose(1, 2)
+
+    def weights(
+        self, q_BHTC: Tensor, k_BKSC: Tensor, mask: Tensor | None, groups: int, sinks_H: Tensor | None
+    ) -> Tensor:
+        """How much each query takes from each source token, `[B, H, T, S]`; without a mask, causally."""
+        scores_BHTS = q_BHTC @ k_BKSC.repeat_interleave(groups, dim=1).mT * self.config.score_scale
         if (cap := self.config.attention_softcap) is not None:
             scores_BHTS = cap * torch.tanh(scores_BHTS / cap)
         if mask is None and self.time > 1:
@@ -197,12 +203,10 @@ class Reading:
         if mask is not None:
             mask = mask[:, None] if mask.ndim == 3 else mask
             scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores_BHTS + mask
-        if sinks_H is not None:
-            sinks_BHT1 = sinks_H[:, None, None].to(scores_BHTS.dtype).expand(*scores_BHTS.shape[:3], 1)
-            weights_BHTS = softmax(torch.cat((scores_BHTS, sinks_BHT1), dim=-1))[..., :-1]
-        else:
-            weights_BHTS = softmax(scores_BHTS)
-        return (weights_BHTS @ v_BHSC).transpose(1, 2)
+        if sinks_H is None:
+            return softmax(scores_BHTS)
+        sinks_BHT1 = sinks_H[:, None, None].to(scores_BHTS.dtype).expand(*scores_BHTS.shape[:3], 1)
+        return softmax(torch.cat((scores_BHTS, sinks_BHT1), dim=-1))[..., :-1]
 
     def mask(self, layer: int) -> Tensor | None:
         """Who may look at whom in this layer; see `_mask`."""
