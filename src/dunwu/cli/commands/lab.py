@@ -7,7 +7,7 @@ from cyclopts import App, Parameter, validators
 
 from dunwu.cli.given import AsJson, work
 
-lab = App(name="lab", help="Study models: scaling laws.", help_format="plaintext")
+lab = App(name="lab", help="Study models: scaling laws, grokking.", help_format="plaintext")
 
 
 @lab.command(name="scaling")
@@ -42,6 +42,60 @@ def scaling(
         leave_out=leave_out,
         resamples=resamples,
         seed=seed,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@lab.command(name="grok")
+def grok(
+    task: Annotated[
+        str, Parameter(help="addition, subtraction, division, quadratic (a² + ab + b²) or s5.")
+    ] = "division",
+    /,
+    *,
+    modulus: Annotated[int, Parameter(help="A prime; s5 has none.")] = 97,
+    fraction: Annotated[
+        list[float] | None,
+        Parameter(help="The share of the table to train on, .5 unless given; may be repeated.", negative=""),
+    ] = None,
+    weight_decay: Annotated[
+        list[float] | None, Parameter(help="Weight decay, .08 unless given; may be repeated.", negative="")
+    ] = None,
+    seeds: Annotated[int, Parameter(help="How many seeds, from 0.", validator=validators.Number(gte=1))] = 3,
+    control: Annotated[bool, Parameter(help="Also one network of each fraction without weight decay.")] = True,
+    optimizer: Annotated[str, Parameter(help="adamw, adam (weight decay as a penalty) or sgd.")] = "adamw",
+    lr: Annotated[float, Parameter(help="The learning rate.")] = 0.0015,
+    batch: Annotated[int, Parameter(help="Pairs a step.")] = 512,
+    width: Annotated[int, Parameter(help="Of the network.")] = 64,
+    heads: Annotated[int, Parameter(help="Of its attention.")] = 4,
+    depth: Annotated[int, Parameter(help="Its layers.")] = 1,
+    init_scale: Annotated[float, Parameter(help="How large weights start, 1 being usual; larger waits longer.")] = 2.0,
+    steps: Annotated[
+        int, Parameter(help="The most steps; it ends before, once all with weight decay have understood.")
+    ] = 40_000,
+    out: Annotated[
+        Path | None,
+        Parameter(help="A folder for the page and its figures; a run that was stopped goes on from there."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let small networks learn a table from a part of it: they memorise, and long after understand, suddenly."""
+    work("lab_grok").grok(
+        task,
+        fractions=fraction or [0.5],
+        decays=[0.08] if weight_decay is None else weight_decay,
+        seeds=seeds,
+        control=control,
+        modulus=modulus,
+        optimizer=optimizer,
+        lr=lr,
+        batch=batch,
+        width=width,
+        heads=heads,
+        depth=depth,
+        init_scale=init_scale,
+        steps=steps,
         out=out,
         as_json=as_json,
     )
