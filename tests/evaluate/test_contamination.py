@@ -7,7 +7,8 @@ import pytest
 from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.problems import Problem
 from dunwu.core.records import Document
-from dunwu.evaluate.contamination import Runs, exposure, read_corpus, seen_shares
+from dunwu.evaluate.contamination import Runs, Searched, exposure, read_corpus
+from dunwu.evaluate.contamination import seen_shares as shares_of_tests
 from dunwu.evaluate.outcome import figure_named
 from dunwu.evaluate.tasks.measures import Measured
 
@@ -30,6 +31,12 @@ def document(text):
 
 def problems(texts):
     return [Problem(id=str(place), input=text, target="yes") for place, text in enumerate(texts)]
+
+
+def seen_shares(asked, documents, **options):
+    """Of one task, all of whose questions are asked."""
+    (shares,) = shares_of_tests([Searched(asked=asked, all=asked)], documents, **options)
+    return shares
 
 
 def test_questions_of_the_corpus_are_seen_whatever_their_case_and_punctuation():
@@ -56,6 +63,25 @@ def test_what_all_questions_of_a_task_say_tells_of_none():
     asked = problems([f"{opening} {question(seed)}" for seed in range(40)])
     assert sum(bool(share) for share in seen_shares(asked, [document(opening)])) == 0
     assert sum(bool(share) for share in seen_shares(asked, [document(f"{opening} {question(7)}")])) == 1
+
+
+def test_wording_is_a_tasks_own_however_few_of_its_questions_are_asked_and_whatever_others_are():
+    opening = question(99, 30)
+    task = problems([f"{opening} {question(seed)}" for seed in range(40)])
+    other = problems([question(seed) for seed in range(1000, 1600)])  # a tenth of all together is more than 40
+    tests = [Searched(asked=task[:3], all=task), Searched(asked=other, all=other)]
+    first, second = shares_of_tests(tests, [document(opening), document(question(1001))])
+    assert first == [0.0] * 3
+    assert [place for place, share in enumerate(second) if share] == [1]
+
+
+def test_a_question_that_shares_a_run_is_told_from_one_that_stands_there_whole():
+    asked = problems([question(seed, 40) for seed in range(10)])
+    begun = " ".join(question(3, 40).split()[:14])
+    shares = seen_shares(asked, [document(begun), document(f"{question(7, 40)} yes")])
+    told = exposure("corpus", asked, shares, [Measured(name="exact", values=(1.0,) * 10, weights=(1.0,) * 10)])
+    assert (shares[3], shares[7]) == (pytest.approx(2 / 29), 1.0)  # 41 words with the answer
+    assert (told.seen.value, told.whole.value) == (0.2, 0.1)
 
 
 def test_the_score_is_told_for_what_was_seen_and_what_was_not():

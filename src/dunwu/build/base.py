@@ -22,7 +22,7 @@ CONFIG_FILE, GENERATION_FILE, FACTS_FILE = "config.json", "generation_config.jso
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 
 
-def _on_hub(base: str) -> bool:
+def on_hub(base: str) -> bool:
     """Whether the base is a hub's; beside a folder that exists here (`builds/nmae`), a name is one of this machine, mistyped."""
     return is_hub_id(base) and not Path(base).parent.is_dir()
 
@@ -33,7 +33,7 @@ def base_folder(recipe: Recipe, revision: str | None = None, *, weights: bool = 
     With `weights` False only the small files of a hub's model. Raises RecipeError where there is no model, and what fetching
     raises.
     """
-    if _on_hub(recipe.base):
+    if on_hub(recipe.base):
         name, _, asked = recipe.base.partition("@")
         return model_folder(name, revision=revision or asked or None, weights=weights)
     folder = Path(recipe.base)
@@ -50,14 +50,14 @@ def base_folder(recipe: Recipe, revision: str | None = None, *, weights: bool = 
 
 def hub_revision(recipe: Recipe, folder: Path) -> str | None:
     """The commit that a fetched folder is of; None for a folder of one's own."""
-    return folder.name if _on_hub(recipe.base) and folder.parent.name == "snapshots" else None
+    return folder.name if on_hub(recipe.base) and folder.parent.name == "snapshots" else None
 
 
 def base_inputs(recipe: Recipe) -> Hashes:
     """SHA-256 of the base's files by name; for a hub's model its id and revision as the recipe has them."""
     if not recipe.base:
         return {}
-    if _on_hub(recipe.base):
+    if on_hub(recipe.base):
         name, _, revision = recipe.base.partition("@")
         return {"base": {name: f"revision {revision or 'main'}"}}
     folder = base_folder(recipe)
@@ -70,7 +70,7 @@ def base_inputs(recipe: Recipe) -> Hashes:
 
 def base_name(recipe: Recipe) -> str:
     """What to call the base: the hub's id, or the name of its folder."""
-    if _on_hub(recipe.base):
+    if on_hub(recipe.base):
         return recipe.base
     folder = Path(recipe.base)
     return folder.parent.name if folder.name == "model" else folder.name
@@ -98,7 +98,7 @@ def _own_facts(folder: Path) -> Mapping[str, Any]:
 
 def require_other_home(recipe: Recipe, home: Home) -> None:
     """Raise RecipeError where the base lies in the home that is being built, whose model it would replace."""
-    if not recipe.base or _on_hub(recipe.base):
+    if not recipe.base or on_hub(recipe.base):
         return
     if Path(recipe.base).resolve().is_relative_to(home.folder.resolve()):
         raise RecipeError(

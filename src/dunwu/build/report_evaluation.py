@@ -31,6 +31,11 @@ def evaluation_page(outcome: Outcome, samples: Sequence[Sample]) -> str:
             (f"task-{at}", el("span", task.name), _task(task, by_task[task.name]))
             for at, task in enumerate(outcome.tasks)
         ),
+        *(
+            [("unsearched", both("Not searched", "未能检索"), _unsearched(outcome.unsearched))]
+            if outcome.unsearched
+            else []
+        ),
         ("settings", both("Settings", "设置"), _settings(outcome)),
     ]
     count = sum(task.asked for task in outcome.tasks)
@@ -64,7 +69,7 @@ def _figure_table(rows: Sequence[tuple[Html, Figure]]) -> Html:
         score = one.score
         plot = (
             span_plot(score.value, score.low, score.high, begin=0, end=1, tone="first", mark=score.chance)
-            if 0 <= score.value <= 1 and one.more_is_better
+            if 0 <= score.value <= 1 and not one.as_power and score.unit != "bits/byte"
             else Html("")
         )
         note = el("small", "↓ ", both("less is better", "越低越好")) if not one.more_is_better else None
@@ -173,17 +178,33 @@ def _exposure(told: Exposure | None) -> Html | None:
         )
     seen = told.seen
     limits = f" [{percent(seen.low, 1)}, {percent(seen.high, 1)}]"
+    whole = whole_zh = ""
+    if told.whole is not None and told.dirty:
+        share = percent(told.whole.value, 1)
+        whole = f" Of {share} it holds nearly all that they say (four fifths of their runs of words); the rest may share wording alone."
+        whole_zh = f"其中 {share} 的题目几乎全文出现（五分之四以上的词串）；其余可能只是用语相同。"
     text = el(
         "p",
         both(
-            f"The training corpus holds {percent(seen.value, 1)}{limits} of {told.checked:,} questions that are long enough to tell.",
-            f"在 {told.checked:,} 道长度足以判断的题目中，训练语料含有 {percent(seen.value, 1)}{limits}。",
+            f"What the model learned from holds a run of words of {percent(seen.value, 1)}{limits} of {told.checked:,} questions that are "
+            f"long enough to tell.{whole}",
+            f"在 {told.checked:,} 道长度足以判断的题目中，训练文本含有 {percent(seen.value, 1)}{limits} 的题目的某段词串。{whole_zh}",
         ),
+        " ",
+        el("small", untrusted(told.corpus)),
     )
     parts = [(both("Not seen", "未见过"), one) for one in told.clean[:1]] + [
         (both("Seen", "见过"), one) for one in told.dirty[:1]
     ]
     return join([text, _figure_table(parts) if told.dirty else None])
+
+
+def _unsearched(reasons: Sequence[str]) -> Html:
+    lead = both(
+        "The questions could not be looked for in all that the model learned from:",
+        "题目未能在模型学过的全部文本中查找：",
+    )
+    return join([el("p", lead), el("ul", *(el("li", untrusted(reason)) for reason in reasons))])
 
 
 def _answers(main: str, samples: Sequence[Sample]) -> Iterable[Html]:

@@ -18,6 +18,7 @@ from dunwu.chat.protocol import Chat
 from dunwu.cli.calibrating import CalibratedChoices
 from dunwu.cli.evaluating_options import Evaluating
 from dunwu.cli.evaluating_partner import Partner, Place, find_model, opened
+from dunwu.cli.exposing import learned, with_exposure
 from dunwu.core import journal
 from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.files import read_json
@@ -26,10 +27,9 @@ from dunwu.core.lineage import stable_hash
 from dunwu.core.problems import Problem
 from dunwu.core.progress import TerminalProgress
 from dunwu.core.screen import harmless
-from dunwu.evaluate.contamination import exposure, read_corpus, seen_shares
 from dunwu.evaluate.outcome import Figure, Outcome, Sample, TaskOutcome, write_outcome
 from dunwu.evaluate.remembering import Memory, Remembered, RememberingChat, RememberingText
-from dunwu.evaluate.running import Asking, TaskRun, measured_of, run_task
+from dunwu.evaluate.running import Asking, TaskRun, run_task
 from dunwu.evaluate.scorers.registry import Means
 from dunwu.evaluate.solvers.base import Demonstrations, Solver
 from dunwu.evaluate.solvers.choice import ByLikelihood
@@ -59,7 +59,7 @@ def evaluate(model: str, given: Evaluating) -> None:
     started_s = time.monotonic()
     with _memory(out.expanduser(), settings, given, place) as memory, TerminalProgress() as progress:
         runs = _run(tasks, asked, given, place, memory, progress)
-        runs = _with_exposure(runs, asked, given, place, progress)
+        runs, unsearched = with_exposure(runs, tasks, asked, learned(given, place), progress)
     outcome = Outcome(
         model=place.name,
         identity=place.identity,
@@ -68,6 +68,7 @@ def evaluate(model: str, given: Evaluating) -> None:
         dunwu=__version__,
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started_s, 2),
+        unsearched=unsearched,
     )
     samples = [sample for run in runs for sample in run.samples]
     write_outcome(out.expanduser(), outcome, samples)
@@ -341,52 +342,6 @@ def _demonstrations(task: Task, partner: Partner, given: Evaluating) -> Demonstr
     return chosen
 
 
-# ------------------------------------------------------------------------------------------------------- contamination
-
-
-def _with_exposure(
-    runs: Sequence[TaskRun],
-    asked: dict[str, tuple[Problem, ...]],
-    given: Evaluating,
-    place: Place,
-    progress: TerminalProgress,
-) -> list[TaskRun]:
-    """The runs with how much of each task the corpus holds, where there is one to be read."""
-    corpus = _corpus(given, place)
-    if corpus is None:
-        return list(runs)
-    progress.start("looking for the questions in the corpus")
-    problems = [problem for run in runs for problem in asked[run.outcome.name]]
-    shares = iter(seen_shares(problems, read_corpus(corpus), progress=progress, total=_bytes(corpus)))
-    found: list[TaskRun] = []
-    for run in runs:
-        own = asked[run.outcome.name]
-        of_run = [next(shares) for _ in own]
-        measured = measured_of(run.samples, run.outcome.figures)
-        told = exposure(corpus.name, own, of_run, measured)
-        samples = tuple(dataclasses.replace(one, seen=share) for one, share in zip(run.samples, of_run, strict=True))
-        found.append(TaskRun(outcome=dataclasses.replace(run.outcome, exposure=told), samples=samples))
-    return found
-
-
-def _bytes(corpus: Path) -> int | None:
-    """How much text a finished corpus has, where its card says so."""
-    card = corpus / "card.json"
-    return read_json(card).get("facts", {}).get("train_bytes") if card.is_file() else None
-
-
-def _corpus(given: Evaluating, place: Place) -> Path | None:
-    if given.corpus == "none":
-        return None
-    if given.corpus != "auto":
-        return Path(given.corpus).expanduser()
-    if place.home is None or not place.home.build_file.is_file():
-        return None
-    stage = read_json(place.home.build_file).get("stages", {}).get("corpus")
-    folder = place.home.stages / str(stage)
-    return folder if stage and folder.is_dir() and any(folder.glob("train*.jsonl.zst")) else None
-
-
 # ------------------------------------------------------------------------------------------------------------ printing
 
 
@@ -404,6 +359,9 @@ def _lines(outcome: Outcome, samples: Sequence[Sample]) -> Iterator[str]:
             yield f"  no figure: none of the task's metrics is for answers by {task.solver}"
         yield from _exposure_lines(task)
         yield from _faults(task, [sample for sample in samples if sample.task == task.name])
+    if outcome.unsearched:
+        yield "\nNot searched for the questions, which --corpus FOLDER does:"
+        yield from (f"  {reason}" for reason in outcome.unsearched)
 
 
 def _figure(figure: Figure) -> str:
@@ -426,7 +384,8 @@ def _exposure_lines(task: TaskOutcome) -> Iterator[str]:
         yield "  in the corpus      not told: every question is too short to be looked for"
         return
     unknown = f", {task.asked - told.checked:,} too short to tell" if told.checked < task.asked else ""
-    yield f"  in the corpus      {told.seen.value:.1%} of {told.checked:,} questions{unknown}"
+    whole = f" share a run of words, {told.whole.value:.1%} nearly all they say" if told.whole and told.dirty else ""
+    yield f"  in the corpus      {told.seen.value:.1%} of {told.checked:,} questions{whole}{unknown}"
     for label, figures in (("not seen", told.clean), ("seen", told.dirty)):
         if figures and told.dirty:
             yield f"    {label:<16} {_figure(figures[0])}"

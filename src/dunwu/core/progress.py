@@ -116,8 +116,8 @@ class TerminalProgress:
             self._bar.update(self._task, completed=done, total=total, figures=figures)
         elif not self._live and time.monotonic() - self._last_line_s >= self._line_every_s:
             self._last_line_s = time.monotonic()
-            share = f"{100 * done / total:.0f}%" if total else f"{done:g}"
-            self._console.print(f"{self._title}: {share}  {figures}".rstrip(), markup=False)
+            share = f"{100 * done / total:.0f}%" if total else "" if shown else f"{done:g}"
+            self._console.print(f"{self._title}: {'  '.join(filter(None, (share, figures)))}", markup=False)
 
     def note(self, text: str) -> None:
         """Print `text` on a line of its own, above the bar."""

@@ -2,7 +2,9 @@
 
 As GPT-3 counted (arXiv:2005.14165, appendix C): a question that shares a run of 13 words is seen; one that is shorter, but has at
 least 8, where it is there as a whole. Chinese counts characters. Where we differ: runs that more than a tenth of a task's
-questions have are the task's own wording, and tell nothing of any question.
+questions have are the task's own wording, and tell nothing of any question. One shared run may still be wording that many texts
+have; so it is also told of how many questions the corpus holds nearly all runs, four fifths, as Llama 2 called a sample dirty
+(arXiv:2307.09288, appendix A.6).
 """
 
 from collections import defaultdict
@@ -30,6 +32,7 @@ from dunwu.evaluate.tasks.measures import Measured
 
 SHORTEST = 8  # of a question as a whole; "what is the capital of France?" is everywhere and says nothing
 OWN_WORDING = 10  # a run that so many questions have, and a tenth of them, is no question's own
+WHOLE = 0.8  # of a question's runs: it stands there, and not its wording alone
 FILTER_BITS = 1 << 20
 BLOCK_CHARACTERS = 1 << 17
 BORDER = "\nzqxjborderjxqz\n"
@@ -71,27 +74,34 @@ def read_corpus(path: Path) -> Iterator[Document]:
             yield document
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """The questions of a task that were asked, and all that it has: what many of these say is its wording."""
+
+    asked: Sequence[Problem]
+    all: Sequence[Problem]
+
+
 def seen_shares(
-    problems: Sequence[Problem],
+    tests: Sequence[Searched],
     documents: Iterable[Document],
     *,
     runs: Runs | None = None,
     progress: Progress | None = None,
     total: int | None = None,
-) -> list[float | None]:
-    """Of each problem the share of its runs that the documents hold; None where it is too short to tell.
+) -> list[list[float | None]]:
+    """Of each question that was asked the share of its runs that the documents hold; None where it is too short to tell.
 
     `total`: how many bytes of UTF-8 the documents have, for progress. The documents are read once and not kept.
     """
-    grams = [_grams(problem, runs or Runs()) for problem in problems]
-    grams = _without_own_wording(grams)
-    tables = {length: _Table(hashes) for length, hashes in _tables(grams).items()}
+    grams = [_without_own_wording([_grams(one, runs or Runs()) for one in test.asked], test, runs) for test in tests]
+    tables = {length: _Table(hashes) for length, hashes in _tables([one for own in grams for one in own]).items()}
     done = 0
     for text in _blocks(document.text for document in documents):
         _mark(text, tables)
         done += len(text.encode("utf-8", "surrogatepass"))
         (progress or SilentProgress()).update(done, total, read=format_bytes(done))
-    return [_share(length, hashes, tables) for length, hashes in grams]
+    return [[_share(length, hashes, tables) for length, hashes in own] for own in grams]
 
 
 class _Table:
@@ -139,14 +149,20 @@ def exposure(
     dirty = [place for place, share in enumerate(shares) if share]
     checked = [place for place, share in enumerate(shares) if share is not None]
     groups = [problems[place].group for place in checked]
-    value, low, high, n = score_interval([float(bool(shares[place])) for place in checked], groups)
+    known = [shares[place] or 0.0 for place in checked]
     return Exposure(
         corpus=corpus,
         checked=len(checked),
-        seen=Score(name="seen", value=value, low=low, high=high, n=n, unit="share"),
+        seen=_share_of("seen", [one > 0 for one in known], groups),
+        whole=_share_of("whole", [one >= WHOLE for one in known], groups),
         clean=_figures(measured, problems, clean),
         dirty=_figures(measured, problems, dirty),
     )
+
+
+def _share_of(name: str, those: Sequence[bool], groups: Sequence[str]) -> Score:
+    value, low, high, n = score_interval([float(one) for one in those], groups)
+    return Score(name=name, value=value, low=low, high=high, n=n, unit="share")
 
 
 def _figures(measured: Sequence[Measured], problems: Sequence[Problem], places: Sequence[int]) -> tuple[Figure, ...]:
@@ -169,16 +185,20 @@ def _grams(problem: Problem, runs: Runs) -> tuple[int, Hashes]:
     return length, np.unique(shingles(found.hashes, length))
 
 
-def _without_own_wording(grams: Sequence[tuple[int, Hashes]]) -> list[tuple[int, Hashes]]:
+def _without_own_wording(
+    grams: Sequence[tuple[int, Hashes]], test: Searched, runs: Runs | None
+) -> list[tuple[int, Hashes]]:
     counts: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for length, hashes in grams:
+    for problem in test.all:
+        length, hashes = _grams(problem, runs or Runs())
         for one in hashes.tolist():
             counts[length][one] += 1
-    most = max(OWN_WORDING, len(grams) // 10)
+    most = max(OWN_WORDING, len(test.all) // 10)
     common = {
         length: np.array([one for one, count in of.items() if count > most], np.uint64) for length, of in counts.items()
     }
-    return [(length, hashes[~np.isin(hashes, common[length])] if length else hashes) for length, hashes in grams]
+    empty = np.empty(0, np.uint64)
+    return [(length, hashes[~np.isin(hashes, common.get(length, empty))]) for length, hashes in grams]
 
 
 def _tables(grams: Sequence[tuple[int, Hashes]]) -> dict[int, Hashes]:

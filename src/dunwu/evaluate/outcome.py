@@ -31,13 +31,15 @@ class Figure:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposure:
     """How much of a task was in a training corpus. `checked`: questions long enough to tell; `seen`: those with a run of words in
-    the corpus. `clean` and `dirty`: the figures on questions that were not seen, and on those that were."""
+    the corpus; `whole`: those with nearly all of them there. `clean` and `dirty`: the figures on questions that were not seen, and on
+    those that were."""
 
     corpus: str
     checked: int
     seen: Score
     clean: tuple[Figure, ...]
     dirty: tuple[Figure, ...]
+    whole: Score | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,8 @@ class TaskOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The contents of `results.json`. `identity`: the hash of the model's weights and tokenizer, or an endpoint's address."""
+    """The contents of `results.json`. `identity`: the hash of the model's weights and tokenizer, or an endpoint's address.
+    `unsearched`: what the model learned from, or may have, where its questions could not be looked for."""
 
     model: str
     identity: str
@@ -74,6 +77,7 @@ class Outcome:
     dunwu: str
     finished: str
     seconds: float
+    unsearched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,7 @@ def read_outcome(path: Path) -> Outcome:
             **{
                 **{key: value for key, value in data.items() if key != "format"},
                 "tasks": tuple(_task(task) for task in data["tasks"]),
+                "unsearched": tuple(data.get("unsearched", ())),
             }
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -177,7 +182,13 @@ def _task(data: Mapping[str, Any]) -> TaskOutcome:
 
 def _exposure(data: Mapping[str, Any]) -> Exposure:
     return Exposure(
-        **{**data, "seen": _score(data["seen"]), "clean": _figures(data["clean"]), "dirty": _figures(data["dirty"])}
+        **{
+            **data,
+            "seen": _score(data["seen"]),
+            "whole": None if data.get("whole") is None else _score(data["whole"]),
+            "clean": _figures(data["clean"]),
+            "dirty": _figures(data["dirty"]),
+        }
     )
 
 
