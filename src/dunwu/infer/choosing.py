@@ -152,6 +152,8 @@ def _take(turn: Turn, chosen: Choice, first: int, texts: Texts, events: list[Eve
     """Tokens of one text, from row `first` of the choice on, as long as they are what was guessed. Gives how many guesses were
     right, and None when the text is over."""
     text, guesses = turn.text, turn.guesses
+    if not guesses:
+        return 0 if texts.take(text, chosen.ids[first], chosen.logprobs[first], chosen.top[first], events) else None
     text.proposed += len(guesses)
     texts.proposed_tokens += len(guesses)
     for place, row in enumerate(range(first, first + len(turn.rows))):

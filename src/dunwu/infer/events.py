@@ -110,8 +110,12 @@ def answer(request_id: str, events: list[Event]) -> Answer:
     judged = [event.tokens for event in events if isinstance(event, PromptEvent)]
     vector = next((event.vector for event in events if isinstance(event, EmbeddingEvent)), None)
     outputs: list[Output] = []
+    written: dict[int, list[TokenEvent]] = {end.index: [] for end in finished}
+    for event in events:
+        if isinstance(event, TokenEvent) and event.index in written:
+            written[event.index].append(event)
     for end in finished:
-        tokens = [event for event in events if isinstance(event, TokenEvent) and event.index == end.index]
+        tokens = written[end.index]
         outputs.append(
             Output(
                 index=end.index,
