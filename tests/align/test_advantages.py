@@ -166,7 +166,8 @@ def test_advantages_are_those_of_trl():
         ({"method": "grop"}, "grpo"),
         ({"method": "grpo", "bta": 1}, "beta"),
         ({"method": "ppo", "lam": 1.5}, "at most 1"),
-        ({"method": "rloo", "dynamic_sampling": True}, "dynamic_sampling"),
+        ({"method": "rloo", "scale": "none"}, "scale"),
+        ({"method": "distill", "teacher": "x", "dynamic_sampling": True}, "dynamic_sampling"),
     ],
 )
 def test_what_is_wrong_with_a_specification_is_said(values, said):

@@ -119,6 +119,14 @@ def test_ppo_learns_values_beside_it(place):
         (["align", "open", "long.jsonl", "--method", "grpo", *WORDS, *LESS, "name=long"], "prompts are too long"),
         (["align", "open", "prompts.jsonl", "--method", "grpo", *WORDS, "rl.completions=1"], "rl.completions=1"),
         (
+            [
+                *["align", "open", "prompts.jsonl", "--method", "ppo", "rl.completions=1"],
+                "rl.algorithm.dynamic_sampling=true",
+                *WORDS,
+            ],
+            "rl.completions=1",
+        ),
+        (
             ["align", "open", "prompts.jsonl", "--method", "grpo", *WORDS, "rl.answer_tokens=64", "name=short"],
             "leaves 0 beside an answer; lower rl.answer_tokens",
         ),

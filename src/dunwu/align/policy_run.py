@@ -34,7 +34,7 @@ from dunwu.align.rollout import GREEDY, Sampled, Sampler, Sampling, seed_of
 from dunwu.align.rollout_stream import RolloutStream
 from dunwu.align.value import ValueModel
 from dunwu.core.errors import CheckpointError, DataError
-from dunwu.core.policy import PpoSpec
+from dunwu.core.policy import ChoosingSpec, PpoSpec
 from dunwu.core.progress import Progress
 from dunwu.corpus.stream import epoch_key, permuted
 from dunwu.evaluate.scorers.base import Case, Scored
@@ -169,7 +169,7 @@ class PolicyRun:
         gap, kl = collected.pop("gap_now", 0.0), collected.pop("kl_now", None)
         first = self._spec.updates == 1
         figures: dict[str, float] = {
-            **_figures(at_hand, grouped=self._spec.in_groups),
+            **_figures(at_hand, grouped=self._spec.wants_groups),
             **annotated.figures,
             **collected,
             "rollout_gap": gap if first else at_hand.measured["rollout_gap"],
@@ -278,7 +278,7 @@ class PolicyRun:
         """The prompts of a rollout with their judged answers. Where answers that all scored alike are not wanted, such prompts are
         replaced by others, as often as is allowed, and stay where none is left."""
         wanted = self._settings.prompts
-        rounds = getattr(self._spec, "most_rounds", 1) if getattr(self._spec, "dynamic_sampling", False) else 1
+        rounds = self._spec.most_rounds if isinstance(self._spec, ChoosingSpec) and self._spec.dynamic_sampling else 1
         order = enumerate(self._order(number))
         kept: list[tuple[int, list[Sampled], _Scores]] = []
         alike: list[tuple[int, list[Sampled], _Scores]] = []

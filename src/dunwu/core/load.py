@@ -195,7 +195,7 @@ def _clashes_of_rl(recipe: Recipe) -> list[str]:
             )
     elif not rl.rewards:
         found.append("rl.rewards is empty: say how answers are judged, such as rl.rewards.0=exact or rl.rewards.0=math")
-    if spec.in_groups and rl.completions == 1:
+    if spec.wants_groups and rl.completions == 1:
         found.append(
             f"rl.completions=1: {spec.name} compares the answers to one prompt; give 2 at least, or another algorithm.method"
         )

@@ -19,7 +19,7 @@ Discount = Annotated[float, Field(gt=0, le=1)]
 class PolicySpec(Section):
     """A method and its options. Each has a field `method`, its key in `advantages/registry.py`.
 
-    `in_groups`: it compares the answers to one prompt with each other, so there must be two at least. `wants_values`: it learns
+    `in_groups`: it compares the answers to one prompt with each other. `wants_values`: it learns
     a second model, of the reward that is still to come. `kl_in_reward`: the divergence from the reference is taken off the
     reward, token by token, rather than added to the loss.
     """
@@ -56,21 +56,37 @@ class PolicySpec(Section):
         """Whether it compares with the model as it was before."""
         return self.beta > 0
 
+    @property
+    def wants_groups(self) -> bool:
+        """Whether there must be several answers to each prompt."""
+        return self.in_groups
 
-class GrpoSpec(PolicySpec):
+
+class ChoosingSpec(PolicySpec):
+    """A method that can pass over prompts whose answers all scored alike, and ask others in their place (arXiv:2503.14476
+    section 3.2): what scores alike says nothing of what is better."""
+
+    dynamic_sampling: bool = False
+    most_rounds: Count = 3  # of asking, with dynamic_sampling
+
+    @property
+    def wants_groups(self) -> bool:
+        """Whether there must be several answers to each prompt."""
+        return self.in_groups or self.dynamic_sampling
+
+
+class GrpoSpec(ChoosingSpec):
     """Group relative policy optimisation (arXiv:2402.03300); with other options Dr. GRPO (arXiv:2503.20783) and DAPO
     (arXiv:2503.14476)."""
 
     in_groups: ClassVar[bool] = True
     method: Literal["grpo"] = "grpo"
     scale: Literal["group", "none"] = "group"  # by a group's standard deviation, or (Dr. GRPO) not at all
-    dynamic_sampling: bool = False  # prompts whose answers all scored alike are replaced by others (DAPO)
-    most_rounds: Count = 3  # of asking further prompts, with dynamic_sampling
     overlong_tokens: Annotated[int, Field(ge=0)] = 0  # before the limit, over which a reward falls by 1 (DAPO); 0: none
     cut_off: Literal["learn", "leave_out"] = "learn"  # answers that did not end
 
 
-class RlooSpec(PolicySpec):
+class RlooSpec(ChoosingSpec):
     """REINFORCE, leave one out (arXiv:2402.14740)."""
 
     in_groups: ClassVar[bool] = True
@@ -79,7 +95,7 @@ class RlooSpec(PolicySpec):
     per: Literal["answer", "token", "constant"] = "constant"
 
 
-class ReinforcePlusPlusSpec(PolicySpec):
+class ReinforcePlusPlusSpec(ChoosingSpec):
     """REINFORCE++ (arXiv:2501.03262): advantages normalised over the whole batch."""
 
     kl_in_reward: ClassVar[bool] = True
@@ -89,7 +105,7 @@ class ReinforcePlusPlusSpec(PolicySpec):
     baseline: Literal["none", "group"] = "none"  # group: rewards first lose the mean of their prompt
 
 
-class PpoSpec(PolicySpec):
+class PpoSpec(ChoosingSpec):
     """Proximal policy optimisation (arXiv:1707.06347) as InstructGPT has it (arXiv:2203.02155, appendix C)."""
 
     wants_values: ClassVar[bool] = True

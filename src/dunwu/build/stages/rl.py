@@ -50,7 +50,7 @@ from dunwu.build.training import RL_SHARE, SAFETY, after_training_s
 from dunwu.core.devices import pick_device, pick_dtype, prepare_cpu
 from dunwu.core.errors import RecipeError
 from dunwu.core.lineage import stable_hash
-from dunwu.core.policy import DistillSpec, GrpoSpec, PolicySpec, PpoSpec
+from dunwu.core.policy import ChoosingSpec, DistillSpec, PolicySpec, PpoSpec
 from dunwu.core.recipe import Recipe, RlSection
 from dunwu.core.rewards import LengthReward, ModelReward
 from dunwu.core.units import parse_duration
@@ -150,7 +150,7 @@ def _choices(section: RlSection, context: int) -> dict[str, int]:
 def _step_seconds(spec: PolicySpec, begin: Start, chosen: Mapping[str, int]) -> float:
     """Of a rollout with its updates: answers of half the length that they may have, written at about the speed of training; each
     further model reads them for a third of what learning from them takes. Of the rounds in which prompts are replaced, half."""
-    rounds = spec.most_rounds if isinstance(spec, GrpoSpec) and spec.dynamic_sampling else 1
+    rounds = spec.most_rounds if isinstance(spec, ChoosingSpec) and spec.dynamic_sampling else 1
     answers = chosen["prompts"] * chosen["completions"] * chosen["answer_tokens"] / 2
     read = answers + chosen["prompts"] * PROMPT_TOKENS
     learning = spec.epochs * (2 if spec.wants_values else 1)
