@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from dunwu.core.errors import DataError
+from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.records import Score
 from dunwu.evaluate.comparing import compare
 from dunwu.evaluate.outcome import Answer, Figure, Outcome, Sample, TaskOutcome
@@ -101,6 +101,28 @@ def test_many_tasks_make_a_chance_finding_no_finding():
     assert found[0].main.verdict == "same"
     alone = compared([one for one in before if one.task == "t0"], [one for one in after if one.task == "t0"])
     assert alone.tasks[0].main.verdict == "better"
+
+
+def test_another_metric_decides_and_less_may_be_better():
+    def objecting(model, outcomes):
+        samples = [
+            dataclasses.replace(one, values={"exact": 1.0, "wrong_objections": float(place in outcomes)})
+            for place, one in enumerate(run("sums", [1] * 100))
+        ]
+        whole = outcome(model, samples)
+        share = Score(name="wrong_objections", value=0.0, low=0, high=1, n=100, unit="share")
+        figures = (*whole.tasks[0].figures, Figure(score=share, more_is_better=False))
+        return dataclasses.replace(whole, tasks=(dataclasses.replace(whole.tasks[0], figures=figures),)), samples
+
+    (before, first), (after, second) = objecting("a", range(20)), objecting("b", range(18, 22))
+    (task,) = compare(before, after, first, second, metric="wrong_objections").tasks
+    assert (task.main.name, [one.name for one in task.others]) == ("wrong_objections", ["exact"])
+    assert (task.main.gained, task.main.lost, task.main.verdict) == (18, 2, "better")  # fewer objections
+    assert len(task.turned) == 20
+    (usual,) = compare(before, after, first, second).tasks
+    assert (usual.main.name, usual.main.difference.value) == ("exact", 0.0)
+    with pytest.raises(RecipeError, match=r"scored by 'exakt'; did you mean exact\? There are exact, wrong_objections"):
+        compare(before, after, first, second, metric="exakt")
 
 
 def test_subjects_are_told_apart():

@@ -16,11 +16,11 @@ from dunwu.evaluate.outcome import Outcome, read_outcome, read_samples
 SHOWN = 8
 
 
-def compare(before: Path, after: Path, *, out: Path | None, as_json: bool) -> None:
+def compare(before: Path, after: Path, *, metric: str | None, out: Path | None, as_json: bool) -> None:
     """Print the differences, and write them as a page where one is wanted."""
     before, after = before.expanduser(), after.expanduser()
     outcomes = _named_apart(read_outcome(before), read_outcome(after), before, after)
-    found = compared(*outcomes, tuple(read_samples(before)), tuple(read_samples(after)))
+    found = compared(*outcomes, tuple(read_samples(before)), tuple(read_samples(after)), metric=metric)
     if as_json:
         print(json.dumps(with_nulls(asdict(found)), ensure_ascii=False))
     else:

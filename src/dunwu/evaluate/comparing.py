@@ -1,5 +1,6 @@
 """Two evaluations, question by question: paired differences by task and subject, with tests, and what they could have shown."""
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from dunwu.core.errors import DataError
+from dunwu.core.errors import DataError, RecipeError
 from dunwu.evaluate.clustered import clusters
 from dunwu.evaluate.outcome import Figure, Outcome, Sample, TaskOutcome, figure_named
 from dunwu.evaluate.paired import needed_values, paired, questions_needed, smallest_difference
@@ -55,7 +56,8 @@ class Turned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskComparison:
-    """One task: its first metric decides; the others are told beside it. `turned`: questions whose first metric differs."""
+    """One task: `main`, its first metric or the one asked for, decides; the others are told beside it. `turned`: questions where it
+    differs."""
 
     task: str
     shared: int
@@ -80,9 +82,17 @@ class Comparison:
 
 
 def compare(
-    before: Outcome, after: Outcome, before_samples: Sequence[Sample], after_samples: Sequence[Sample]
+    before: Outcome,
+    after: Outcome,
+    before_samples: Sequence[Sample],
+    after_samples: Sequence[Sample],
+    *,
+    metric: str | None = None,
 ) -> Comparison:
-    """Compare what both have. Raises DataError where they share no task, or no question of a task that they share."""
+    """Compare what both have. `metric` decides where a task has it, else its first one.
+
+    Raises DataError where they share no task, or no question of a task that they share, RecipeError where no task has the metric.
+    """
     first, second = ({task.name: task for task in outcome.tasks} for outcome in (before, after))
     shared = [name for name in first if name in second]
     if not shared:
@@ -90,7 +100,8 @@ def compare(
             f"the two share no task: one has {', '.join(first)}, the other {', '.join(second)}; evaluate both with the same --tasks"
         )
     rows = [_by_id(samples) for samples in (before_samples, after_samples)]
-    found = [_task(first[name], second[name], rows[0].get(name, {}), rows[1].get(name, {})) for name in shared]
+    _require_metric(metric, [task for task in before.tasks if task.name in shared])
+    found = [_task(first[name], second[name], rows[0].get(name, {}), rows[1].get(name, {}), metric) for name in shared]
     adjusted = holm([_p(task.main) for task in found])
     return Comparison(
         before=before.model,
@@ -101,6 +112,14 @@ def compare(
     )
 
 
+def _require_metric(metric: str | None, tasks: Sequence[TaskOutcome]) -> None:
+    names = list(dict.fromkeys(figure.score.name for task in tasks for figure in task.figures))
+    if metric is not None and metric not in names:
+        near = next(iter(difflib.get_close_matches(metric, names, 1)), None)
+        meant = f"did you mean {near}? There are" if near else "there are"
+        raise RecipeError(f"no task that both have was scored by {metric!r}; {meant} {', '.join(names)}")
+
+
 def _by_id(samples: Sequence[Sample]) -> dict[str, dict[str, Sample]]:
     found: dict[str, dict[str, Sample]] = {}
     for sample in samples:
@@ -109,7 +128,11 @@ def _by_id(samples: Sequence[Sample]) -> dict[str, dict[str, Sample]]:
 
 
 def _task(
-    before: TaskOutcome, after: TaskOutcome, first: Mapping[str, Sample], second: Mapping[str, Sample]
+    before: TaskOutcome,
+    after: TaskOutcome,
+    first: Mapping[str, Sample],
+    second: Mapping[str, Sample],
+    metric: str | None,
 ) -> TaskComparison:
     pairs = [(one, second[key]) for key, one in first.items() if key in second]
     if not pairs:
@@ -133,6 +156,7 @@ def _task(
         raise DataError(
             f"{before.name}: the two have no metric in common ({told[0]}; {told[1]}); ask both in the same way (--solver)"
         )
+    names.sort(key=lambda figure: figure.score.name != metric)  # the others stay in their order
     changes = [_change(figure, _named(figure), pairs) for figure in names]
     return TaskComparison(
         task=before.name,
@@ -184,7 +208,8 @@ def _change(figure: Figure, name: str, pairs: Sequence[tuple[Sample, Sample]]) -
     total = math.fsum(weights) or math.nan
     shares = even and set(x) | set(y) <= {0.0, 1.0}
     changed = sum(one != other for one, other in zip(x, y, strict=True)) / len(x) if x else math.nan
-    gained = sum(one < other for one, other in zip(x, y, strict=True))
+    moved = [sum(one < other for one, other in zip(*sides, strict=True)) for sides in ((x, y), (y, x))]
+    gained, lost = moved if figure.more_is_better else moved[::-1]
     worth = _design(x, y, groups) if even else 1.0
     needed = (
         questions_needed(difference.value, changed)
@@ -201,7 +226,7 @@ def _change(figure: Figure, name: str, pairs: Sequence[tuple[Sample, Sample]]) -
         more_is_better=figure.more_is_better,
         changed=changed,
         gained=gained if shares else None,
-        lost=sum(one > other for one, other in zip(x, y, strict=True)) if shares else None,
+        lost=lost if shares else None,
         needed=None if needed is None or not even else math.ceil(needed * worth),
         smallest=smallest,
     )

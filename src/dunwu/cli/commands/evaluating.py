@@ -125,8 +125,14 @@ def compare(
     after: Annotated[Path, Parameter(help="Another one, on the same tasks.")],
     /,
     *,
+    metric: Annotated[
+        str | None,
+        Parameter(
+            help="What decides, where a task has it, such as acc_norm; default: each task's first. Choose before you look."
+        ),
+    ] = None,
     out: Annotated[Path | None, Parameter(help="A page to write, as FILE.html.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluations question by question: the difference with its interval, p-value and power of each task."""
-    work("comparing").compare(before, after, out=out, as_json=as_json)
+    work("comparing").compare(before, after, metric=metric, out=out, as_json=as_json)
