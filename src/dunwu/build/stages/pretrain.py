@@ -189,13 +189,16 @@ def _base_model(work: Work) -> Decoder:
 
 
 def _stream(work: Work) -> Stream:
-    """Rows of the corpus, with rows of the replayed text between them where there is any."""
     folder, context, seed = work.needs["tokenizer"], work.resolved["context_length"], work.recipe.seed
+    return rows_learned(folder, context_length=context, seed=seed, share=_replay_share(work.recipe))
+
+
+def rows_learned(folder: Path, *, context_length: int, seed: int, share: float) -> Stream:
+    """Rows of the corpus out of the tokenizer's folder, with rows of the replayed text between them where it has a share."""
 
     def rows(name: str) -> PretrainStream:
-        return PretrainStream(TokenShards.open(folder / name), context_length=context, seed=seed)
+        return PretrainStream(TokenShards.open(folder / name), context_length=context_length, seed=seed)
 
-    share = _replay_share(work.recipe)
     return MixedStream(rows(SHARDS), rows(REPLAY_SHARDS), share=share, seed=seed) if share else rows(SHARDS)
 
 

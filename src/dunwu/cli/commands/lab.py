@@ -6,8 +6,9 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 
 from dunwu.cli.given import AsJson, work
+from dunwu.core.errors import RecipeError
 
-lab = App(name="lab", help="Study models: scaling laws, grokking.", help_format="plaintext")
+lab = App(name="lab", help="Study models: scaling laws, grokking, loss curves that explain.", help_format="plaintext")
 
 
 @lab.command(name="scaling")
@@ -96,6 +97,39 @@ def grok(
         depth=depth,
         init_scale=init_scale,
         steps=steps,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@lab.command(name="curves")
+def curves(
+    *homes: Annotated[Path, Parameter(help="Homes of builds; those made with pretrain.snapshots=12 show the way too.")],
+    texts: Annotated[int, Parameter(help="Held-out texts for in-context learning.")] = 64,
+    sequences: Annotated[int, Parameter(help="Sequences of random tokens for induction heads.")] = 16,
+    passages: Annotated[int, Parameter(help="Passages of training text, and of held-out text.")] = 512,
+    prompt_tokens: Annotated[int, Parameter(help="Tokens of a passage that are given.")] = 32,
+    continuation_tokens: Annotated[int, Parameter(help="Tokens that must follow word for word.")] = 32,
+    seed: Annotated[int, Parameter(help="The same seed takes the same texts.", validator=validators.Number(gte=0))] = 0,
+    out: Annotated[
+        Path | None,
+        Parameter(help="A folder for the page; what was measured is kept there too, so that a new run goes on."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show when a run learned from its context, grew induction heads, and memorised its text, and what repeats did to its loss."""
+    if not homes:
+        raise RecipeError("no home given; give the folder that dunwu build made, such as builds/mine")
+    work("lab_curves").curves(
+        homes,
+        {
+            "texts": texts,
+            "sequences": sequences,
+            "passages": passages,
+            "prompt": prompt_tokens,
+            "continuation": continuation_tokens,
+            "seed": seed,
+        },
         out=out,
         as_json=as_json,
     )
