@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dunwu.cli import run
-from dunwu.cli.commands.evaluating import evaluate
+from dunwu.cli.commands.evaluating import compare, evaluate
 from dunwu.evaluate.outcome import read_outcome
 from tests.chat.conftest import make_home
 
@@ -49,6 +49,8 @@ def test_the_assertions_of_the_page_hold(at):
 
 
 def test_every_option_named_is_one():
-    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(evaluate).parameters} | {"--pass"}
+    known = {
+        f"--{name.replace('_', '-')}" for one in (evaluate, compare) for name in inspect.signature(one).parameters
+    } | {"--pass"}
     named = set(re.findall(r"`(--[\w-]+)", PAGE))
     assert named <= known, named - known
