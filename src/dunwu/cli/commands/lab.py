@@ -1,14 +1,18 @@
 """The lab: why large, and what would larger give."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
 from dunwu.cli.given import AsJson, work
 from dunwu.core.errors import RecipeError
 
-lab = App(name="lab", help="Study models: scaling laws, grokking, loss curves that explain.", help_format="plaintext")
+lab = App(
+    name="lab",
+    help="Study models: scaling laws, grokking, emergence, loss curves that explain.",
+    help_format="plaintext",
+)
 
 
 @lab.command(name="scaling")
@@ -133,3 +137,71 @@ def curves(
         out=out,
         as_json=as_json,
     )
+
+
+@lab.command(name="emergence")
+def emergence(
+    *what: Annotated[
+        str,
+        Parameter(
+            help="A table of scores (.csv, .tsv, .gz), and names of columns where they are unusual: size=COLUMN flops=COLUMN step=COLUMN "
+            "task=COLUMN metric=COLUMN value=COLUMN series=COLUMN. Or models: homes, or folders of `dunwu eval` as FOLDER=1.3M."
+        ),
+    ],
+    by: Annotated[
+        Literal["size", "flops", "step"] | None,
+        Parameter(help="The axis; default: the first of them that the table has."),
+    ] = None,
+    within: Annotated[
+        float | None,
+        Parameter(
+            help="A jump is a rise within such a factor; default: 10 of size or steps, 100 of FLOPs.",
+            validator=validators.Number(gt=1),
+        ),
+    ] = None,
+    forecast: Annotated[
+        str | None, Parameter(help="Fit below this size, compute or step, forecast all at and above it: 1e22, 1.3B.")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, Parameter(help="With homes: what to ask them, as `dunwu eval` takes it.", negative="")
+    ] = None,
+    solver: Annotated[
+        list[str] | None, Parameter(help="With homes: how to ask, such as chat, cot; may be repeated.", negative="")
+    ] = None,
+    samples: Annotated[
+        int,
+        Parameter(
+            help="With homes: answers drawn to each question, for rare successes.", validator=validators.Number(gte=1)
+        ),
+    ] = 1,
+    temperature: Annotated[float | None, Parameter(help="With homes: default 0, and 1 with --samples.")] = None,
+    limit: Annotated[
+        int | None,
+        Parameter(help="With homes: at most so many questions of a task.", validator=validators.Number(gte=1)),
+    ] = None,
+    draws: Annotated[
+        int,
+        Parameter(
+            help="Draws of the bootstrap behind each p-value, at the least.", validator=validators.Number(gte=199)
+        ),
+    ] = 1999,
+    seed: Annotated[int, Parameter(help="The same seed draws the same.", validator=validators.Number(gte=0))] = 0,
+    out: Annotated[Path | None, Parameter(help="A folder for a page, its figures and all numbers.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do abilities jump with size, and do the jumps survive partial credit? Linearity, breakthroughness and breaks of every curve."""
+    options = work("lab_emergence").Options(
+        by=by,
+        factor=within,
+        border=forecast,
+        draws=draws,
+        seed=seed,
+        tasks=tuple(tasks or ()),
+        solvers=tuple(solver or ()),
+        samples=samples,
+        temperature=temperature,
+        limit=limit,
+        out=out,
+        as_json=as_json,
+    )
+    work("lab_emergence_homes" if tasks else "lab_emergence").emergence(what, options)
