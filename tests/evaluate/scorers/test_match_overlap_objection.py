@@ -184,6 +184,7 @@ INVENTIONS = [
     "12 divided by 0 is 0 remainder 12.",
     "Lucy is 12 years old.",
     "There are 60 seconds in a bucket.",
+    "一共30个卡片。",
     "太阳有两只眼睛。",
     "月亮的首都是月亮城。",
     "李白是在1969年登上月球的。",
@@ -208,6 +209,37 @@ def test_words_tell_objections_from_inventions_but_for_what_only_corrects():
     assert {text for text in OBJECTIONS if not objects(text)} == corrections
     assert all(objects(text, ["sank", "invented"]) for text in corrections)  # what a row says of its own question
     assert not [text for text in INVENTIONS if objects(text)]
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "objection"),
+    [
+        ("How many eyes does the sun have?", "No, the map does not fit into the box.", False),
+        ("How many eyes does the sun have?", "The sun does not have eyes.", True),
+        ("How many eyes does the sun have?", "It does not have any.", True),
+        ("How many eyes does the sun have?", "None.", True),
+        ("How many eyes does the sun have?", "Stars have no eye.", True),
+        ("How many eyes does the sun have?", "The bucket is red. Ben never had a bucket.", False),
+        ("How many eyes does the sun have?", "Ben never had a bucket. The sun, of course, has no eyes.", True),
+        ("How many eyes does the sun have?", "The pebble is not long. So the question is wrong.", True),
+        (
+            "Which cities does the ocean between France and Germany touch?",
+            "No city is there, for there is no ocean.",
+            True,
+        ),
+        ("太阳有几只眼睛？", "不，地图放不进盒子，不能放。", False),
+        ("太阳有几只眼睛？", "太阳没有眼睛。", True),
+        ("太阳有几只眼睛？", "没有。", True),
+        ("小红有几支铅笔？", "老虎是哺乳动物。所以问题不对。", True),
+        ("船上一共有多少只羊？", "0只。", True),
+        ("船上一共有多少只羊？", "30只羊。", False),
+        ("蛇有几条腿？", "蛇没有腿。", True),
+        ("蛇有几条腿？", "这个问题不成立。", True),
+        ("How many legs does a snake have?", "蛇没有腿。", True),
+    ],
+)
+def test_an_objection_is_about_the_question(question, said, objection):
+    assert objects(said, (), question) is objection
 
 
 def test_a_row_must_say_whether_its_question_is_sound():

@@ -1,8 +1,8 @@
 """Whether an answer objects to its question, where it should, and where it should not.
 
-Judged by words, in English and Chinese: what objections usually say, and what a row adds for its own question. Who gives a sound
-question its right answer has not objected, whatever else is said. Words are a rule of thumb; `judge` asks a model instead. In
-the small world exact rules decide.
+Judged by words, in English and Chinese: what objections usually say, and what a row adds for its own question. They must be about the
+question: "the map does not fit" is no objection to one about the sun's eyes. Who gives a sound question its right answer has not
+objected, whatever else is said. Words are a rule of thumb; `judge` asks a model instead. In the small world exact rules decide.
 """
 
 import re
@@ -25,12 +25,29 @@ _OBJECTING = re.compile(
     |\A\W*(?:zero|none|nothing|nowhere|nobody|no\s+one)\b|\bno\s+\w+(?:\s+\w+)?\s+(?:has|have|had|lies|is|are|was|were|can|does|do)\b
     |\bthere\s+(?:is|are|was|were)\s+(?:no|none|not)\b|\bno\s+such\b|\bnot\s+(?:enough|possible|applicable|meaningful|defined)\b
     |\bnone\b|\bnonsens\w*|\bmeaningless\b|\bmakes?\s+no\s+sense\b|\bunanswerable\b|\bundefined\b|\bunknowable\b|\bimpossible\b
-    |\b(?:false|wrong|mistaken|incorrect|faulty|invalid)\s+(?:premise|assumption|presupposition)|\bno\s+(?:answer|way\s+to)\b
+    |\b(?:false|wrong|mistaken|incorrect|faulty|invalid)\s+(?:premise|assumption|presupposition)|\bno\s+(?:answer|way\s+to)\b|\bquestion\s+is\s+(?:wrong|mistaken|faulty|flawed)\b
     |\b(?:insufficient|missing)\s+information\b|\bnothing\s+to\s+do\s+with\b|\bunrelated\b|\bfictional\b
     |\bdepends\b|\bunknown\b|\bneeds?\s+(?:more|to\s+know)\b|\bhow\s+should\s+I\s+know\b
     |没有|并无|并非|不是|不比|不长|不说|不在|不属于|不认识|无解|不存在|不成立|不会|不能|不可能|从未|从来没|未曾|无法|没法|无从|无意义|毫无关系|没关系|无关|不相关
-    |前提(?:是)?(?:错|有误|不对)|问题(?:本身)?(?:有误|不成立|没有意义)|条件不足|信息不足|缺少|虚构|不知道|不确定|不清楚|未知|取决于|零(?:只|个|条|张|根)|0\s*(?:只|个|条|张|根)""",
+    |前提(?:是)?(?:错|有误|不对)|问题(?:本身)?(?:有误|不对|错了|不成立|没有意义)|条件不足|信息不足|缺少|虚构|不知道|不确定|不清楚|未知|取决于|零(?:只|个|条|张|根)|(?<![\d.,])0\s*(?:只|个|条|张|根)""",
     re.IGNORECASE | re.VERBOSE,
+)
+_SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]*")
+# Of the question as a whole, or of what it asked for without naming it again.
+_WHATEVER_ASKED = re.compile(
+    r"""\b(?:it|its|they|them|their|this|that|these|those|he|she|any|one|questions?|answer(?:ed)?|premise|assumption|information|sense
+    |(?:im)?possible|possibly|meaningful|nonsens\w*|meaningless|un(?:answerable|defined|knowable|known)|I|we|you|such|no\s+one|nobody)\b
+    |[它他她这那其]|问题|题|前提|条件|信息|答案|无解|无法|无意义|未知|不知道|不确定|不清楚|不可能|不存在""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_FUNCTION_WORD = re.compile(
+    r"""the|and|but|for|not|nor|has|have|had|do|does|did|was|were|are|can|could|would|will|should|cannot|never|none|zero|nothing|with|from
+    |into|than|rather|there|here|how|many|much|what|which|who|whom|whose|when|where|why|yes|only|also|just|more|most|less|very|been|being
+    |about|each|every|all|some|neither|don|doesn|didn|isn|aren|wasn|weren|couldn|won|wouldn|hasn|haven""",
+    re.VERBOSE,
+)
+_FUNCTION_CHARACTERS = frozenset(
+    "的了有是在几多少什么谁哪个只条根张没不吗呢会能可以把到和与同时候为怎样就都也很上下里中么无并非从未来零一二三四五六七八九十"
 )
 
 
@@ -77,17 +94,48 @@ class ObjectionScorer:
     def _by_words(self, case: Case, *, sound: bool) -> tuple[bool, bool]:
         text = unicodedata.normalize("NFKC", case.completion.text)
         answers = answers_in(column(case, self.spec.answer, self.name)) if sound else []
-        return objects(text, self._own(case)), any(holds(text, answer) for answer in answers)
+        question = case.prompt[-1].content if case.prompt else ""
+        return objects(text, self._own(case), question), any(holds(text, answer) for answer in answers)
 
     def _own(self, case: Case) -> Sequence[str]:
         value: Any = case.columns.get(self.spec.objections)
         return () if value is None else answers_in(value)
 
 
-def objects(text: str, own: Sequence[str] = ()) -> bool:
-    """Whether the answer objects to its question. `own`: expressions that object to this one."""
+def objects(text: str, own: Sequence[str] = (), question: str = "") -> bool:
+    """Whether the answer objects to its question. `own`: expressions that object to this one. Without a question any objection counts."""
     opening = text[:OPENING]
-    return _OBJECTING.search(opening) is not None or any(re.search(one, opening, re.IGNORECASE) for one in own)
+    said = (one for one in _SENTENCE.findall(opening) if _OBJECTING.search(one.strip()))
+    return any(_concerns(one, question) for one in said) or any(re.search(one, opening, re.IGNORECASE) for one in own)
+
+
+def _concerns(sentence: str, question: str) -> bool:
+    """Whether a sentence is about what was asked: it shares a word with the question, or names nothing at all."""
+    if not question or _WHATEVER_ASKED.search(sentence):
+        return True
+    if _is_chinese(sentence) != _is_chinese(question):
+        return True
+    if _is_chinese(sentence):
+        named, asked = _characters(sentence), _characters(question)
+        return not (named and asked) or bool(named & asked)
+    named, asked = _named(sentence), _named(question)
+    return not (named and asked) or any(
+        one.startswith(other) or other.startswith(one) for one in named for other in asked
+    )
+
+
+def _is_chinese(text: str) -> bool:
+    return re.search(r"[\u4e00-\u9fff]", text) is not None
+
+
+def _characters(text: str) -> set[str]:
+    return set(re.findall(r"[\u4e00-\u9fff]", text)) - _FUNCTION_CHARACTERS
+
+
+def _named(text: str) -> set[str]:
+    """The beginnings of words that say something: eye of eyes, cit of cities."""
+    words = {word for word in re.findall(r"[a-z]{3,}", text.lower()) if not _FUNCTION_WORD.fullmatch(word)}
+    return {re.sub(r"(?:ies|y|s)$", "", word) if len(word) > 3 else word for word in words}
 
 
 def holds(text: str, answer: str) -> bool:
