@@ -8,6 +8,10 @@ import pytest
 
 from dunwu.cli import run
 from dunwu.core.files import read_json
+from dunwu.model.config import DecoderConfig
+from dunwu.model.decoder import new_decoder
+from dunwu.model.hub import save_model
+from tests.infer.tiny import tiny_tokenizer
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 PYTHIA = SHARED / "emergence_pythia" / "pythia_zero_shot.csv.gz"
@@ -89,6 +93,72 @@ def test_folders_without_a_size_or_a_task_say_what_to_add(tmp_path, capsys):
         ("home", "say by --tasks what to ask it"),
     ):
         assert run(["lab", "emergence", str(tmp_path / folder)]) == 2
+        assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+TASK = """
+input: "{{q}}"
+target: "{{a}}"
+subject: "{{kind}}"
+max_tokens: 4
+source: {files: {test: test.jsonl}}
+metrics: [{name: right, score: {kind: exact, answer: target}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory):
+    """Three models of random weights, and a task."""
+    folder = tmp_path_factory.mktemp("ladder")
+    for width in (16, 32, 48):
+        home = folder / f"w{width}"
+        home.mkdir()
+        tokenizer = tiny_tokenizer(home)
+        config = DecoderConfig(
+            architecture="qwen3", qk_norm="head", vocab_size=tokenizer.vocab_size, hidden_size=width, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=2, head_dim=8, max_position_embeddings=96,
+        )  # fmt: skip
+        save_model(new_decoder(config, seed=width), home)
+        (home / "dunwu.json").write_text(json.dumps({"instruction_tuned": True}), "utf-8")
+    (folder / "task.yaml").write_text(TASK, "utf-8")
+    rows = [{"q": f"a cat sat {at}?", "a": "Hello", "kind": "x" if at % 2 else "y"} for at in range(6)]
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return folder
+
+
+def test_models_are_evaluated_and_studied_kind_by_kind(homes, monkeypatch, capsys):
+    monkeypatch.setattr("dunwu.evaluate.identity.user_cache_folder", lambda: homes / "cache")
+    monkeypatch.chdir(homes)
+    names = ["w16", "w32", "w48"]
+    facts = told(capsys, *names, "--tasks", "task.yaml", "--solver", "chat", "--samples", 4, "--json")
+    curves = {(one["task"], one["metric"]): one for one in facts["curves"]}
+    assert set(curves) == {
+        (f"task: {kind}", name) for kind in "xy" for name in ("right", "exact_match", "edit_similarity")
+    }
+    sizes = [
+        json.loads((homes / "emergence" / "runs" / f"{name}-chat" / "results.json").read_text("utf-8"))
+        for name in names
+    ]
+    assert len(sizes) == 3
+    similar = curves["task: x", "edit_similarity"]
+    assert similar["models"] == names
+    assert similar["x"] == sorted(similar["x"])
+    assert {one["verdict"] for one in facts["curves"]} == {"too few points to search"}
+    assert [(one["model"], one["draws"], one["questions"]) for one in facts["rare"]] == [
+        (name, 4, 3) for name in names for _ in "xy"
+    ]
+    words = [f"emergence/runs/{name}-chat={size:.0f}" for name, size in zip(names, similar["x"], strict=True)]
+    again = told(capsys, *words, "--json")
+    assert [one["y"] for one in again["curves"]] == [one["y"] for one in facts["curves"]]
+
+
+def test_homes_that_make_no_ladder_are_refused(homes, monkeypatch, capsys):
+    monkeypatch.chdir(homes)
+    for words, said in (
+        (["w16"], "w16: with --tasks, give the homes of two or more models"),
+        (["w16", "none"], "none: with --tasks"),
+    ):
+        assert run(["lab", "emergence", *words, "--tasks", "task.yaml"]) == 2
         assert said in capsys.readouterr().err.replace("\n", " ")
 
 

@@ -183,7 +183,7 @@ class _Grid:
     def __init__(self, u_R: Floats, limit: float) -> None:
         inside = np.linspace(u_R.min(), u_R.max(), MIDDLES)
         around = np.linspace(u_R.min() - BEYOND, u_R.max() + BEYOND, MIDDLES)
-        narrow = np.geomspace(NARROWEST, limit, WIDTHS + 1)[:-1]
+        narrow = np.geomspace(min(NARROWEST, limit / 4), limit, WIDTHS + 1)[:-1]
         wide = np.geomspace(limit, max(WIDEST, 2 * limit), WIDTHS)
         cells = [(m, w, True) for w in wide for m in around] + [(m, w, False) for w in narrow for m in inside]
         self.middle_G, self.width_G = (np.array([cell[part] for cell in cells], np.float64) for part in (0, 1))

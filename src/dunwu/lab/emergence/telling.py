@@ -11,7 +11,8 @@ from dunwu.lab.emergence.breaks import Break
 from dunwu.lab.emergence.curves import Curve
 from dunwu.lab.emergence.forecast import Forecast
 from dunwu.lab.emergence.graded import Rare
-from dunwu.lab.emergence.study import Measure, Pair, Studied, Study
+from dunwu.lab.emergence.measures import Floats
+from dunwu.lab.emergence.study import Pair, Studied, Study
 from dunwu.lab.record import Cell, Experiment, Figure, Line, Table, Words
 
 SHOWN = 40  # rows that the terminal shows
@@ -73,18 +74,20 @@ def facts_of(study: Study, forecasts: Sequence[tuple[str, Forecast]] = (), rare:
 def lines_of(study: Study, forecasts: Sequence[tuple[str, Forecast]] = (), rare: Sequence[Rare] = ()) -> Iterator[str]:
     """The same for a person."""
     yield from study.scores.said
-    factor = 10 ** next((one.found.limit for one in study.curves if one.found.verdict != "few"), math.nan)
     counts = {
         name: sum(one.found.verdict == key for one in study.curves if one.curve.metric.kind != "no ability")
         for key, name in VERDICTS.items()
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    yield f"{told}; a jump is a rise from 10% to 90% within a factor of {factor:.3g}, p < .05 after Holm's adjustment"
+    limits = [one.found.limit for one in study.curves if one.found.verdict != "few"]
+    rule = " (six are needed)"
+    if limits:
+        rule = f"; a jump is a rise from 10% to 90% within a factor of {10 ** limits[0]:.3g}, p < .05 after Holm's adjustment"
+    yield told + rule
     yield f"{'task':<34} {'metric':<14} {'L/(n-1)':>8} {'B':>7} {'(chance)':>8}  what is found"
     for one in _most_striking(study)[:SHOWN]:
-        name = one.curve.task + (f" [{one.curve.series}]" if one.curve.series else "")
         yield (
-            f"{name[:34]:<34} {one.curve.metric.name[:14]:<14} {one.linearity_share:>8.2f} {one.breakthroughness.value:>7.1f} "
+            f"{_named(one.curve)[:34]:<34} {one.curve.metric.name[:14]:<14} {one.linearity_share:>8.2f} {one.breakthroughness.value:>7.1f} "
             f"{one.breakthroughness.by_chance:>8.1f}  {_told(one.found)}"
         )
     if len(study.curves) > SHOWN:
@@ -133,7 +136,12 @@ def experiment_of(
             "在按构造是平滑的曲线里，超过 5% 的搜索报出跃升；或者部分分平滑上升，却把“全对才算”的跃升说成真的。",
         ),
         findings=_findings(study, forecasts),
-        figures=[*_curve_figures(study), *_forecast_figures(forecasts), *_rare_figures(rare)],
+        figures=[
+            *_pair_figures(study.pairs),
+            *_curve_figures(study),
+            *_forecast_figures(forecasts),
+            *_rare_figures(rare),
+        ],
         tables=tables,
         facts=facts_of(study, forecasts, rare),
     )
@@ -224,6 +232,10 @@ def _most_striking(study: Study) -> list[Studied]:
     return sorted(study.curves, key=key)
 
 
+def _named(curve: Curve) -> str:
+    return curve.task + (f" [{curve.series}]" if curve.series else "")
+
+
 def _told(found: Break) -> str:
     if found.verdict in ("few", "level"):
         return VERDICTS[found.verdict]
@@ -236,11 +248,10 @@ def _told(found: Break) -> str:
 
 def _told_pair(one: Pair) -> str:
     whole, graded = one.whole.curve, one.graded.curve
-    series = f" [{whole.series}]" if whole.series else ""
     early = ""
     if math.isfinite(one.survival.early):
         early = f"; {one.survival.early:.0%} [{one.survival.low:.0%}, {one.survival.high:.0%}] of the graded gain comes before {whole.metric.name} begins to rise"
-    return f"{whole.task}{series}: jump of {whole.metric.name} survives {graded.metric.name}: {one.survival.verdict}{early}"
+    return f"{_named(whole)}: jump of {whole.metric.name} survives {graded.metric.name}: {one.survival.verdict}{early}"
 
 
 def _told_forecast(by: str, one: Forecast) -> str:
@@ -253,7 +264,7 @@ def _told_forecast(by: str, one: Forecast) -> str:
 def _findings(study: Study, forecasts: Sequence[tuple[str, Forecast]]) -> list[Words]:
     searched = [one for one in study.curves if one.found.verdict != "few" and one.curve.metric.kind != "no ability"]
     jumps = [one for one in searched if one.found.verdict == "jump"]
-    names = ", ".join(f"{one.curve.task} ({one.curve.metric.name})" for one in jumps[:5])
+    names = ", ".join(f"{_named(one.curve)} ({one.curve.metric.name})" for one in jumps[:5])
     found: list[Words] = [
         (
             f"{len(jumps)} of {len(searched)} curves that could be searched jump" + (f": {names}." if jumps else "."),
@@ -291,6 +302,33 @@ def _method(factor: float) -> Words:
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
+
+
+def _pair_figures(pairs: Sequence[Pair]) -> Iterator[Figure]:
+    """Both scores of a pair as shares of what they gain, jumps first."""
+    order = sorted(pairs, key=lambda one: one.survival.verdict == "no jump")
+    for number, one in enumerate(order[: DRAWN // 2], 1):
+        lines = [
+            Line(label=half.metric.name, x=half.x_R.tolist(), y=_gained(half).tolist(), mark="both")
+            for half in (one.whole.curve, one.graded.curve)
+        ]
+        name, verdict = _named(one.whole.curve), one.survival.verdict
+        yield Figure(
+            name=f"pair-{number}",
+            title=(
+                f"{name}: does a jump survive partial credit? {verdict}",
+                f"{name}：给部分分之后跃升还在吗？{verdict}",
+            ),
+            x_label=AXES[one.whole.curve.axis],
+            y_label=("share of its gain", "占自身增益的份额"),
+            lines=lines,
+            x_log=True,
+        )
+
+
+def _gained(curve: Curve) -> Floats:
+    y = curve.judged_R
+    return (y - y.min()) / max(float(np.ptp(y)), 1e-12)
 
 
 def _curve_figures(study: Study) -> Iterator[Figure]:
@@ -376,10 +414,3 @@ def _rare_figures(rare: Sequence[Rare]) -> Iterator[Figure]:
             ],
             x_log=True,
         )
-
-
-def measure_text(one: Measure, digits: int = 2) -> str:
-    """A value with its interval."""
-    if math.isnan(one.low):
-        return f"{one.value:.{digits}f}"
-    return f"{one.value:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"
