@@ -1,5 +1,6 @@
 """`dunwu lab curves`: what runs learned when, out of the weights that their builds kept."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from dunwu.corpus.store import read_documents
 from dunwu.lab.curves.measuring import Point, Run, Settings, measure_run
 from dunwu.lab.curves.telling import curves_experiment, lines_of
 from dunwu.lab.experiment import facts_as_json, require_drawing, write_experiment
+from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.checkpoint import STATE
 from dunwu.train.snapshots import snapshots_in
@@ -96,9 +98,14 @@ def _last_row(folder: Path, record: StageRecord) -> int:
     return record.facts["tokens"] // record.facts["context_length"]
 
 
-def _heldout(folder: Path, words: Any) -> Iterator[npt.NDArray[np.int32]]:
-    left = HELDOUT_CHARACTERS
+def _heldout(folder: Path, words: TokenizerLike) -> Iterator[npt.NDArray[np.int32]]:
+    """Held-out documents as ids, each text once: copies would make intervals over documents too narrow."""
+    left, seen = HELDOUT_CHARACTERS, set[bytes]()
     for document in read_documents(folder, "heldout"):
+        digest = hashlib.blake2b(document.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if digest in seen:
+            continue
+        seen.add(digest)
         yield words.encode_array(document.text[:left])
         left -= len(document.text)
         if left <= 0:

@@ -122,7 +122,7 @@ def _about_context(run: Found) -> Iterator[Words]:
 
 def _about_memory(run: Found) -> Iterator[Words]:
     memory = run["points"][-1]["memorised"]
-    apart = memory["learned"]["low"] > memory["heldout"]["high"]
+    apart = _excess_low(memory["learned"], memory["heldout"]) > 0
     yield (
         f"Of training passages {_shown(memory['learned'], '.1%')} are continued word for word, of held-out ones "
         f"{_shown(memory['heldout'], '.1%')}"
@@ -133,15 +133,21 @@ def _about_memory(run: Found) -> Iterator[Words]:
 
 
 def _about_repeats(run: Found) -> Iterator[Words]:
-    classes = [one for one in run["points"][-1]["repeats"] or [] if one["difference"] is not None]
-    if classes:
-        most = classes[-1]
+    effects = _effects(run)
+    if effects:
+        point, one = effects[-1]
         yield (
-            f"At the end, passages learned from {_times(most)} times cost {_shown(most['difference'], '+.3f')} nats a token against those "
-            f"learned from at most {most['than']} times{' in the same documents' if most['matched'] else ''}.",
-            f"最后，学习过 {_times(most)} 次的片段与{'同一文档中' if most['matched'] else ''}最多学习过 {most['than']} 次的片段相比，每词元损失相差 "
-            f"{_shown(most['difference'], '+.3f')} 奈特。",
+            f"At {point['tokens']:,} tokens, passages learned from {_times(one)} times cost {_shown(one['difference'], '+.3f')} nats a token "
+            f"against those learned from at most {one['than']} times{' in the same documents' if one['matched'] else ''}.",
+            f"在 {point['tokens']:,} 个词元时，学习过 {_times(one)} 次的片段与{'同一文档中' if one['matched'] else ''}最多学习过 {one['than']} 次的片段"
+            f"相比，每词元损失相差 {_shown(one['difference'], '+.3f')} 奈特。",
         )
+
+
+def _effects(run: Found) -> list[tuple[Found, Found]]:
+    """Of each point that has several classes of repeats, the most repeated one."""
+    classes = [(point, point["repeats"][-1]) for point in run["points"] if point["repeats"]]
+    return [(point, one) for point, one in classes if one["difference"] is not None]
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -195,6 +201,15 @@ def _figures(runs: Sequence[Found]) -> list[Figure]:
             x_log=True,
             lines=[line for run in runs for line in _repeat_lines(run, runs)],
         ),
+        Figure(
+            name="repeat_effect",
+            title=("What having been learned from did", "学习过与否的差别"),
+            x_label=TOKENS,
+            y_label=("most less least repeated, nats a token", "重复最多减最少（奈特/词元）"),
+            x_log=True,
+            lines=[line for run in runs for line in _effect_line(run, runs)],
+            rules=[("y", 0.0, "no difference")],
+        ),
     ]  # fmt: skip
 
 
@@ -236,6 +251,12 @@ def _repeat_lines(run: Found, runs: Sequence[Found]) -> Iterator[Line]:
             high=[_number(one["nats"]["high"]) for one in classes],
             mark="both",
         )
+
+
+def _effect_line(run: Found, runs: Sequence[Found]) -> Iterator[Line]:
+    effects = [{"tokens": point["tokens"], "difference": one["difference"]} for point, one in _effects(run)]
+    if effects:
+        yield _line(_label(run, runs, "difference"), effects, lambda one: one["difference"], "both")
 
 
 def _line(label: str, points: Sequence[Found], of: Any, mark: Any) -> Line:
@@ -290,6 +311,12 @@ def _tables(runs: Sequence[Found]) -> list[Table]:
 
 def _best(point: Found) -> Found:
     return max(point["heads"], key=lambda head: head["value"])
+
+
+def _excess_low(more: Found, less: Found) -> float:
+    """The lower limit of a difference of two shares, from the limits of each (Newcombe 1998, Statistics in Medicine 17:873)."""
+    below, above = more["value"] - more["low"], less["high"] - less["value"]
+    return more["value"] - less["value"] - math.hypot(below, above)
 
 
 def _label(run: Found, runs: Sequence[Found], name: str) -> str:
