@@ -17,6 +17,7 @@ from dunwu.lab.record import Cell, Experiment, Figure, Line, Table, Words
 
 SHOWN = 40  # rows that the terminal shows
 DRAWN = 6  # curves that have a figure
+TOLD = 8  # pairs that the page's head tells of
 AXES: dict[str, Words] = {
     "size": ("parameters", "参数量"),
     "flops": ("training compute, FLOPs", "训练算力（FLOPs）"),
@@ -28,6 +29,13 @@ VERDICTS: dict[str, str] = {
     "rise": "rises, width not told",
     "level": "level",
     "few": "too few points to search",
+}
+
+SURVIVES: dict[str, Words] = {
+    "yes": ("the jump survives partial credit", "给部分分之后跃升仍在"),
+    "no": ("the jump does not survive partial credit", "给部分分之后跃升消失"),
+    "undecided": ("whether the jump survives partial credit is undecided", "给部分分之后跃升是否仍在，未能判定"),
+    "no jump": ("no jump", "没有跃升"),
 }
 
 CURVE_COLUMNS = (
@@ -271,14 +279,13 @@ def _findings(study: Study, forecasts: Sequence[tuple[str, Forecast]]) -> list[W
             f"可检验的 {len(searched)} 条曲线中，{len(jumps)} 条有跃升" + (f"：{names}。" if jumps else "。"),
         )
     ]
-    for verdict, english, chinese in (
-        ("yes", "survive the graded metric", "在给部分分时仍在"),
-        ("no", "do not survive the graded metric", "在给部分分时消失"),
-        ("undecided", "are undecided", "未能判定"),
-    ):
-        count = sum(one.survival.verdict == verdict for one in study.pairs)
-        if count:
-            found.append((f"{count} jumps {english}.", f"{count} 个跃升{chinese}。"))
+    found += [
+        (
+            f"{_named(one.whole.curve)}: {one.whole.curve.metric.name} beside {one.graded.curve.metric.name}: {SURVIVES[one.survival.verdict][0]}.",
+            f"{_named(one.whole.curve)}：{one.whole.curve.metric.name} 对照 {one.graded.curve.metric.name}，{SURVIVES[one.survival.verdict][1]}。",
+        )
+        for one in [pair for pair in study.pairs if pair.survival.verdict != "no jump"][:TOLD]
+    ]
     if not any(one.found.verdict == "jump" and one not in study.alone for one in study.curves) and study.pairs:
         found.append(("No score with a graded metric beside it jumps.", "有部分分可对照的分数都没有跃升。"))
     for by, one in forecasts:
@@ -312,13 +319,11 @@ def _pair_figures(pairs: Sequence[Pair]) -> Iterator[Figure]:
             Line(label=half.metric.name, x=half.x_R.tolist(), y=_gained(half).tolist(), mark="both")
             for half in (one.whole.curve, one.graded.curve)
         ]
-        name, verdict = _named(one.whole.curve), one.survival.verdict
+        name = f"{_named(one.whole.curve)}: {one.whole.curve.metric.name}, {one.graded.curve.metric.name}"
+        english, chinese = SURVIVES[one.survival.verdict]
         yield Figure(
             name=f"pair-{number}",
-            title=(
-                f"{name}: does a jump survive partial credit? {verdict}",
-                f"{name}：给部分分之后跃升还在吗？{verdict}",
-            ),
+            title=(f"{name}: {english}", f"{name}：{chinese}"),
             x_label=AXES[one.whole.curve.axis],
             y_label=("share of its gain", "占自身增益的份额"),
             lines=lines,
