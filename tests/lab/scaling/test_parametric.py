@@ -8,6 +8,7 @@ import pytest
 
 from dunwu.cli import run
 from dunwu.core.errors import DataError
+from dunwu.core.files import read_json
 from dunwu.core.progress import SilentProgress
 from dunwu.lab.scaling.parametric import Law, _Problem, fit_law
 from dunwu.lab.scaling.points import Points, read_points
@@ -88,6 +89,54 @@ def test_runs_that_follow_no_such_law_are_refused_rather_than_explained():
         )
 
 
+def test_another_solver_ends_at_the_same_optimum():
+    """scipy's least_squares with its own Huber loss, from the truth: the same objective and parameters."""
+    from scipy.optimize import least_squares
+
+    known = points(noise=0.01, seed=4)
+    law = fit_law(known, resamples=0, progress=SilentProgress()).law
+
+    def residual(x):
+        return np.log(
+            np.exp(x[0]) * known.size_R ** -x[3] + np.exp(x[1]) * known.tokens_R ** -x[4] + np.exp(x[2])
+        ) - np.log(known.loss_R)
+
+    truth = [np.log(400.0), np.log(1800.0), np.log(1.7), 0.34, 0.36]
+    found = least_squares(
+        residual, truth, loss="huber", f_scale=1e-3, x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15, max_nfev=5000
+    )
+    assert law.objective <= found.cost * (1 + 1e-6)
+    assert law.objective == pytest.approx(found.cost, rel=1e-3)
+    assert (law.E, law.alpha, law.beta) == pytest.approx((np.exp(found.x[2]), found.x[3], found.x[4]), rel=0.02)
+
+
+def test_a_stated_floor_is_kept_and_losses_below_it_are_refused():
+    known = points(noise=0.002)
+    fit = fit_law(known, resamples=20, floor=1.7, progress=SilentProgress())
+    assert abs(fit.law.E - 1.7) < 1e-12
+    assert fit.law.alpha == pytest.approx(0.34, rel=0.1)
+    assert {draw.E for draw in fit.draws} == {fit.law.E}
+    with pytest.raises(DataError, match=r"run \d+: loss .* is not above the floor 2.5 .* lower floor"):
+        fit_law(known, resamples=20, floor=2.5, progress=SilentProgress())
+    with pytest.raises(DataError, match="it must be a loss above 0"):
+        fit_law(known, resamples=20, floor=-1.0, progress=SilentProgress())
+
+
+@pytest.mark.parametrize("which", [[3], [1, 4, 7, 10, 15, 19]])
+def test_bits_among_nats_are_found_out(which):
+    known = points(noise=0.003)
+    mixed = known.loss_R.copy()
+    mixed[which] /= np.log(2)
+    spoiled = Points(size_R=known.size_R, tokens_R=known.tokens_R, loss_R=mixed, places=known.places)
+    with pytest.raises(DataError, match=f"{len(which)} losses of 20 lie 1.44 times above .*run {which[0]}[,)]"):
+        fit_law(spoiled, resamples=20, progress=SilentProgress())
+
+
+def test_most_starts_end_at_the_same_optimum():
+    fit = fit_law(points(noise=0.003), resamples=0, progress=SilentProgress())
+    assert fit.agreed > fit.starts // 2
+
+
 def test_a_published_fit_is_found_again():
     """arXiv:2404.10102, table 1: the same 240 points, E 1.82, α 0.35, β 0.37, a 0.51, with these standard errors."""
     if not PUBLISHED.is_file():
@@ -105,12 +154,15 @@ def test_the_command_says_all_and_its_mistakes(tmp_path, capsys):
     rows = zip(known.size_R, known.tokens_R, known.loss_R, strict=True)
     file = tmp_path / "runs.csv"
     file.write_text("N,D,loss\n" + "".join(f"{n},{d},{loss}\n" for n, d, loss in rows), "utf-8")
-    out = tmp_path / "law.json"
+    out = tmp_path / "law"
     assert run(["lab", "scaling", str(file), "--resamples", "20", "--budget", "1e21", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "read 20 runs" in said
     assert "1e+21 FLOPs:" in said
-    assert out.is_file()
+    assert read_json(out / "experiment.json")["facts"]["runs"] == 20
+    assert (out / "residuals.csv").read_text().count("\n") == 21
+    assert run(["lab", "scaling", str(file), "--out", str(tmp_path / "law.json")]) == 2
+    assert "a folder is meant" in capsys.readouterr().err
     assert run(["lab", "scaling", str(file), "--budget", "many"]) == 2
     assert "--budget many: must be a number of FLOPs above 0" in capsys.readouterr().err
     assert run(["lab", "scaling", str(file), "size=M"]) == 2

@@ -49,7 +49,7 @@ def test_other_names_are_given(table):
 def test_rows_without_numbers_are_left_out_and_told(table):
     points = read_points(table("N,D,loss\n1B,20B,2.5\n1B,40B,nan\n\n2B,40B,\n"))
     assert len(points) == 1
-    assert points.said[-1] == "left out 2 rows without finite numbers: lines 3, 4"
+    assert points.said[-1] == "left out 2 rows without finite numbers: lines 3, 5"
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,43 @@ def test_rows_without_numbers_are_left_out_and_told(table):
 def test_what_cannot_be_read_is_named(table, text, said):
     with pytest.raises(DataError, match=said):
         read_points(table(text))
+
+
+@pytest.mark.parametrize("head", ["loss_bits", "loss (bits)", "Val Loss [bits]", "bits"])
+def test_a_unit_in_the_name_of_the_column_is_read(table, head):
+    points = read_points(table(f"N,D,{head}\n1B,20B,4.0\n"))
+    assert points.loss_R.tolist() == pytest.approx([4 * math.log(2)])
+    assert "losses are in bits, by the column's name" in points.said
+
+
+def test_bits_a_byte_stay_what_they_are_and_do_not_mix_with_nats(table):
+    points = read_points(table("N,D,bpb\n410m,20B,0.9\n1.3B,20B,0.8\n"))
+    assert points.loss_R.tolist() == [0.9, 0.8]
+    assert points.unit == "bits a byte"
+    with pytest.raises(DataError, match="losses in bits a byte and in nats a token"):
+        read_points(table("N,D,loss,unit\n410m,20B,0.9,bpb\n1.3B,20B,2.8,nats\n"))
+
+
+def test_two_losses_with_units_need_a_choice(table):
+    file = table("N,D,loss_nats,loss_bits\n410m,20B,2.8,4.04\n")
+    with pytest.raises(DataError, match=r"several losses .loss_nats, loss_bits.; say which with loss=COLUMN"):
+        read_points(file)
+    assert read_points(file, {"loss": "loss_nats"}).loss_R.tolist() == [2.8]
+
+
+def test_of_several_rows_a_run_the_last_counts(table):
+    points = read_points(table("run,N,D,loss\na,1B,1B,4\na,1B,2B,3\nb,2B,2B,2.5\nb,2B,1B,3.5\n")).last_of_each()
+    assert points.loss_R.tolist() == [3.0, 2.5]
+    assert points.runs == ("a", "b")
+
+
+def test_unique_tokens_follow_from_epochs(table):
+    points = read_points(table("N,D,epochs,loss\n1B,8B,4,3\n1B,2B,0.5,3.5\n"))
+    assert points.unique_R.tolist() == [2e9, 2e9]
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "runs.csv"
+    file.write_bytes("N,D,loss\n1B,20B,2.5 é\n".encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8 text"):
+        read_points(file)

@@ -14,17 +14,36 @@ lab = App(
     help_format="plaintext",
 )
 
+Resamples = Annotated[
+    int, Parameter(help="Draws of the bootstrap that gives the intervals.", validator=validators.Number(gte=20))
+]
+DrawSeed = Annotated[int, Parameter(help="The same seed draws the same.", validator=validators.Number(gte=0))]
+PageFolder = Annotated[
+    Path | None, Parameter(help="A folder for a page with figures, and the numbers as JSON and CSV.")
+]
+
 
 @lab.command(name="scaling")
 def scaling(
     file: Annotated[Path, Parameter(help="A .csv or .tsv table: size, tokens or FLOPs, and loss of each run.")],
     /,
     *columns: Annotated[
-        str, Parameter(help="Where names are unusual: size=COLUMN tokens=COLUMN flops=COLUMN loss=COLUMN.")
+        str,
+        Parameter(help="Where names are unusual: size=COLUMN tokens=COLUMN flops=COLUMN loss=COLUMN run=COLUMN …"),
     ],
+    form: Annotated[
+        Literal["parametric", "isoflop", "envelope", "power", "repeated"],
+        Parameter(
+            help="E + A/size^alpha + B/tokens^beta; parabolas at equal compute; the envelope of training curves; a power law of "
+            "one quantity (x=COLUMN y=COLUMN); text that is read again and again."
+        ),
+    ] = "parametric",
     budget: Annotated[
         list[str] | None,
-        Parameter(help="FLOPs of a training to be forecast, such as 1e21; may be repeated.", negative=""),
+        Parameter(
+            help="FLOPs (with --form power: x) of a training to be forecast, such as 1e21; may be repeated.",
+            negative="",
+        ),
     ] = None,
     leave_out: Annotated[
         int,
@@ -32,19 +51,79 @@ def scaling(
             help="Leave out so many runs with the fewest tokens a parameter.", validator=validators.Number(gte=0)
         ),
     ] = 0,
-    resamples: Annotated[
-        int, Parameter(help="Draws of the bootstrap that gives the intervals.", validator=validators.Number(gte=20))
-    ] = 200,
-    seed: Annotated[int, Parameter(help="The same seed draws the same.", validator=validators.Number(gte=0))] = 0,
-    out: Annotated[Path | None, Parameter(help="A .json file to write all figures to.")] = None,
+    floor: Annotated[
+        float | None, Parameter(help="A loss that no model goes below, where it is known; otherwise it is fitted.")
+    ] = None,
+    resamples: Resamples = 200,
+    seed: DrawSeed = 0,
+    out: PageFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit loss = E + A/size^alpha + B/tokens^beta to training runs, and say what a compute budget would give, with intervals."""
-    work("lab").scaling(
+    """Fit a scaling law to training runs, and say what a compute budget would give, with intervals."""
+    work("lab_scaling").scaling(
         file,
         columns,
+        form=form,
         budgets=budget or [],
         leave_out=leave_out,
+        floor=floor,
+        resamples=resamples,
+        seed=seed,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@lab.command(name="downstream")
+def downstream(
+    file: Annotated[Path, Parameter(help="A table of rows: run, size, tokens, task loss, accuracy; and task.")],
+    /,
+    *columns: Annotated[
+        str, Parameter(help="Where names are unusual: run=, size=, tokens=, loss=, accuracy=, task=COLUMN.")
+    ],
+    target: Annotated[
+        list[str],
+        Parameter(help="Parameters and tokens of a model to be forecast: 7B,4T; may be repeated.", negative=""),
+    ],
+    resamples: Resamples = 200,
+    seed: DrawSeed = 0,
+    out: PageFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast a task's accuracy in two steps: its loss from size and tokens, accuracy from its loss."""
+    work("lab_scaling").tasks(file, columns, targets=target, resamples=resamples, seed=seed, out=out, as_json=as_json)
+
+
+@lab.command(name="observe")
+def observe(
+    file: Annotated[Path, Parameter(help="A table of models: model, family, FLOPs, and scores.")],
+    /,
+    *columns: Annotated[str, Parameter(help="Where names are unusual: model=, family=, flops=COLUMN.")],
+    target: Annotated[str, Parameter(help="The column to be forecast, a share from 0 to 1.")],
+    scores: Annotated[
+        list[str], Parameter(help="Columns that it is forecast from: MMLU,HellaSwag,…; may be repeated.", negative="")
+    ],
+    score_table: Annotated[Path | None, Parameter(help="The table that has these, where it is another.")] = None,
+    below: Annotated[
+        str | None, Parameter(help="Fit to models with fewer FLOPs than this, and forecast the others.")
+    ] = None,
+    components: Annotated[
+        int, Parameter(help="Principal components of the scores.", validator=validators.Number(gte=1))
+    ] = 3,
+    resamples: Resamples = 200,
+    seed: DrawSeed = 0,
+    out: PageFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast a task from the public scores of many models: capability by family, and a sigmoid of it."""
+    work("lab_scaling").observe(
+        file,
+        columns,
+        target=target,
+        scores=scores,
+        score_table=score_table,
+        below=below,
+        components=components,
         resamples=resamples,
         seed=seed,
         out=out,

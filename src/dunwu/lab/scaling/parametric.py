@@ -22,6 +22,9 @@ from dunwu.lab.scaling.points import FLOPS_PER_PARAMETER_AND_TOKEN, Floats, Poin
 MOST_LOST = 0.2  # of the draws may give no law: with more the runs do not tell it, whatever the others say
 DELTA = 1e-3  # where the Huber loss becomes straight
 PARAMETERS = 5
+MOST_STEPS = 300  # of a descent, thrice; where runs follow no law it would wander for ever
+AGREED = 1e-4  # two descents whose objectives differ by less, relatively, ended at the same place
+BITS_APART = -float(np.log(np.log(2.0)))  # of log losses in bits and in nats
 TRIED = 40  # the best starts of the grid, each followed to its end
 GRID = (
     tuple(range(0, 30, 5)),  # log A
@@ -75,13 +78,17 @@ class Law:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """A law with what is to be known of it. `draws`: laws of the bootstrap; `residual_R`: log of measured over fitted loss;
-    `influence_R`: how far α, β and E move, in standard errors of the bootstrap, where a run is left out (the furthest of them)."""
+    `influence_R`: how far α, β and E move, in standard errors of the bootstrap, where a run is left out (the furthest of them).
+    `agreed` of `starts` descents ended at the same optimum. `floor`: the E that was stated, where it was not fitted."""
 
     law: Law
     points: Points
     draws: tuple[Law, ...]
     residual_R: Floats
     influence_R: Floats
+    starts: int = 0
+    agreed: int = 0
+    floor: float | None = None
 
     def interval(self, of: Callable[[Law], float], confidence: float = 0.95) -> tuple[float, float]:
         """Percentiles of what `of` says of each law of the bootstrap."""
@@ -90,22 +97,36 @@ class Fit:
         return float(low), float(high)
 
 
-def fit_law(points: Points, *, resamples: int = 200, seed: int = 0, delta: float = DELTA, progress: Progress) -> Fit:
-    """Fit the law, and again to `resamples` draws from the runs. Raises DataError where the runs cannot tell its parameters."""
+def fit_law(
+    points: Points,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+    delta: float = DELTA,
+    floor: float | None = None,
+    progress: Progress,
+) -> Fit:
+    """Fit the law, and again to `resamples` draws from the runs; with E held at `floor` where one is stated.
+
+    Raises DataError where the runs cannot tell its parameters."""
     _check(points)
+    check_floor(points, floor)
     log_size, log_tokens, log_loss = (np.log(x) for x in (points.size_R, points.tokens_R, points.loss_R))
-    problem = _Problem(log_size, log_tokens, log_loss, delta)
-    best = problem.from_grid()
+    problem = _Problem(log_size, log_tokens, log_loss, delta, None if floor is None else float(np.log(floor)))
+    ends = problem.from_grid()
+    best = ends[0]
+    _check_units(points, log_loss - np.log(_law(best).loss(points.size_R, points.tokens_R)))
+    _require_sound(_law(best), lost=0, drawn=1)
     random, draws = np.random.default_rng(seed), []
     for number in range(resamples):
         chosen = random.integers(0, len(points), len(points))
-        draws.append(problem.of(chosen).from_starts([best.x])[0])
+        draws.append(problem.of(chosen).onward(best))
         progress.update(number + 1, resamples + len(points))
     spread = np.maximum(np.std([draw.x for draw in draws], axis=0), 1e-12) if draws else np.ones(PARAMETERS)
     influence = np.zeros(len(points))
     for number in range(len(points)):
         rest = np.delete(np.arange(len(points)), number)
-        moved = (problem.of(rest).from_starts([best.x])[0].x - best.x) / spread
+        moved = (problem.of(rest).onward(best).x - best.x) / spread
         influence[number] = np.abs(moved[2:]).max()
         progress.update(resamples + number + 1, resamples + len(points))
     law, drawn = _law(best), [_law(draw) for draw in draws]
@@ -117,6 +138,9 @@ def fit_law(points: Points, *, resamples: int = 200, seed: int = 0, delta: float
         draws=sound,
         residual_R=log_loss - np.log(law.loss(points.size_R, points.tokens_R)),
         influence_R=influence,
+        starts=len(ends),
+        agreed=sum(end.objective <= best.objective * (1 + AGREED) + 1e-15 for end in ends),
+        floor=floor,
     )
 
 
@@ -130,6 +154,38 @@ def _check(points: Points) -> None:
             raise DataError(
                 f"all runs have one {what} ({values[0]:.3g}): nothing tells how the loss changes with it; add runs of another"
             )
+
+
+def check_floor(points: Points, floor: float | None) -> None:
+    """Raises DataError where losses lie at or below a stated floor."""
+    if floor is None:
+        return
+    if not 0 < floor < float("inf"):
+        raise DataError(f"the floor is {floor:g}; it must be a loss above 0, or leave it to be fitted")
+    below = np.flatnonzero(points.loss_R <= floor)
+    if len(below):
+        at = int(below[0])
+        raise DataError(
+            f"{points.places[at]}: loss {points.loss_R[at]:g} is not above the floor {floor:g} ({len(below)} such runs); "
+            "state a lower floor, or check the unit of the losses"
+        )
+
+
+def _check_units(points: Points, residual_R: Floats) -> None:
+    """Runs in bits among runs in nats lie in two heaps, log(1/ln 2) apart. Raises DataError naming those in bits."""
+    order = np.argsort(residual_R)
+    gaps = np.diff(residual_R[order])
+    at = int(np.argmax(gaps))
+    low, high = residual_R[order[: at + 1]], residual_R[order[at + 1 :]]
+    apart = float(np.median(high) - np.median(low))
+    within = max(float(np.ptp(low)), float(np.ptp(high)))
+    if abs(apart - BITS_APART) < 0.1 * BITS_APART and within < 0.5 * BITS_APART:
+        lines = sorted(order[at + 1 :].tolist())
+        shown = ", ".join(points.places[one] for one in lines[:5]) + (" …" if len(lines) > 5 else "")
+        raise DataError(
+            f"{len(lines)} losses of {len(points)} lie 1.44 times above the law of the others, as bits do above nats ({shown}); "
+            "write the unit where it differs (3.1 bits), or leave those runs out"
+        )
 
 
 def _require_sound(law: Law, *, lost: int, drawn: int) -> None:
@@ -149,17 +205,24 @@ class _End:
 
     x: Floats
     objective: float
+    bend: Floats | None = (
+        None  # the inverse of the objective's second derivative there, as BFGS came to see it, `[5, 5]`
+    )
 
 
 class _Problem:
     """The objective and its gradient, over runs in logarithms."""
 
-    def __init__(self, log_size_R: Floats, log_tokens_R: Floats, log_loss_R: Floats, delta: float) -> None:
-        self.log_size_R, self.log_tokens_R, self.log_loss_R, self.delta = log_size_R, log_tokens_R, log_loss_R, delta
+    def __init__(
+        self, log_size_R: Floats, log_tokens_R: Floats, log_loss_R: Floats, delta: float, log_floor: float | None = None
+    ) -> None:
+        self.log_size_R, self.log_tokens_R, self.log_loss_R = log_size_R, log_tokens_R, log_loss_R
+        self.delta, self.log_floor = delta, log_floor
 
     def of(self, chosen_R: Any) -> "_Problem":
         """The same over some of the runs."""
-        return _Problem(self.log_size_R[chosen_R], self.log_tokens_R[chosen_R], self.log_loss_R[chosen_R], self.delta)
+        size, tokens, loss = (one[chosen_R] for one in (self.log_size_R, self.log_tokens_R, self.log_loss_R))
+        return _Problem(size, tokens, loss, self.delta, self.log_floor)
 
     def value_and_gradient(self, x: Floats) -> tuple[float, Floats]:
         """Sum of Huber losses at `x` and its slope, `[5]`."""
@@ -180,27 +243,44 @@ class _Problem:
             -(slope_3R[0] * self.log_size_R).sum(),
             -(slope_3R[1] * self.log_tokens_R).sum(),
         ]
+        if self.log_floor is not None:
+            gradient[2] = 0.0  # a stated floor stays where it is
         return float(value_R.sum()), np.array(gradient)
 
-    def from_grid(self) -> _End:
-        """From the best starts of the grid; the best end."""
-        starts = np.array(list(itertools.product(*GRID)), np.float64)
+    def from_grid(self) -> list[_End]:
+        """From the best starts of the grid; the best end first."""
+        grid = GRID if self.log_floor is None else (*GRID[:2], (self.log_floor,), *GRID[3:])
+        starts = np.array(list(itertools.product(*grid)), np.float64)
         values = [self.value_and_gradient(start)[0] for start in starts]
-        return self.from_starts(starts[np.argsort(values)[:TRIED]])[0]
+        return self.from_starts(starts[np.argsort(values)[:TRIED]])
 
     def from_starts(self, starts: Sequence[Floats] | Floats) -> list[_End]:
         """From each start; the best end first."""
-        minimize = _optimiser()
-        ends = []
-        for start in starts:
-            x = start
-            for _ in range(3):  # BFGS stops where Huber's bends lead its search astray; from there with a fresh memory
-                found = minimize(self.value_and_gradient, x, jac=True, method="BFGS", options={"gtol": 1e-9})
-                moved, x = np.abs(found.x - x).max(), found.x
-                if moved < 1e-6:
-                    break
-            ends.append(_End(np.asarray(x, np.float64), self.value_and_gradient(x)[0]))
-        return sorted(ends, key=lambda end: end.objective)
+        return sorted((self._descend(start) for start in starts), key=lambda end: end.objective)
+
+    def onward(self, from_: _End) -> _End:
+        """From the end of a descent over other runs, with what it came to know of the slope."""
+        return self._descend(from_.x, from_.bend)
+
+    def _descend(self, start: Floats, bend: Floats | None = None) -> _End:
+        minimize, x, seen = _optimiser(), start, None
+        for _ in range(3):  # BFGS stops where Huber's bends lead its search astray; from there with a fresh memory
+            options = {"gtol": 1e-9, "maxiter": MOST_STEPS} | ({} if bend is None else {"hess_inv0": bend})
+            found = minimize(self.value_and_gradient, x, jac=True, method="BFGS", options=options)
+            moved, x, bend = np.abs(found.x - x).max(), found.x, None
+            if found.nit > 0:
+                seen = found.hess_inv
+            if moved < 1e-6:
+                break
+        return _End(np.asarray(x, np.float64), self.value_and_gradient(x)[0], _definite(seen))
+
+
+def _definite(bend: Floats | None) -> Floats | None:
+    """Symmetric and positive, as the next descent asks, or nothing."""
+    if bend is None or not np.isfinite(bend).all():
+        return None
+    bend = (bend + bend.T) / 2
+    return bend if np.linalg.eigvalsh(bend)[0] > 0 else None
 
 
 def _law(end: _End) -> Law:

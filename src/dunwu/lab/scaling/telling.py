@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dunwu.lab.record import Experiment
 from dunwu.lab.scaling.parametric import DELTA, Fit, Law
 from dunwu.lab.scaling.points import FLOPS_PER_PARAMETER_AND_TOKEN
 
@@ -90,3 +91,19 @@ def _estimate(fit: Fit, of: Callable[[Law], float]) -> dict[str, float]:
 
 def _shown(one: dict[str, float]) -> str:
     return f"{one['value']:.4g} [{one['low']:.4g}, {one['high']:.4g}]"
+
+
+def lines_of_experiment(experiment: Experiment) -> Iterator[str]:
+    """What an experiment's page says, for a terminal."""
+    yield experiment.title[0]
+    yield experiment.method[0]
+    yield f"n: {experiment.n}"
+    yield from (f"  {english}" for english, _ in experiment.findings)
+    for table in experiment.tables:
+        yield f"{table.title[0]}:"
+        yield "  " + "  ".join(table.columns)
+        yield from ("  " + "  ".join(_cell(cell) for cell in row) for row in table.rows)
+
+
+def _cell(cell: str | float | int | None) -> str:
+    return "-" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
