@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dunwu.core.errors import MissingExtraError
+from dunwu.lab import page as page_room
 from dunwu.lab.experiment import Figure, Line, require_drawing, write_experiment
 from dunwu.lab.page import drawing
 from dunwu.lab.page.drawing import draw_svg, short
@@ -144,6 +145,15 @@ def test_matplotlib_is_loaded_only_where_a_figure_is_drawn(tmp_path, monkeypatch
 
     monkeypatch.setattr(builtins, "__import__", guarded)
     assert write_experiment(experiment(figures=[]), tmp_path).exists()
+
+
+def test_what_is_vendored_is_whole_and_named_with_its_licence():
+    own = Path(page_room.__file__).parent / "uplot"
+    script, licence = (own / "uPlot.iife.min.js").read_bytes(), (own / "LICENSE").read_text("utf-8")
+    assert hashlib.sha256(script).hexdigest() == "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f"
+    assert b"(v1.6.32)" in script[:80]
+    assert "uPlot 1.6.32" in (page_room.__doc__ or "")
+    assert "MIT License" in licence
 
 
 # ------------------------------------------------------------------------------------------------------- in a browser
