@@ -23,7 +23,7 @@ from dunwu.lab.grok.measures import Measures, measure
 from dunwu.lab.grok.plan import Plan, members_of
 from dunwu.lab.grok.run import Look, Run
 from dunwu.lab.grok.telling import Outcome, experiment_of, facts_of, lines_of
-from dunwu.train.signals import StopSignal
+from dunwu.train.signals import Interrupted, StopSignal
 
 
 def grok(
@@ -44,7 +44,7 @@ def grok(
         require_drawing()
     prepare_cpu()
     page = None
-    with _folder(out) as folder:
+    with _folder(out) as folder, _honest(kept=out is not None):
         outcome = carried_out(plan, folder)
         if out is not None:
             page = write_experiment(experiment_of(outcome), out.expanduser())
@@ -89,6 +89,17 @@ def _folder(out: Path | None) -> Generator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):
         yield folder
+
+
+@contextlib.contextmanager
+def _honest(*, kept: bool) -> Generator[None]:
+    """What a run that was stopped says of itself where its folder goes with it."""
+    try:
+        yield
+    except Interrupted as stopped:
+        if kept:
+            raise
+        raise Interrupted("stopped, and nothing was kept; with --out FOLDER a run goes on", stopped.exit_code) from None
 
 
 class _Lines(TerminalProgress):

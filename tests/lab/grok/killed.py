@@ -5,8 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
-
+from dunwu.core.devices import prepare_cpu
 from dunwu.core.progress import SilentProgress
 from dunwu.lab.grok import run
 from dunwu.lab.grok.plan import Plan, members_of
@@ -30,6 +29,6 @@ def die(look: run.Look) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    prepare_cpu(1)
     run.CHECKPOINT_EVERY_S = 0.0
     run.Run(SMALL, Path(sys.argv[1])).train(SilentProgress(), watch=die)

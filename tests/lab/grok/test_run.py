@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dunwu.cli import run as command
+from dunwu.core.devices import prepare_cpu
 from dunwu.core.errors import CheckpointError, RecipeError, TrainingError
 from dunwu.core.progress import RecordedProgress, SilentProgress
 from dunwu.lab.grok.measures import measure
@@ -23,8 +24,9 @@ from tests.lab.grok.killed import SMALL
 
 @pytest.fixture(autouse=True)
 def one_thread():
+    """And the kernels of the command line, which tests before may have chosen: the same in this process and in the killed one."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    prepare_cpu(1)
     yield
     torch.set_num_threads(before)
 

@@ -144,7 +144,7 @@ def grok(
         Parameter(help="The share of the table to train on, .5 unless given; may be repeated.", negative=""),
     ] = None,
     weight_decay: Annotated[
-        list[float] | None, Parameter(help="Weight decay, .08 unless given; may be repeated.", negative="")
+        list[float] | None, Parameter(help="Weight decay, .1 unless given; may be repeated.", negative="")
     ] = None,
     seeds: Annotated[int, Parameter(help="How many seeds, from 0.", validator=validators.Number(gte=1))] = 3,
     control: Annotated[bool, Parameter(help="Also one network of each fraction without weight decay.")] = True,
@@ -157,7 +157,7 @@ def grok(
     init_scale: Annotated[float, Parameter(help="How large weights start, 1 being usual; larger waits longer.")] = 2.0,
     steps: Annotated[
         int, Parameter(help="The most steps; it ends before, once all with weight decay have understood.")
-    ] = 40_000,
+    ] = 60_000,
     out: Annotated[
         Path | None,
         Parameter(help="A folder for the page and its figures; a run that was stopped goes on from there."),
@@ -168,7 +168,7 @@ def grok(
     work("lab_grok").grok(
         task,
         fractions=fraction or [0.5],
-        decays=[0.08] if weight_decay is None else weight_decay,
+        decays=[0.1] if weight_decay is None else weight_decay,
         seeds=seeds,
         control=control,
         modulus=modulus,

@@ -58,9 +58,10 @@ def expected_concentration(group: Group) -> float:
 
 def by_element(logits_RV: np.ndarray, element_R: np.ndarray, order: int) -> np.ndarray:
     """Logits averaged over the rows whose answer is each element, `[n, V]`."""
-    sums_nV = np.zeros((order, logits_RV.shape[1]))
-    np.add.at(sums_nV, element_R, logits_RV)
-    return sums_nV / np.bincount(element_R, minlength=order)[:, None]
+    counts_n = np.bincount(element_R, minlength=order)
+    rows_R = np.argsort(element_R, kind="stable")
+    sums_nV = np.add.reduceat(logits_RV[rows_R], np.cumsum(counts_n) - counts_n)
+    return sums_nV / counts_n[:, None]
 
 
 def logit_energies(logits_RV: np.ndarray, element_R: np.ndarray, group: Group) -> tuple[np.ndarray, float]:

@@ -42,7 +42,7 @@ class Plan:
 
     task: str = "division"
     modulus: int = 97
-    members: tuple[Member, ...] = (Member(seed=0, fraction=0.5, weight_decay=0.08),)
+    members: tuple[Member, ...] = (Member(seed=0, fraction=0.5, weight_decay=0.1),)
     optimizer: str = "adamw"
     lr: float = 0.0015
     batch: int = 512
@@ -50,7 +50,7 @@ class Plan:
     heads: int = 4
     depth: int = 1
     init_scale: float = 2.0
-    steps: int = 40_000
+    steps: int = 60_000
     looks_per_decade: int = 24
 
     def __post_init__(self) -> None:
