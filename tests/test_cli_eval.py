@@ -13,6 +13,8 @@ import pytest
 from dunwu.chat.local import LocalChat
 from dunwu.chat.local_text import LocalText
 from dunwu.cli import run
+from dunwu.cli.evaluating_options import Evaluating
+from dunwu.cli.evaluating_partner import find_model, opened
 from dunwu.core.deltas import LoraSpec
 from dunwu.delta.registry import attach
 from dunwu.delta.storing import save_delta
@@ -151,9 +153,16 @@ def test_demonstrations_that_a_conversation_lost_are_told_through_strategies_too
     samples = list(read_samples(Path(out)))
     assert [sample.shots for sample in samples] == [4] * 3
     assert all(sample.cut > 0 for sample in samples)
-    assert "3 questions lost their beginning, so many of their first messages: " in told
+    assert "3 questions lost a beginning, so many of their first messages: " in told
     lost_all = all(sample.cut >= 8 for sample in samples)
     assert ("No question was read with a demonstration" in told) == lost_all
+
+
+def test_an_endpoint_has_as_long_as_is_given():
+    given = Evaluating(tasks=("sums.yaml",), url="http://127.0.0.1:1/v1", timeout="7s")
+    with opened(find_model("someone", given), given) as partner:
+        assert partner.text.endpoint.timeout_s == 7.0
+        assert partner.chat.chat.chat.endpoint.timeout_s == 7.0
 
 
 def _softmax(logprobs):
@@ -391,6 +400,8 @@ def test_two_runs_are_compared_question_by_question(place, capsys):
         ),
         (["--tasks", "written.yaml", "--samples", "2", "--pass", "5"], "there are 2"),
         (["--tasks", "sums.yaml", "--shots", "9"], "has 2 demonstrations about cat, and 9 are"),
+        (["--tasks", "sums.yaml", "--timeout", "0s"], "--timeout 0s leaves an endpoint no time to answer"),
+        (["--tasks", "sums.yaml", "--timeout", "soon"], "'soon' is not a duration"),
         (["--tasks", "sums.yaml", "--corpus", "nowhere"], "--corpus nowhere does not exist"),
     ],
 )

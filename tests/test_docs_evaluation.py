@@ -1,5 +1,6 @@
 """The examples of docs/evaluation.md, run; its options, held against the command."""
 
+import dataclasses
 import inspect
 import json
 import re
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dunwu.cli import run
-from dunwu.cli.commands.evaluating import compare, evaluate
+from dunwu.cli.commands.evaluating import compare
+from dunwu.cli.evaluating_options import Evaluating
 from dunwu.evaluate.outcome import read_outcome
 from tests.chat.conftest import make_home
 
@@ -49,8 +51,7 @@ def test_the_assertions_of_the_page_hold(at):
 
 
 def test_every_option_named_is_one():
-    known = {
-        f"--{name.replace('_', '-')}" for one in (evaluate, compare) for name in inspect.signature(one).parameters
-    } | {"--pass"}
+    names = [field.name for field in dataclasses.fields(Evaluating)] + list(inspect.signature(compare).parameters)
+    known = {f"--{name.replace('_', '-')}" for name in names} | {"--pass"}
     named = set(re.findall(r"`(--[\w-]+)", PAGE))
     assert named <= known, named - known

@@ -126,7 +126,7 @@ def test_a_server_that_tells_nothing_of_prompts_is_named(fake):
         ("broken", r"failed \(500: .*out of memory.*\); ask again"),
         ("html", "page of text where JSON is due"),
         ("cut", "cannot be reached, or left in the middle of an answer"),
-        ("late", r"did not answer within 0.1 s; raise timeout_s"),
+        ("late", r"did not answer within 0.1 s; give it more time"),
     ],
 )
 def test_what_an_endpoint_does_wrong_is_said(fake, model, text):

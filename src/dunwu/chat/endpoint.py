@@ -45,7 +45,7 @@ class Endpoint:
         status, text = getattr(error, "status_code", None), _shown(error).replace(self.shown_key, "…")
         if isinstance(error, openai.APITimeoutError | TimeoutError):
             raise PartnerError(
-                f"{self.url} did not answer within {self.timeout_s:g} s; raise timeout_s, or ask for fewer tokens",
+                f"{self.url} did not answer within {self.timeout_s:g} s; give it more time (timeout_s; `dunwu eval --timeout`), or ask for fewer tokens",
                 transient=True,
             ) from error
         if isinstance(status, int):

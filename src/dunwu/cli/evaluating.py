@@ -146,11 +146,13 @@ def _require_possible(given: Evaluating) -> None:
     """Raise RecipeError for what cannot be asked so, before anything is opened."""
     if given.solver not in ("auto", *PLAIN):
         require_strategy(given.solver)
+    if not given.timeout_s > 0:
+        raise RecipeError(f"--timeout {given.timeout} leaves an endpoint no time to answer; give some, such as 30s")
     if given.corpus not in ("auto", "none") and not Path(given.corpus).expanduser().exists():
         raise DataError(
             f"--corpus {given.corpus} does not exist; give the folder of what the model learned from, auto or none"
         )
-    if given.samples > 1 and given.temperature == 0:
+    if given.samples > 1 and given.drawn_at == 0:
         raise RecipeError(
             f"--temperature 0 gives one answer {given.samples} times; give more, such as 0.8, or no --samples"
         )
@@ -175,7 +177,6 @@ def _settings(tasks: Sequence[Task], given: Evaluating, place: Place) -> dict[st
         "calibrate",
         "limit",
         "samples",
-        "temperature",
         "seed",
         "max_tokens",
         "system",
@@ -185,6 +186,7 @@ def _settings(tasks: Sequence[Task], given: Evaluating, place: Place) -> dict[st
         "identity": place.identity,
         "tasks": {task.name: task.fingerprint for task in tasks},
         **{key: getattr(given, key) for key in keys},
+        "temperature": given.drawn_at,
     }
 
 
@@ -259,7 +261,7 @@ def _asking(task: Task, partner: Partner, given: Evaluating) -> tuple[Asking, Ca
         )
     system = partner.system_prompt if given.system is None else given.system
     solvers = [_solver(kind, task, partner, chat, shown, given, system, given.seed + at) for at in range(given.samples)]
-    drawn = given.temperature > 0 and kind != "likelihood"
+    drawn = given.drawn_at > 0 and kind != "likelihood"
     asking = Asking(
         solvers=solvers,
         solver_name=kind if kind in PLAIN else f"chat, {kind}",
@@ -306,7 +308,7 @@ def _solver(
     system: str,
     seed: int,
 ) -> Solver:
-    how: dict[str, Any] = {"max_tokens": given.max_tokens, "temperature": given.temperature, "seed": seed}
+    how: dict[str, Any] = {"max_tokens": given.max_tokens, "temperature": given.drawn_at, "seed": seed}
     if kind in ("likelihood", "text"):
         if given.calibrate != "none" and kind == "likelihood":
             return CalibratedChoices(partner.text, shown, given.calibrate, seed=given.seed)
@@ -397,7 +399,7 @@ def _faults(task: TaskOutcome, samples: Sequence[Sample]) -> Iterator[str]:
     kinds: list[tuple[str, Callable[[Sample], str | int]]] = [
         ("not asked, which count as wrong", lambda one: one.refused),
         ("lost demonstrations, so many", lambda one: "" if one.refused else one.dropped),
-        (f"lost their beginning, so many {unit}", lambda one: "" if one.refused else one.cut),
+        (f"lost a beginning, so many {unit}", lambda one: "" if one.refused else one.cut),
     ]
     for what, told in kinds:
         found = [sample for sample in samples if told(sample)]

@@ -81,7 +81,7 @@ def find_model(model: str, given: Evaluating) -> Place:
 def opened(place: Place, given: Evaluating) -> Generator[Partner]:
     """The model at work."""
     if given.url is not None:
-        with _endpoint(place, given.url, given.key_env) as partner:
+        with _endpoint(place, given.url, given.key_env, given.timeout_s) as partner:
             yield partner
         return
     assert place.folder is not None, "a model of this machine has a folder"
@@ -99,13 +99,13 @@ def opened(place: Place, given: Evaluating) -> Generator[Partner]:
 
 
 @contextlib.contextmanager
-def _endpoint(place: Place, url: str, key_env: str) -> Generator[Partner]:
-    chat = Blocking(Retrying(RemoteChat(url, place.name, key_variable=key_env)))
+def _endpoint(place: Place, url: str, key_env: str, timeout_s: float) -> Generator[Partner]:
+    chat = Blocking(Retrying(RemoteChat(url, place.name, key_variable=key_env, timeout_s=timeout_s)))
     try:
         yield Partner(
             name=place.name,
             identity=place.identity,
-            text=RemoteText(url, place.name, key_variable=key_env),
+            text=RemoteText(url, place.name, key_variable=key_env, timeout_s=timeout_s),
             chat=chat,
             speaks=True,
             is_here=False,
