@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dunwu.lab.curves.memorised import is_memorised, memorised_share
+from dunwu.lab.curves.memorised import excess_p_value, is_memorised, memorised_share
 from dunwu.lab.curves.passages import choose_passages, of_texts
 from dunwu.lab.curves.reading import read_texts
 from dunwu.model.decoder import Decoder, new_decoder
@@ -84,3 +84,19 @@ def test_one_pass_says_what_greedy_decoding_would_give(planted):
     for row, memorised in zip(changed.tolist(), memorised_N.tolist(), strict=True):
         assert (greedy(model, row[:6], 10) == row[6:]) == memorised
     assert not memorised_N[:4].any()
+
+
+def test_the_excess_over_the_control_is_judged_by_whole_documents():
+    document_N = np.repeat(np.arange(18), 20)
+    learned, control = np.arange(360) % 5 == 0, np.zeros(60, bool)
+    spread = excess_p_value(learned, document_N, control, np.repeat(np.arange(10), 6), seed=0)
+    assert spread < 0.001  # each document of the one side has some, none of the other
+    in_one = document_N == 3  # as many passages, all of one document: it might have been held out as well
+    assert excess_p_value(in_one, document_N, control, np.repeat(np.arange(10), 6), seed=0) > 0.3
+    assert excess_p_value(control, np.arange(60), control, np.arange(60), seed=0) == 1.0
+
+
+def test_two_documents_against_two_can_never_be_told_apart():
+    """Of six ways to choose two of four one is as extreme."""
+    p = excess_p_value(np.ones(4, bool), np.array([0, 0, 1, 1]), np.zeros(4, bool), np.array([0, 0, 1, 1]), seed=0)
+    assert p == pytest.approx(1 / 6, abs=0.03)

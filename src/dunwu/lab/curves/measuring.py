@@ -25,13 +25,13 @@ from dunwu.corpus.stream import PretrainStream, Stream
 from dunwu.evaluate.stats import mean_interval
 from dunwu.lab.curves.in_context import SHORTEST, in_context_score, loss_by_place
 from dunwu.lab.curves.induction import chance, head_scores, middling_tokens, repeated_tokens, shape_for
-from dunwu.lab.curves.memorised import is_memorised, memorised_share
+from dunwu.lab.curves.memorised import excess_p_value, is_memorised, memorised_share
 from dunwu.lab.curves.passages import Passages, of_shards, of_texts
 from dunwu.lab.curves.reading import read_texts
 from dunwu.lab.curves.repeats import by_repeats, copies, times_learned, visits
 from dunwu.model.hub import load_model
 
-FORMAT = 1
+FORMAT = 2
 FEWEST = 8  # texts that a curve is drawn from
 POOL_TOKENS = 2_000_000  # of the corpus, from which the random tokens of induction are taken
 
@@ -211,6 +211,9 @@ def measure_point(run: Run, point: Point, settings: Settings, sample: Sample) ->
     found["memorised"] = {
         "learned": memorised_share(own, sample.learned.document_N)._asdict(),
         "heldout": memorised_share(control, sample.heldout.document_N)._asdict(),
+        "p_value": excess_p_value(
+            own, sample.learned.document_N, control, sample.heldout.document_N, seed=settings.seed
+        ),
     }
     found["loss"] = {
         "learned": float(nats_N.mean()),

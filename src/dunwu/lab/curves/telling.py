@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dunwu.core.page.html import p_value
 from dunwu.lab.curves.measuring import Settings
 from dunwu.lab.experiment import Experiment, Figure, Line, Table, Words
 
 HEADS = 6  # of a run that get a line of their own
 PLACES = 5  # of a run whose loss by position is drawn
 FORMED = 0.5  # prefix matching from which a head is called an induction head
+ALPHA = 0.05
 TOKENS: Words = ("tokens learned from", "已学习的词元数")
 
 Found = Mapping[str, Any]
@@ -122,12 +124,13 @@ def _about_context(run: Found) -> Iterator[Words]:
 
 def _about_memory(run: Found) -> Iterator[Words]:
     memory = run["points"][-1]["memorised"]
-    apart = _excess_low(memory["learned"], memory["heldout"]) > 0
+    apart, shown = memory["p_value"] < ALPHA, p_value(memory["p_value"])
+    p = f"p {shown}" if shown.startswith("<") else f"p = {shown}"
     yield (
         f"Of training passages {_shown(memory['learned'], '.1%')} are continued word for word, of held-out ones "
-        f"{_shown(memory['heldout'], '.1%')}"
+        f"{_shown(memory['heldout'], '.1%')} ({p}, whole documents exchanged)"
         + ("." if apart else ": not clearly more, so nothing is shown to be memorised."),
-        f"训练片段中有 {_shown(memory['learned'], '.1%')} 被逐字续写，未见片段为 {_shown(memory['heldout'], '.1%')}"
+        f"训练片段中有 {_shown(memory['learned'], '.1%')} 被逐字续写，未见片段为 {_shown(memory['heldout'], '.1%')}（{p}，整篇文档置换）"
         + ("。" if apart else "：两者没有明显差别，不能说明记住了什么。"),
     )
 
@@ -311,12 +314,6 @@ def _tables(runs: Sequence[Found]) -> list[Table]:
 
 def _best(point: Found) -> Found:
     return max(point["heads"], key=lambda head: head["value"])
-
-
-def _excess_low(more: Found, less: Found) -> float:
-    """The lower limit of a difference of two shares, from the limits of each (Newcombe 1998, Statistics in Medicine 17:873)."""
-    below, above = more["value"] - more["low"], less["high"] - less["value"]
-    return more["value"] - less["value"] - math.hypot(below, above)
 
 
 def _label(run: Found, runs: Sequence[Found], name: str) -> str:
