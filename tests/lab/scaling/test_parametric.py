@@ -10,7 +10,7 @@ from dunwu.cli import run
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
 from dunwu.core.progress import SilentProgress
-from dunwu.lab.scaling.parametric import Law, _Problem, fit_law
+from dunwu.lab.scaling.parametric import Law, _Problem, fit_law, law_and_draws
 from dunwu.lab.scaling.points import Points, read_points
 
 pytest.importorskip("scipy")
@@ -130,6 +130,27 @@ def test_bits_among_nats_are_found_out(which):
     spoiled = Points(size_R=known.size_R, tokens_R=known.tokens_R, loss_R=mixed, places=known.places)
     with pytest.raises(DataError, match=f"{len(which)} losses of 20 lie 1.44 times above .*run {which[0]}[,)]"):
         fit_law(spoiled, resamples=20, progress=SilentProgress())
+
+
+def test_draws_all_at_once_are_those_one_by_one():
+    known = points(noise=0.005, seed=2)
+    law, draws = law_and_draws(known, TRUE, resamples=20, seed=7)
+    slow = fit_law(known, resamples=20, seed=7, progress=SilentProgress())
+    assert law.objective == pytest.approx(slow.law.objective, rel=2e-3)
+    assert len(draws) == len(slow.draws) == 20
+    for one, other in zip(draws, slow.draws, strict=True):
+        assert one.objective <= other.objective * 1.005
+    assert np.mean([one.a for one in draws]) == pytest.approx(np.mean([one.a for one in slow.draws]), abs=0.01)
+
+
+def test_intervals_hold_the_truth_nearly_as_often_as_they_say():
+    """30 simulations, seeded; at 95% fewer than 24 would come once in a thousand. benchmarks/coverage.py has more."""
+    held = 0
+    for seed in range(30):
+        _, draws = law_and_draws(points(noise=0.005, seed=seed), TRUE, resamples=60, seed=seed, steps=60)
+        low, high = np.quantile([law.a for law in draws], [0.025, 0.975])
+        held += bool(low <= TRUE.a <= high)
+    assert held >= 24
 
 
 def test_most_starts_end_at_the_same_optimum():

@@ -144,6 +144,70 @@ def fit_law(
     )
 
 
+def law_and_draws(
+    points: Points, near: Law, *, resamples: int, seed: int = 0, steps: int = 200
+) -> tuple[Law, tuple[Law, ...]]:
+    """The fit and its bootstrap, from a start that is known to be near, all draws at once: for simulations.
+
+    Huber's loss by weighted least squares, again and again, with Levenberg's damping; a draw counts how often each run is in it.
+    """
+    log_size_R, log_tokens_R, log_loss_R = (np.log(x) for x in (points.size_R, points.tokens_R, points.loss_R))
+    size_0, tokens_0 = log_size_R.mean(), log_tokens_R.mean()
+    count = len(points)
+    counts_SR = np.ones((resamples + 1, count))
+    random = np.random.default_rng(seed)
+    for row in range(1, resamples + 1):
+        counts_SR[row] = np.bincount(random.integers(0, count, count), minlength=count)
+    start = [
+        np.log(near.A) - near.alpha * size_0,
+        np.log(near.B) - near.beta * tokens_0,
+        np.log(near.E),
+        near.alpha,
+        near.beta,
+    ]
+    x_S5, damping_S = np.tile(start, (resamples + 1, 1)), np.full(resamples + 1, 1e-3)
+
+    def at(x_S5: Floats) -> tuple[Floats, Floats, Floats]:
+        parts_S3R = np.stack(
+            [
+                x_S5[:, :1] - x_S5[:, 3:4] * (log_size_R - size_0),
+                x_S5[:, 1:2] - x_S5[:, 4:5] * (log_tokens_R - tokens_0),
+                np.repeat(x_S5[:, 2:3], count, 1),
+            ],
+            1,
+        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            total_SR = np.logaddexp.reduce(parts_S3R, axis=1)
+            off_SR = total_SR - log_loss_R
+            size_SR = np.abs(off_SR)
+            huber_SR = np.where(size_SR <= DELTA, 0.5 * off_SR**2, DELTA * (size_SR - 0.5 * DELTA))
+            return off_SR, np.exp(parts_S3R - total_SR[:, None]), (counts_SR * huber_SR).sum(1)
+
+    off_SR, shares_S3R, value_S = at(x_S5)
+    for _ in range(steps):
+        slopes = [
+            *shares_S3R.swapaxes(0, 1),
+            -shares_S3R[:, 0] * (log_size_R - size_0),
+            -shares_S3R[:, 1] * (log_tokens_R - tokens_0),
+        ]
+        slope_SR5 = np.stack(slopes, -1)
+        weight_SR = counts_SR * np.minimum(1.0, DELTA / np.maximum(np.abs(off_SR), 1e-12))
+        bend_S55 = np.einsum("srp,sr,srq->spq", slope_SR5, weight_SR, slope_SR5)
+        slope_S5 = np.einsum("srp,sr->sp", slope_SR5, weight_SR * off_SR)
+        damped = bend_S55 + np.eye(5) * (damping_S[:, None] * np.einsum("spp->sp", bend_S55) + 1e-12)[:, None, :]
+        tried_S5 = x_S5 - np.linalg.solve(damped, slope_S5[..., None])[..., 0]
+        off, shares, value = at(tried_S5)
+        better = value <= value_S
+        x_S5[better], off_SR[better], shares_S3R[better], value_S[better] = (
+            one[better] for one in (tried_S5, off, shares, value)
+        )
+        damping_S = np.clip(np.where(better, damping_S / 3, damping_S * 4), 1e-9, 1e9)
+    x_S5[:, 0] += x_S5[:, 3] * size_0
+    x_S5[:, 1] += x_S5[:, 4] * tokens_0
+    best, *drawn = (_law(_End(x, float(value))) for x, value in zip(x_S5, value_S, strict=True))
+    return best, tuple(law for law in drawn if law.sound)
+
+
 def _check(points: Points) -> None:
     if len(points) <= PARAMETERS:
         raise DataError(
