@@ -8,7 +8,7 @@ import pytest
 from dunwu.chat.bridge import Threaded
 from dunwu.chat.local import LocalChat
 from dunwu.chat.options import ChatOptions
-from dunwu.chat.protocol import completion_of
+from dunwu.chat.protocol import Delta, completion_of
 from dunwu.chat.scripted import Answer, ScriptedChat
 from dunwu.core.errors import DataError, PartnerError, RecipeError
 from dunwu.core.problems import Problem
@@ -337,6 +337,41 @@ def test_pieces_join_to_the_reply_and_asyncio_says_the_same():
     assert (
         asyncio.run(async_strategy(text, Threaded(ScriptedChat(script * 2))).reply_batch([ASKED]))[0].text == reply.text
     )
+
+
+class ByLetter(ScriptedChat):
+    """Tells its answers letter by letter; `asked_whole`: how many were asked for as a whole."""
+
+    asked_whole = 0
+
+    def pieces(self, messages, options=None, **changes):
+        for piece in super().pieces(messages, options, **changes):
+            yield from (Delta(text=letter) for letter in piece.text) if isinstance(piece, Delta) else (piece,)
+
+    def reply_each(self, conversations, options):
+        self.asked_whole += len(conversations)
+        return super().reply_each(conversations, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps_before"),
+    [("cot", 0), ("few-shot:k=1", 0), ("cot+self-consistency:n=3", None), ("cot:extract=ask", None)],
+)
+def test_an_answer_is_told_while_it_is_written_where_its_last_step_is_the_answer(text, steps_before):
+    pool = Help(pool=[Problem(id="1", input="Ben has 3 plums. How many?", target="3")])
+    script = ["It is 4.", "4", "4"]
+    chat = ByLetter(script)
+    told = [piece.text for piece in strategy(text, chat, pool).pieces(ASKED, seed=1) if isinstance(piece, Delta)]
+    if steps_before is None:
+        assert len(told) == 1
+        return
+    assert (told, chat.asked_whole) == (list("It is 4."), steps_before)
+
+    async def heard():
+        pieces = async_strategy(text, Threaded(ByLetter(script)), pool).pieces(ASKED, seed=1)
+        return [piece.text async for piece in pieces if isinstance(piece, Delta)]
+
+    assert asyncio.run(heard()) == told
 
 
 def test_a_chat_that_fails_midway_says_how_far_it_came():

@@ -49,7 +49,7 @@ class Prompted(Strategy):
             else:
                 turns.insert(0, Message(role="system", content=self.candidate.instruction))
         shown = [turn for one in self.candidate.shots for turn in (user(one.input), assistant(one.target))]
-        return (yield from ask((*turns[:-1], *shown, turns[-1]), options))
+        return (yield from ask((*turns[:-1], *shown, turns[-1]), options, last=True))
 
 
 def write_candidate(path: Path, candidate: Candidate, **facts: Any) -> None:

@@ -8,6 +8,7 @@ the same generator serves those who wait in a thread and those in asyncio.
 import hashlib
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import ClassVar, Unpack
 
@@ -20,10 +21,11 @@ from dunwu.core.section import Section
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A conversation to be answered, and how."""
+    """A conversation to be answered, and how. `last`: what comes is the strategy's answer, as it is, and can be told while it is written."""
 
     messages: tuple[Message, ...]
     options: ChatOptions
+    last: bool = False
 
 
 Steps = Generator[Sequence[Ask], Sequence[Completion], Completion]
@@ -41,7 +43,8 @@ class Strategy(Section):
 
 
 class StrategyChat(Chat):
-    """A strategy around a chat. Usage and cost of an answer are those of all that was asked for it; the answer comes in one piece.
+    """A strategy around a chat. Usage and cost of an answer are those of all that was asked for it. The answer comes as it is written where
+    the last step is the answer (`Ask.last`), else in one piece.
 
     It answers in words: tools, a schema, beams and logprobs are refused with RecipeError. When the chat fails midway its error is
     raised, and says how far the strategy had come.
@@ -96,12 +99,23 @@ class StrategyChat(Chat):
 
     def _pieces(self, course: "_Course") -> Iterator[Piece]:
         while course.asks:
+            if course.is_last:
+                yield from self._as_written(course)
+                return
             try:
                 told = self.chat.reply_each([ask.messages for ask in course.asks], [ask.options for ask in course.asks])
             except PartnerError as error:
                 raise _midway(self.strategy, course.answers, error) from error
             course.tell(told)
         yield from _told(course.done)
+
+    def _as_written(self, course: "_Course") -> Iterator[Piece]:
+        (one,) = course.asks
+        try:
+            for piece in self.chat.pieces(one.messages, one.options):
+                yield course.summed(piece)
+        except PartnerError as error:
+            raise _midway(self.strategy, course.answers, error) from error
 
 
 class AsyncStrategyChat(AsyncChat):
@@ -115,6 +129,11 @@ class AsyncStrategyChat(AsyncChat):
     ) -> AsyncGenerator[Piece]:
         course = _Course(self.strategy, messages, settled(options, changes))
         while course.asks:
+            if course.is_last:
+                async with aclosing(self._as_written(course)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
             try:
                 told = await self.chat.reply_each(
                     [ask.messages for ask in course.asks], [ask.options for ask in course.asks]
@@ -124,6 +143,15 @@ class AsyncStrategyChat(AsyncChat):
             course.tell(told)
         for piece in _told(course.done):
             yield piece
+
+    async def _as_written(self, course: "_Course") -> AsyncGenerator[Piece]:
+        (one,) = course.asks
+        try:
+            async with aclosing(self.chat.pieces(one.messages, one.options)) as pieces:
+                async for piece in pieces:
+                    yield course.summed(piece)
+        except PartnerError as error:
+            raise _midway(self.strategy, course.answers, error) from error
 
 
 class _Course:
@@ -144,6 +172,18 @@ class _Course:
         assert self._done is not None, "there is still something to ask"
         return replace(self._done, usage=self._usage, cost=self._cost)
 
+    @property
+    def is_last(self) -> bool:
+        """Whether what is asked now is the answer."""
+        return len(self.asks) == 1 and self.asks[0].last
+
+    def summed(self, piece: Piece) -> Piece:
+        """A piece of the answer; its end has the usage and cost of all."""
+        if not isinstance(piece, Finish):
+            return piece
+        cost = piece.cost if self._cost is None else self._cost + (piece.cost or 0.0)
+        return replace(piece, usage=_usage(self._usage, piece.usage), cost=cost)
+
     def tell(self, told: Sequence[Completion]) -> None:
         """The answers to what was asked."""
         for one in told:
@@ -161,10 +201,10 @@ class _Course:
 
 
 def ask(
-    messages: Sequence[Message], options: ChatOptions
+    messages: Sequence[Message], options: ChatOptions, *, last: bool = False
 ) -> Generator[Sequence[Ask], Sequence[Completion], Completion]:
-    """A step that asks one thing: `answer = yield from ask(…)`."""
-    (told,) = yield [Ask(messages=tuple(messages), options=options)]
+    """A step that asks one thing: `answer = yield from ask(…)`. `last`: the answer is returned as it is."""
+    (told,) = yield [Ask(messages=tuple(messages), options=options, last=last)]
     return told
 
 

@@ -30,10 +30,11 @@ class ChainOfThought(Strategy):
     def steps(self, messages: Sequence[Message], options: ChatOptions) -> Steps:
         words = words_for(question_of(messages), self.language)
         asked = asked_with(messages, self.trigger or words.step_by_step)
-        chain = yield from ask(asked, thinking(options, self.tokens))
+        plain = self.extract == "text" and self.show == "all"
+        chain = yield from ask(asked, thinking(options, self.tokens), last=plain)
+        if plain:
+            return chain
         if self.extract == "text":
-            if self.show == "all":
-                return chain
             return replace(chain, text=concluded(chain.text) or chain.text, thinking=chain.text, ids=())
         answer = yield from ask((*asked, assistant(chain.text), user(words.conclude)), options)
         if self.show == "answer":

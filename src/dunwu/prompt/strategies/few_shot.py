@@ -36,7 +36,7 @@ class FewShot(Strategy):
         ]
         if self.answers == "chain":
             options = thinking(options, self.tokens)
-        return (yield from ask((*messages[:-1], *turns, messages[-1]), options))
+        return (yield from ask((*messages[:-1], *turns, messages[-1]), options, last=True))
 
 
 def chain_of(problem: Problem) -> str:
