@@ -2,7 +2,7 @@
 
     python benchmarks/grok.py [--out FOLDER] [--pace-only]
 
-The figure: three seeds with weight decay and one network without, trained together until all three have understood and a quarter
+The figure: three seeds with weight decay and one network without, trained together until all three have understood and a tenth
 of steps longer, their progress measures, and the page. With --out it goes on where it was stopped, and counts the seconds of all
 its pieces. The pace: networks' steps a second of these four together against the same network and batch as a plain module in a
 process of its own, in turns. One JSON line a figure.

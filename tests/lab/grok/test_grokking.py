@@ -53,7 +53,7 @@ def test_the_mechanism_moves_before_held_out_accuracy_does(outcome):
     _, (decayed, free), (found, _) = outcome
     assert found.moved["logit concentration"] < found.moved["held-out accuracy"]
     assert found.moved["restricted loss"] < found.moved["held-out accuracy"]
-    assert decayed.logits[-1] > 0.9 > free.logits[-1]
+    assert decayed.logits[-1] > 0.75 > free.logits[-1]
     assert decayed.restricted_loss[-1] < 0.1
     assert decayed.excluded_loss[-1] > 1  # without its frequencies it does not even know what it was trained on
 
@@ -61,7 +61,7 @@ def test_the_mechanism_moves_before_held_out_accuracy_does(outcome):
 def test_a_run_ends_a_while_after_all_have_understood(outcome):
     curves, _, (decayed, _) = outcome
     steps = [look.step for look in curves.looks]
-    assert steps[-1] >= 1.25 * decayed.understood > steps[-2]
+    assert steps[-1] >= 1.1 * decayed.understood > steps[-2]
 
 
 def test_the_command_tells_prints_json_and_writes_a_page(tmp_path, capsys):

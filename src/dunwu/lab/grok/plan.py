@@ -15,7 +15,7 @@ from dunwu.lab.grok.tasks import Table, new_table, split_rows
 DONE = 0.99  # an accuracy that counts as having learned
 WARMUP_STEPS = 10
 BETAS = (0.9, 0.98)
-AFTER = 1.25  # a run goes on to so many times the step at which its last member has understood
+AFTER = 1.1  # a run goes on to so many times the step at which its last member has understood
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Plan:
     """A run of an ensemble. Raises RecipeError where a value is out of its range.
 
     The defaults memorise half of the table of division in about a thousand steps, and understand it much later. A run ends before
-    `steps` once all members with weight decay have understood, and a quarter more of steps has shown that they stay so.
+    `steps` once all members with weight decay have understood, and a tenth more of steps has shown that they stay so.
     """
 
     task: str = "division"
