@@ -11,6 +11,7 @@ from dunwu.build.home import TRAINING_STAGES
 from dunwu.build.report_align import card_findings, card_section, rl_curves, rl_section
 from dunwu.build.report_charts import thin_rows
 from dunwu.build.report_data import Curve, ReportData, collect
+from dunwu.build.report_forecast import forecast_section
 from dunwu.build.report_forgetting import forgetting_findings, forgetting_section
 from dunwu.build.report_measures import exam_section, heldout_section, samples_section
 from dunwu.build.report_preference import preference_findings
@@ -58,6 +59,7 @@ def render_report(data: ReportData) -> str:
         ("training", both("Training", "训练过程"), curves_section(_on_text(data))),
         ("incidents", both("Incidents", "异常"), incidents_section(data)),
         ("data", both("Data card", "数据卡"), data_section(data.card)),
+        ("forecasts", both("Forecasts", "预测"), forecast_section(data.forecasts)),
         ("predicted", both("Predicted and actual", "预测与实际"), predicted_section(data)),
         ("lineage", both("Lineage", "来源链"), lineage_section(data)),
         ("settings", both("Settings and machine", "设置与机器"), settings_section(data)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dunwu.align.card.record import AlignmentCard, read_card
+from dunwu.build.forecast_scores import Scored, score_home
 from dunwu.build.home import TRAINING_STAGES, Home, StageRecord
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
@@ -38,6 +39,7 @@ class ReportData:
     evaluation: Evaluation
     scorecard: Scorecard | None = None  # of a build that went on from a base
     alignment: AlignmentCard | None = None  # of a build that learned from judgements
+    forecasts: Scored = field(default_factory=lambda: [])
     missing: Sequence[str] = field(default_factory=list[str])
 
 
@@ -71,8 +73,18 @@ def collect(folder: Path) -> ReportData:
         evaluation=evaluation,
         scorecard=scorecard,
         alignment=alignment,
+        forecasts=_forecasts(home, missing),
         missing=missing,
     )
+
+
+def _forecasts(home: Home, missing: list[str]) -> Scored:
+    """What was foretold of this home, scored where it was trained since."""
+    try:
+        return score_home(home)
+    except DataError as error:
+        missing.append(str(error))
+        return []
 
 
 def _newest(home: Home) -> dict[str, StageRecord]:

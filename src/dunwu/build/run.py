@@ -45,7 +45,7 @@ def run_build(
     Raises what the stages raise, BuildError if another process builds this home, and Interrupted on Ctrl-C and SIGTERM.
     """
     home.make()
-    with locked(home.lock_file), _stoppable():
+    with locked(home.lock_file), stoppable():
         planned = make_plan(stages, recipe, home, spent_s=time.time() - began_s)
         table = plan_table(planned, recipe, home)  # it also tells what the home was built from before
         write_text(home.recipe_file, dump_recipe(recipe))
@@ -72,12 +72,12 @@ def _run_stages(
                 spent_s=reused_s + time.time() - began_s,
                 predicted_s=sum(record.predicted.seconds or 0.0 for record in records.values()),
             )
-            records[name] = _run_step(step, outlook, home, progress)
+            records[name] = run_step(step, outlook, home, progress)
         _write_build_file(home, recipe, records)
     return records
 
 
-def _run_step(step: Step, outlook: Outlook, home: Home, progress: TerminalProgress) -> StageRecord:
+def run_step(step: Step, outlook: Outlook, home: Home, progress: TerminalProgress) -> StageRecord:
     """Fix the choices, run, and mark the stage as done."""
     stage = step.stage
     progress.start(stage.title)
@@ -171,7 +171,7 @@ def _now() -> str:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Generator[None]:
+def stoppable() -> Generator[None]:
     """Ctrl-C and SIGTERM outside training end the build with a message; training handles them itself, and saves first."""
     remedy = "what is finished is kept; the same command goes on from there"
 

@@ -17,6 +17,7 @@ from dunwu.cli.commands.keys import keyring
 from dunwu.cli.commands.lab import lab
 from dunwu.cli.commands.making import maker
 from dunwu.cli.commands.models import export, import_, inspect, quantise
+from dunwu.cli.commands.predicting import predict
 from dunwu.cli.commands.prompting import prompter
 from dunwu.cli.commands.rewards import rewards
 from dunwu.cli.commands.serving import serve
@@ -36,6 +37,7 @@ for command in (build, plan, tune, align, status, doctor, explain, show_batch, c
     app.command(command)
 app.command(evaluate, name="eval")
 app.command(compare)
+app.command(predict)
 app.command(import_, name="import")
 for command in (export, quantise, inspect, deltas, keyring, lab, maker, prompter, chainer, rewards):
     app.command(command)
