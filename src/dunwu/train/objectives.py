@@ -4,6 +4,7 @@ Shapes: `B` batch, `T` time, `N` tokens of a micro-batch (`B·T`), `D` model wid
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -112,7 +113,7 @@ def chunk_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The summed cross-entropy of a chunk, nats, and `scale` times its gradient at the logits, by what is fastest here."""
     if chunk_ND.is_cuda and can_compile():
-        return _fused(chunk_ND @ head_VD.T, targets_N, scale, softcap)
+        return _fused()(chunk_ND @ head_VD.T, targets_N, scale, softcap)
     logits_NV = (chunk_ND @ head_VD.T).to(high(chunk_ND.dtype))
     return _cross_entropy_and_its_gradient(logits_NV, targets_N, scale, softcap), logits_NV
 
@@ -159,7 +160,10 @@ def cross_entropy_and_gradient(
     return total, gradient_NV.to(logits_NV.dtype)
 
 
-_fused = cast("Callable[..., tuple[Tensor, Tensor]]", torch.compile(cross_entropy_and_gradient, dynamic=True))
+@cache
+def _fused() -> Callable[..., tuple[Tensor, Tensor]]:
+    """Made when it is first wanted: torch's compiler takes a second to load."""
+    return cast("Callable[..., tuple[Tensor, Tensor]]", torch.compile(cross_entropy_and_gradient, dynamic=True))
 
 
 def _cross_entropy_and_its_gradient(

@@ -105,6 +105,10 @@ class Router(nn.Module):
 class StackProduct(nn.Module):
     """Each row times the matrix of its expert. A module of its own, without weights, for what changes it from outside."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        _keep_from_compilers()
+
     def forward(
         self, x_MC: Tensor, stack_ERC: Tensor, bias_ER: Tensor | None, ends_E: Tensor, expert_M: Tensor
     ) -> Tensor:
@@ -166,7 +170,7 @@ def expert_product(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
         x_MC, stack_ERC = (operand.to(torch.get_autocast_dtype(kind)) for operand in (x_MC, stack_ERC))
     if _has_grouped(x_MC, stack_ERC):
         return grouped_product(x_MC, stack_ERC, ends_E)
-    return _not_compiled(x_MC, stack_ERC, ends_E)
+    return _apart(x_MC, stack_ERC, ends_E)
 
 
 def _has_grouped(x_MC: Tensor, stack_ERC: Tensor) -> bool:
@@ -189,8 +193,15 @@ def one_by_one(x_MC: Tensor, stack_ERC: Tensor, ends_E: Tensor) -> Tensor:
     return cast("Tensor", _ExpertProduct.apply(x_MC, stack_ERC, ends_E.tolist()))
 
 
-_not_compiled = cast("Callable[[Tensor, Tensor, Tensor], Tensor]", torch.compiler.disable(one_by_one))
-"""A compiler would make another graph for every share of tokens among the experts."""
+_apart: Callable[[Tensor, Tensor, Tensor], Tensor] = one_by_one
+
+
+def _keep_from_compilers() -> None:
+    """A compiler would make another graph for every share of tokens among the experts. To say so brings torch's compiler, which
+    takes a second: where there are no experts nobody waits for it."""
+    global _apart
+    if _apart is one_by_one:
+        _apart = cast("Callable[[Tensor, Tensor, Tensor], Tensor]", torch.compiler.disable(one_by_one))
 
 
 class _ExpertProduct(torch.autograd.Function):
