@@ -32,7 +32,7 @@ SHARES = tuple(
     np.geomspace(0.01, 3.0, 30).tolist()
 )  # of what size lacks beside what tokens lack, in the middle of the ladder
 NUMBERS = 4  # that are free in a law of a given bend: E, S, p, w
-SHARPNESS = 4  # how quickly a bend that foretells worse loses weight: as error to this power
+SHARPNESS = 2  # how quickly a bend that foretells worse loses weight: as error to this power
 LEAST_NOISE = 0.002  # of log loss between two seeds, where the ladder itself shows less
 LEAST_DRIFT = 0.001  # of log loss for each e-fold of compute: no small model tells a large one better
 LEAST_LOSS = 1e-3
