@@ -41,7 +41,7 @@ from dunwu.tokenizer.load import load_tokenizer
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"algorithm": {"method": "grpo", "dynamic_sampling": True}},
     "ppo": {
-        "algorithm": {"method": "ppo", "epochs": 1, "minibatches": 2, "lam": 1.0},
+        "algorithm": {"method": "ppo", "epochs": 1, "minibatches": 2, "lam": 1.0, "dynamic_sampling": True},
         "completions": 8,
         "lr_adamw": 3e-4,
     },
