@@ -12,6 +12,7 @@ from dunwu.lab.ladder.answer import MORE, Interval, Oracle, Pace, Split, measure
 from dunwu.lab.ladder.fit import LadderFit, Runs, fit_ladder
 from dunwu.lab.ladder.plan import Ladder, Target
 from dunwu.lab.ladder.repeats import SAYS, epochs_until, worth
+from dunwu.lab.record import Words
 
 CONFIDENCE = 0.9
 FAR = 100.0  # times the compute of the highest rung: a forecast so far above it is a guess
@@ -89,35 +90,53 @@ def answer(ladder: Ladder, oracle: Oracle) -> Answers:
 def lines_of(
     ladder: Ladder, fit: LadderFit, answers: Answers, *, memory_bytes: int, price: float | None
 ) -> Iterator[str]:
+    """For a terminal. `price`: of an hour of this machine."""
+    return (english for english, _ in words_of(ladder, fit, answers, memory_bytes=memory_bytes, price=price))
+
+
+def words_of(
+    ladder: Ladder, fit: LadderFit, answers: Answers, *, memory_bytes: int, price: float | None
+) -> Iterator[Words]:
     """For a person. `price`: of an hour of this machine."""
     target, bits = answers.target, 1 / (math.log(2) * ladder.bytes_per_token)
     above = target.flops / fit.largest_flops
-    chosen = ", the best for so much compute" if ladder.open_size else ""
+    size, tokens, flops = format_count(target.size), format_count(target.tokens), f"{target.flops:.3g} FLOPs"
     yield (
-        f"target: {format_count(target.size)} parameters, {format_count(target.tokens)} tokens{chosen}; {target.flops:.3g} FLOPs, "
-        f"{above:.0f} times the highest rung" + ("; that is far, so take it as a guess" if above > FAR else "")
+        f"target: {size} parameters, {tokens} tokens{', the best for so much compute' if ladder.open_size else ''}; {flops}, "
+        f"{above:.0f} times the highest rung" + ("; that is far, so take it as a guess" if above > FAR else ""),
+        f"目标：{size} 参数，{tokens} 词元{'（同等算力下最佳）' if ladder.open_size else ''}；{flops}，为最高一级的 {above:.0f} 倍"
+        + ("；外推很远，仅供参考" if above > FAR else ""),
     )
-    yield f"held-out bits per byte: {_shown(answers.bits)}; nats a token {_shown(answers.loss)}   ({CONFIDENCE:.0%} intervals)"
-    yield f"time here: {_times(answers.seconds)}; memory {format_bytes(memory_bytes)}" + _money(answers.seconds, price)
-    split = answers.split
     yield (
-        f"best split of so much compute: {_counts(split.size)} parameters, {format_count(split.tokens.value)} tokens, "
-        f"{_shown(split.loss.times(bits))} bits per byte"
+        f"held-out bits per byte: {_shown(answers.bits)}; nats a token {_shown(answers.loss)}   ({CONFIDENCE:.0%} intervals)",
+        f"保留文本每字节比特：{_shown(answers.bits)}；每词元 nat：{_shown(answers.loss)}（{CONFIDENCE:.0%} 区间）",
     )
-    yield f"ten times the data at that size: {_shown(answers.more_data.times(bits))} bits per byte"
-    more = answers.more_compute
+    money = _money(answers.seconds, price)
     yield (
-        f"ten times the compute, best split: {_counts(more.size)} parameters, {format_count(more.tokens.value)} tokens, "
-        f"{_shown(more.loss.times(bits))} bits per byte"
+        f"time here: {_times(answers.seconds)}; memory {format_bytes(memory_bytes)}"
+        + (f"; money {money} at {price:g} an hour" if price is not None else ""),
+        f"本机用时：{_times(answers.seconds)}；内存 {format_bytes(memory_bytes)}"
+        + (f"；费用 {money}（每小时 {price:g}）" if price is not None else ""),
     )
+    yield _split_words("best split of so much compute", "同等算力的最佳分配", answers.split, bits)
+    more_data = _shown(answers.more_data.times(bits))
+    yield (
+        f"ten times the data at that size: {more_data} bits per byte",
+        f"规模不变、数据十倍：每字节 {more_data} 比特",
+    )
+    yield _split_words("ten times the compute, best split", "算力十倍、最佳分配", answers.more_compute, bits)
     yield _repeats(ladder, answers)
     yield (
         f"the law: {len(ladder.rungs)} rungs, {len(fit.draws)} draws; two seeds differ by {fit.noise:.2%}; what was foretold of upper "
-        f"rungs drifts by {fit.drift:.2%} for each e-fold of compute"
+        f"rungs drifts by {fit.drift:.2%} for each e-fold of compute",
+        f"规律：{len(ladder.rungs)} 级，{len(fit.draws)} 次重抽样；两个种子相差 {fit.noise:.2%}；对上层的预测随算力每增 e 倍漂移 {fit.drift:.2%}",
     )
     for trial in fit.trials:
-        error = "too few levels to try it" if math.isinf(trial.error) else f"missed upper rungs by {trial.error:.2%}"
-        yield f"  bend {trial.law.bend:g}: {error}, weight {trial.weight:.2f}"
+        bend, weight, untried = f"{trial.law.bend:g}", f"{trial.weight:.2f}", math.isinf(trial.error)
+        yield (
+            f"  bend {bend}: {'too few levels to try it' if untried else f'missed upper rungs by {trial.error:.2%}'}, weight {weight}",
+            f"弯曲度 {bend}：{'级数太少，无法检验' if untried else f'对上层的预测误差 {trial.error:.2%}'}，权重 {weight}",
+        )
 
 
 def facts_of(
@@ -144,7 +163,7 @@ def facts_of(
             "worth_share": answers.worth_share,
             "epochs_until_half_worth": answers.half_epochs,
             "epochs_until_nothing_is_gained": answers.idle_epochs if math.isfinite(answers.idle_epochs) else None,
-            "source": SAYS,
+            "source": SAYS[0],
         },
         "ladder": {
             "flops": sum(rung.flops for rung in ladder.rungs),
@@ -175,17 +194,29 @@ def _split(split: Split) -> dict[str, Any]:
     return {"flops": split.flops, **{name: _plain(getattr(split, name)) for name in ("size", "tokens", "loss")}}
 
 
-def _repeats(ladder: Ladder, answers: Answers) -> str:
-    fresh = format_count(ladder.fresh_tokens)
-    idle = answers.idle_epochs
-    stops = (
-        "more passes go on paying as far as this law reaches"
-        if math.isinf(idle)
-        else f"after {idle:.0f} passes ten times as many gain less than two seeds differ"
-    )
+def _split_words(english: str, chinese: str, split: Split, bits: float) -> Words:
+    size, tokens, loss = _counts(split.size), format_count(split.tokens.value), _shown(split.loss.times(bits))
     return (
-        f"repeats: {answers.epochs:.2g} passes over {fresh} tokens, worth {answers.worth_share:.0%} of so many fresh ones; after "
-        f"{answers.half_epochs:.0f} passes a further token is worth half a fresh one; {stops}   ({SAYS})"
+        f"{english}: {size} parameters, {tokens} tokens, {loss} bits per byte",
+        f"{chinese}：{size} 参数，{tokens} 词元，每字节 {loss} 比特",
+    )
+
+
+def _repeats(ladder: Ladder, answers: Answers) -> Words:
+    fresh, idle = format_count(ladder.fresh_tokens), answers.idle_epochs
+    stops = (
+        ("more passes go on paying as far as this law reaches", "在此规律所及的范围内，继续重复仍有收益")
+        if math.isinf(idle)
+        else (
+            f"after {idle:.0f} passes ten times as many gain less than two seeds differ",
+            f"{idle:.0f} 遍之后，再多十倍的收益小于两个种子之差",
+        )
+    )
+    passes, share, half = f"{answers.epochs:.2g}", f"{answers.worth_share:.0%}", f"{answers.half_epochs:.0f}"
+    return (
+        f"repeats: {passes} passes over {fresh} tokens, worth {share} of so many fresh ones; after "
+        f"{half} passes a further token is worth half a fresh one; {stops[0]}   ({SAYS[0]})",
+        f"重复：{fresh} 词元读 {passes} 遍，价值为同样多新词元的 {share}；{half} 遍之后，每个词元只值新词元的一半；{stops[1]}（{SAYS[1]}）",
     )
 
 
@@ -205,4 +236,4 @@ def _money(seconds: Interval, price: float | None) -> str:
     if price is None:
         return ""
     money = seconds.times(price / 3600)
-    return f"; money {money.value:.3g} [{money.low:.3g}, {money.high:.3g}] at {price:g} an hour"
+    return f"{money.value:.3g} [{money.low:.3g}, {money.high:.3g}]"

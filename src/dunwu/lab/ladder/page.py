@@ -7,7 +7,7 @@ import numpy as np
 
 from dunwu.core.units import format_count
 from dunwu.lab.ladder.answer import Oracle
-from dunwu.lab.ladder.forecast import CONFIDENCE, Answers, lines_of
+from dunwu.lab.ladder.forecast import CONFIDENCE, Answers, words_of
 from dunwu.lab.ladder.plan import Ladder
 from dunwu.lab.record import Experiment, Figure, Line, Table, Words
 
@@ -16,9 +16,7 @@ POINTS = 40
 
 def forecast_page(name: str, ladder: Ladder, oracle: Oracle, answers: Answers, facts: Mapping[str, Any]) -> Experiment:
     """Figures of loss over compute and over size, and tables of rungs and laws."""
-    lines = list(
-        lines_of(ladder, oracle.fit, answers, memory_bytes=facts["memory_bytes"], price=facts["price_an_hour"])
-    )
+    words = words_of(ladder, oracle.fit, answers, memory_bytes=facts["memory_bytes"], price=facts["price_an_hour"])
     rungs = ladder.rungs
     return Experiment(
         name="forecast",
@@ -37,7 +35,7 @@ def forecast_page(name: str, ladder: Ladder, oracle: Oracle, answers: Answers, f
             f"The target, once trained, outside the {CONFIDENCE:.0%} interval, or more than 2% from the value.",
             f"目标训练之后落在 {CONFIDENCE:.0%} 区间之外，或与预测值相差超过 2%。",
         ),
-        findings=[_finding(answers), *((line, line) for line in lines)],
+        findings=[_finding(answers), *words],
         figures=[_by_compute(ladder, oracle, answers), _by_size(ladder, oracle, answers)],
         tables=[_rungs(ladder), _laws(oracle)],
         facts=dict(facts),

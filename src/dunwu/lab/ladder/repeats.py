@@ -10,7 +10,10 @@ import numpy as np
 from dunwu.lab.scaling.points import Floats
 
 FADE = 15.4  # R*_D of arXiv:2305.16264, section 5: BORROWED from models of 2.8B to 8.7B parameters
-SAYS = "R*_D = 15.4, borrowed from arXiv:2305.16264; not measured on this corpus"
+SAYS = (
+    "R*_D = 15.4, borrowed from arXiv:2305.16264; not measured on this corpus",
+    "R*_D = 15.4 借自 arXiv:2305.16264，未在本语料上测量",
+)
 
 
 def worth(tokens: Floats | float, fresh: float) -> Floats:
