@@ -327,6 +327,7 @@ def test_the_readmes_commands_work_as_written(place, capsys, monkeypatch):
             "eval",
             "lab",
             "make",
+            "predict",
             "prompt",
             "reward",
             "score",
