@@ -321,6 +321,14 @@ def test_auto_cot_shows_a_right_chain_of_each_cluster():
     assert [one.role for one in chat.asked[-1]] == ["user", "assistant"] * 2 + ["user"]
     with pytest.raises(DataError, match="none of 4 chains of thought is short"):
         auto_cot(pool, ScriptedChat(lambda messages: "no"), k=2)
+    served = InRounds(script)
+    way = async_strategy("auto-cot:k=2", Threaded(served), Help(pool=pool))
+    for question in ("apples?", "pears?"):
+        asyncio.run(way.reply([user(question)]))
+    assert len(served.asked) == 4 + 2, "the chains are written once, for the first question"
+    assert [[one.content for one in asked[:-1]] for asked in served.asked[-2:]] == [
+        [one.content for one in chat.asked[-1][:-1]]
+    ] * 2
 
 
 def clusters_of(pool):
@@ -425,7 +433,7 @@ def test_what_cannot_be_asked_is_refused_before_anybody_is_asked():
     for options in (ChatOptions(tools=(tool,)), ChatOptions(schema={}), ChatOptions(logprobs=0), ChatOptions(beams=2)):
         with pytest.raises(RecipeError, match="cot answers in words, and takes no"):
             strategy("cot", chat).reply(ASKED, options)
-    with pytest.raises(RecipeError, match="a server does not wait for"):
+    with pytest.raises(DataError, match="pool of demonstrations is empty"):
         async_strategy("auto-cot", Threaded(chat))
     assert chat.asked == []
 

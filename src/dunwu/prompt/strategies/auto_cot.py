@@ -5,26 +5,53 @@ Here: tf-idf instead of Sentence-BERT, and where an answer is known, a chain mus
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import PrivateAttr, SkipValidation
 
 from dunwu.chat.options import ChatOptions
 from dunwu.chat.protocol import Chat
 from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.problems import Problem
+from dunwu.core.records import Completion, Message
+from dunwu.core.section import Count
 from dunwu.prompt.answers import agree
 from dunwu.prompt.demonstrations.base import require_pool
 from dunwu.prompt.demonstrations.likeness import TfIdf
 from dunwu.prompt.making.similar import words
-from dunwu.prompt.strategies.base import StrategyChat, user
+from dunwu.prompt.strategies.base import Ask, Steps, Strategy, alongside, carried_out, derived_seed, user
 from dunwu.prompt.strategies.chain_of_thought import ChainOfThought
+from dunwu.prompt.strategies.few_shot import FewShot
 
 MOST_WORDS, MOST_STEPS = 60, 5  # of a question, of its chain: the paper's
 CANDIDATES = 5  # chains asked for in each cluster
 _ROUNDS = 100
+
+
+class AutoCot(Strategy):
+    """Demonstrations that the model wrote itself, of the questions `asked`, stand before the question. Where none are written yet, the
+    first conversation has them written, and later ones use them too."""
+
+    title: ClassVar[str] = "auto-cot"
+    asked: SkipValidation[Sequence[Sequence[Problem]]]
+    seed: int = 0
+    tokens: Count = 512
+    _written: list[tuple[Problem, ...]] = PrivateAttr(default_factory=list[tuple[Problem, ...]])
+
+    def write(self, chat: Chat) -> None:
+        """Have the model write the demonstrations now."""
+        self._written.append(carried_out(written(self.asked, ChatOptions(seed=self.seed)), chat))
+
+    def steps(self, messages: Sequence[Message], options: ChatOptions) -> Steps:
+        if not self._written:
+            self._written.append((yield from written(self.asked, ChatOptions(seed=self.seed))))
+        shots = self._written[0]
+        shown = FewShot(shown=lambda problem: shots, answers="chain", tokens=self.tokens)
+        return (yield from shown.steps(messages, options))
 
 
 def auto_cot(
@@ -38,16 +65,29 @@ def auto_cot(
 ) -> tuple[Problem, ...]:
     """One demonstration of each of `k` clusters, its chain in the column `chain`; fewer where a cluster has none that is simple and
     right. Raises DataError where none has one."""
+    return carried_out(written(questions(pool, k, seed), options or ChatOptions(seed=seed), most_steps), chat)
+
+
+def questions(pool: Sequence[Problem], k: int, seed: int) -> list[list[Problem]]:
+    """Of each of `k` clusters those that are asked, the nearest to its centre first. Raises DataError where all are too long."""
     pool = require_pool(pool)
     if not 1 <= k <= len(pool):
         raise RecipeError(f"k={k} clusters of a pool of {len(pool)}; use 1 to {len(pool)}")
     vectors = TfIdf([problem.input for problem in pool]).vectors_PV
     asked = [_nearest(pool, members) for members in _ordered_clusters(vectors, k, seed)]
-    flat = [problem for group in asked for problem in group]
-    if not flat:
+    if not any(asked):
         raise DataError(f"all {len(pool)} questions of the pool have more than {MOST_WORDS} words; give shorter ones")
-    told = StrategyChat(ChainOfThought(), chat).reply_batch(
-        [[user(problem.input)] for problem in flat], options or ChatOptions(seed=seed)
+    return asked
+
+
+def written(
+    asked: Sequence[Sequence[Problem]], options: ChatOptions, most_steps: int = MOST_STEPS
+) -> Generator[Sequence[Ask], Sequence[Completion], tuple[Problem, ...]]:
+    """Steps that lead to one demonstration of each group, whose chain the model wrote. Raises DataError where no chain will do."""
+    flat = [problem for group in asked for problem in group]
+    own = [options, *(replace(options, seed=derived_seed(options.seed, place)) for place in range(1, len(flat)))]
+    told = yield from alongside(
+        [ChainOfThought().steps((user(one.input),), chosen) for one, chosen in zip(flat, own, strict=True)]
     )
     chains = iter([one.text if one.finish_reason == "stop" else "" for one in told])
     found = [_first_good([(problem, next(chains)) for problem in group], most_steps) for group in asked]

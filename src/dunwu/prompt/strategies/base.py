@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import ClassVar, Unpack
+from typing import ClassVar, TypeVar, Unpack
 
 from dunwu.chat.options import ChatOptions, OptionChanges, settled
 from dunwu.chat.protocol import AsyncChat, Chat, Delta, Finish, Piece
@@ -29,6 +29,7 @@ class Ask:
 
 
 Steps = Generator[Sequence[Ask], Sequence[Completion], Completion]
+Result = TypeVar("Result")
 
 
 class Strategy(Section):
@@ -206,6 +207,39 @@ def ask(
     """A step that asks one thing: `answer = yield from ask(…)`. `last`: the answer is returned as it is."""
     (told,) = yield [Ask(messages=tuple(messages), options=options, last=last)]
     return told
+
+
+def carried_out(steps: Generator[Sequence[Ask], Sequence[Completion], Result], chat: Chat) -> Result:
+    """What the steps come to, with a chat that answers."""
+    asks = next(steps)
+    while True:
+        told = chat.reply_each([one.messages for one in asks], [one.options for one in asks])
+        try:
+            asks = steps.send(told)
+        except StopIteration as end:
+            return end.value
+
+
+def alongside(
+    courses: Sequence[Steps],
+) -> Generator[Sequence[Ask], Sequence[Completion], list[Completion]]:
+    """Steps of several courses, taken together: what each comes to, in order."""
+    done: dict[int, Completion] = {}
+    asks: dict[int, Sequence[Ask]] = {}
+    told: dict[int, Sequence[Completion]] = {}
+    while len(done) < len(courses):
+        for place, course in enumerate(courses):
+            if place in done:
+                continue
+            try:
+                asks[place] = course.send(told[place]) if place in told else next(course)
+            except StopIteration as end:
+                done[place] = end.value
+                asks.pop(place, None)
+        if asks:
+            answers = iter((yield [replace(one, last=False) for own in asks.values() for one in own]))
+            told = {place: [next(answers) for _ in own] for place, own in asks.items()}
+    return [done[place] for place in range(len(courses))]
 
 
 def thinking(options: ChatOptions, tokens: int) -> ChatOptions:

@@ -17,7 +17,7 @@ from dunwu.prompt.demonstrations.registry import CHOICES, Chosen, Means, Shots, 
 from dunwu.prompt.problems import read_problems
 from dunwu.prompt.search.candidate import Prompted, read_candidate
 from dunwu.prompt.spelling import named_options, require_known
-from dunwu.prompt.strategies.auto_cot import auto_cot
+from dunwu.prompt.strategies.auto_cot import AutoCot, questions
 from dunwu.prompt.strategies.base import AsyncStrategyChat, Strategy, StrategyChat
 from dunwu.prompt.strategies.chain_of_thought import ChainOfThought
 from dunwu.prompt.strategies.few_shot import FewShot, chain_of
@@ -65,13 +65,13 @@ def _few_shot_cot(options: Mapping[str, str], help_: Help, chat: Chat | None) ->
 
 
 def _auto_cot(options: Mapping[str, str], help_: Help, chat: Chat | None) -> Strategy:
-    if chat is None:
-        raise RecipeError(
-            "auto-cot lets the model write chains before it answers, which a server does not wait for; use few-shot-cot"
-        )
+    """With a chat at hand the chains are written now; a server has them written for the first question."""
     given = validated(Made, options)
-    shots = auto_cot(_pool(given.pool, help_), chat, k=given.k, seed=given.seed)
-    return FewShot(shown=lambda problem: shots, answers="chain", tokens=given.tokens)
+    asked = questions(_pool(given.pool, help_), given.k, given.seed)
+    made = AutoCot(asked=asked, seed=given.seed, tokens=given.tokens)
+    if chat is not None:
+        made.write(chat)
+    return made
 
 
 class PromptFile(Section):
