@@ -1,6 +1,6 @@
-"""How well a ladder of small trainings foretells: three targets on real books, the best size for a budget, and one learning rate for all.
+"""How well a ladder of small trainings foretells: four targets on real books, the best size for a budget, and one learning rate for all.
 
-    python benchmarks/ladder.py DATA --work FOLDER > ladder.jsonl          # about 20 minutes on two cores with nothing else running
+    python benchmarks/ladder.py DATA --work FOLDER > ladder.jsonl          # about 25 minutes on two cores with nothing else running
     python benchmarks/ladder.py DATA --work FOLDER --only en-128 rate      # in pieces
 
 DATA holds `en_classic_books` (JSON Lines, gzip) and `zh_classic_novels` (text, gzip). All that is finished lies in FOLDER and is not
@@ -29,7 +29,7 @@ from dunwu.lab.ladder.plan import LARGEST, LEVELS, Ladder, Rung, Shape
 
 CONTEXT, VOCAB, BATCH_ROWS = 128, 2048, 16
 FLOPS = 1.2e13  # of each target
-TARGETS = {"en-128": ("en", 128), "en-96": ("en", 96), "zh-112": ("zh", 112)}  # corpus, width
+TARGETS = {"en-128": ("en", 128), "en-96": ("en", 96), "zh-112": ("zh", 112), "zh-96": ("zh", 96)}  # corpus, width
 SWEEP_FLOPS, SWEPT = 3e12, (32, 48, 64, 80, 96)
 RATES, WIDTHS, RATE_TOKENS = (0.25, 0.5, 1.0, 2.0, 4.0), (32, 64, 128), 120_000
 

@@ -32,6 +32,7 @@ SHARES = tuple(
     np.geomspace(0.01, 3.0, 30).tolist()
 )  # of what size lacks beside what tokens lack, in the middle of the ladder
 NUMBERS = 4  # that are free in a law of a given bend: E, S, p, w
+ALIKE = 2.0  # bends whose errors lie within this factor of the least are not told apart by a dozen rungs, and count alike
 SHARPNESS = 2  # how quickly a bend that foretells worse loses weight: as error to this power
 LEAST_NOISE = 0.002  # of log loss between two seeds, where the ladder itself shows less
 LEAST_DRIFT = 0.001  # of log loss for each e-fold of compute: no small model tells a large one better
@@ -284,7 +285,8 @@ def _trials(runs: Runs, noise: float) -> tuple[Trial, ...]:
         raise DataError(
             "no law in which loss falls with size and with tokens fits the rungs; look at their losses: one may have diverged"
         )
-    told = [max(error, noise) ** -SHARPNESS if math.isfinite(error) else 0.0 for _, error in rows]
+    alike = max(noise, ALIKE * min(error for _, error in rows))
+    told = [max(error, alike) ** -SHARPNESS if math.isfinite(error) else 0.0 for _, error in rows]
     weights = [one / sum(told) for one in told] if any(told) else [1 / len(rows)] * len(rows)
     return tuple(Trial(law=law, error=error, weight=weight) for (law, error), weight in zip(rows, weights, strict=True))
 
