@@ -131,7 +131,7 @@ def best_size(bench: Bench) -> None:
         results.append(bench.train("en", rung(shape, SWEEP_FLOPS / shape.flops_per_token)))
     sizes, losses = np.log([one.parameters for one in results]), np.array([one.loss for one in results])
     bend, slope, _ = np.polyfit(sizes, losses, 2)
-    within = bend > 0 and sizes[0] < -slope / 2 / bend < sizes[-1]
+    within = bool(bend > 0 and sizes[0] < -slope / 2 / bend < sizes[-1])
     measured = math.exp(-slope / 2 / bend) if within else float(results[int(losses.argmin())].parameters)
     ratio = split.size.value / measured
     print_figure(
