@@ -43,6 +43,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "ppo": {
         "algorithm": {"method": "ppo", "epochs": 1, "minibatches": 2, "lam": 1.0, "dynamic_sampling": True},
         "completions": 8,
+        "steps": 120,
         "lr_adamw": 3e-4,
     },
 }

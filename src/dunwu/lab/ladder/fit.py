@@ -32,7 +32,7 @@ SHARES = tuple(
     np.geomspace(0.01, 3.0, 30).tolist()
 )  # of what size lacks beside what tokens lack, in the middle of the ladder
 NUMBERS = 4  # that are free in a law of a given bend: E, S, p, w
-ALIKE = 2.0  # bends whose errors lie within this factor of the least are not told apart by a dozen rungs, and count alike
+ALIKE = 2.0  # times the least error: up to that a dozen rungs do not tell bends apart, and they count alike
 SHARPNESS = 2  # how quickly a bend that foretells worse loses weight: as error to this power
 LEAST_NOISE = 0.002  # of log loss between two seeds, where the ladder itself shows less
 LEAST_DRIFT = 0.001  # of log loss for each e-fold of compute: no small model tells a large one better
