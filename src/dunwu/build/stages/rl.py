@@ -72,7 +72,7 @@ learned far more text, and are moved with care: unmeasured."""
 PROMPTS, COMPLETIONS, COMPLETIONS_WITH_VALUES, MOST_ANSWER, LEAST_STEPS, MOST_STEPS, LOOKS = 16, 8, 4, 256, 20, 100, 10
 TEXT_ROWS = 4  # of pre-training for each update, with algorithm.pretraining
 PROMPT_TOKENS = 64  # of a prompt, before any was read
-AT_ONCE = {"cpu": 64, "cuda": 256}  # answers that are written at a time
+AT_ONCE = {"cpu": 256, "cuda": 256}  # answers that are written at a time
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
