@@ -72,7 +72,7 @@ learned far more text, and are moved with care: unmeasured."""
 PROMPTS, COMPLETIONS, COMPLETIONS_WITH_VALUES, MOST_ANSWER, LEAST_STEPS, MOST_STEPS, LOOKS = 16, 8, 4, 256, 20, 100, 10
 TEXT_ROWS = 4  # of pre-training for each update, with algorithm.pretraining
 PROMPT_TOKENS = 64  # of a prompt, before any was read
-AT_ONCE = {"cpu": 256, "cuda": 256}  # answers that are written at a time
+AT_ONCE = 256  # answers that are written at a time
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -233,7 +233,6 @@ def _policy_run(
     teacher = _teacher(section, tokenizer, asking, chosen)
     # A teacher alone: nothing is judged, and what is said of that is 0.
     judging = section.rewards or (LengthReward(most=chosen["answer_tokens"]),)
-    at_once = AT_ONCE[model.head_weight.device.type]
     return PolicyRun(
         model,
         stream,
@@ -243,7 +242,7 @@ def _policy_run(
             tokenizer,
             most_prompt=asking.longest,
             most_answer=chosen["answer_tokens"],
-            at_once=affordable_at_once(model, asking.longest + chosen["answer_tokens"], at_once),
+            at_once=affordable_at_once(model, asking.longest + chosen["answer_tokens"], AT_ONCE),
         ),
         make_reward(judging, reward_model=work.needs.get("reward")),
         asking.learned,
