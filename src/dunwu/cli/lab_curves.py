@@ -1,7 +1,6 @@
 """`dunwu lab curves`: what runs learned when, out of the weights that their builds kept."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ import numpy.typing as npt
 from dunwu.build.home import Home, StageRecord
 from dunwu.build.stages.pretrain import rows_learned
 from dunwu.build.stages.tokenizer import SHARDS
+from dunwu.cli.lab_shared import page_folder, tell
 from dunwu.core.errors import BuildError
 from dunwu.core.files import read_json
 from dunwu.core.progress import TerminalProgress
-from dunwu.core.screen import harmless
 from dunwu.corpus.shards import TokenShards
 from dunwu.corpus.store import read_documents
 from dunwu.lab.curves.measuring import Point, Run, Settings, measure_run
 from dunwu.lab.curves.telling import curves_experiment, lines_of
-from dunwu.lab.experiment import facts_as_json, require_drawing, write_experiment
 from dunwu.tokenizer.like import TokenizerLike
 from dunwu.tokenizer.load import load_tokenizer
 from dunwu.train.checkpoint import STATE
@@ -33,24 +31,15 @@ MEASURED = "measured"
 def curves(homes: Sequence[Path], chosen: Mapping[str, int], *, out: Path | None, as_json: bool) -> None:
     """Measure every snapshot and the finished pre-training of each home, and tell."""
     settings = Settings(**chosen)
-    out = None if out is None else out.expanduser()
-    if out is not None:
-        require_drawing()
+    folder = page_folder(out)
     runs = [run_of(home.expanduser()) for home in homes]
     found: list[dict[str, Any]] = []
     with TerminalProgress() as progress:
         for run in runs:
             progress.start(f"Measuring {run.name}")
-            found.append(measure_run(run, settings, progress, kept=None if out is None else out / MEASURED))
-    experiment = curves_experiment(found, settings)
-    if as_json:
-        print(json.dumps(facts_as_json(experiment.facts), ensure_ascii=False))
-    else:
-        print(harmless("\n".join([*lines_of(found), *_advice(runs)])))
-    if out is not None:
-        page = write_experiment(experiment, out)
-        if not as_json:
-            print(harmless(f"\n{page}"))
+            found.append(measure_run(run, settings, progress, kept=None if folder is None else folder / MEASURED))
+    lines = [*lines_of(found), *_advice(runs)]
+    tell(curves_experiment(found, settings), lines, out=folder, as_json=as_json)
 
 
 def run_of(folder: Path) -> Run:

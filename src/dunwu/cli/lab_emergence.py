@@ -1,22 +1,19 @@
 """`dunwu lab emergence` of a table of scores, or of what `dunwu eval` wrote."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dunwu.cli.lab_shared import columns_named, count_above_zero, page_folder, tell
 from dunwu.core.errors import DataError, RecipeError
 from dunwu.core.progress import TerminalProgress
-from dunwu.core.screen import harmless
 from dunwu.evaluate.outcome import RESULTS, read_outcome, read_samples
 from dunwu.lab.emergence.curves import COLUMNS, Scores, read_scores
 from dunwu.lab.emergence.forecast import Forecast, forecast
 from dunwu.lab.emergence.graded import Rare, Run, ladder, rare_successes
 from dunwu.lab.emergence.study import Study, study
-from dunwu.lab.emergence.telling import experiment_of, facts_of, lines_of
-from dunwu.lab.experiment import facts_as_json, require_drawing, write_experiment
-from dunwu.lab.scaling.points import count_of
+from dunwu.lab.emergence.telling import experiment_of, lines_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,7 @@ def emergence(words: Sequence[str], options: Options) -> None:
     if Path(words[0]).expanduser().is_dir() or folder_of(words[0]) is not None:
         tell_runs([_run(word) for word in words], options)
         return
-    scores = read_scores(Path(words[0]).expanduser(), _named(words[1:]), by=options.by)
+    scores = read_scores(Path(words[0]).expanduser(), columns_named(words[1:], COLUMNS), by=options.by)
     _tell(scores, [], options, source=Path(words[0]).name)
 
 
@@ -56,19 +53,12 @@ def tell_runs(runs: Sequence[Run], options: Options) -> None:
 
 
 def _tell(scores: Scores, rare: Sequence[Rare], options: Options, *, source: str) -> None:
-    if options.out is not None:
-        require_drawing()
-    border = _number(options.border, "--forecast") if options.border is not None else None
+    folder = page_folder(options.out)
+    border = None if options.border is None else _number(options.border, "--forecast")
     forecasts = [] if border is None else _forecasts(scores, border, options.seed)
     found = _studied(scores, options)
-    told = list(lines_of(found, forecasts, rare))
-    if options.out is not None:
-        page = write_experiment(experiment_of(found, forecasts, rare, source=source), options.out.expanduser())
-        told.append(f"page: {page}")
-    if options.as_json:
-        print(json.dumps(facts_as_json(facts_of(found, forecasts, rare)), ensure_ascii=False))
-    else:
-        print(harmless("\n".join(told)))
+    experiment = experiment_of(found, forecasts, rare, source=source)
+    tell(experiment, lines_of(found, forecasts, rare), out=folder, as_json=options.as_json)
 
 
 def _studied(scores: Scores, options: Options) -> Study:
@@ -94,16 +84,6 @@ def _forecasts(scores: Scores, border: float, seed: int) -> list[tuple[str, Fore
     return found
 
 
-def _named(words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for word in words:
-        what, equals, name = word.partition("=")
-        if not equals or what not in COLUMNS:
-            raise RecipeError(f"{word!r} names no column; write {', '.join(f'{one}=COLUMN' for one in COLUMNS)}")
-        found[what] = name
-    return found
-
-
 def folder_of(word: str) -> tuple[Path, str] | None:
     """FOLDER=SIZE, where there is such a folder."""
     folder, equals, size = word.rpartition("=")
@@ -111,13 +91,7 @@ def folder_of(word: str) -> tuple[Path, str] | None:
 
 
 def _number(text: str, what: str) -> float:
-    try:
-        found = count_of(text)
-    except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
-        raise RecipeError(f"{what} {text}: must be a number above 0, such as 1.3B, 410m or 1e22")
-    return found
+    return count_above_zero(text, what, such_as="1.3B, 410m or 1e22")
 
 
 def _run(word: str) -> Run:

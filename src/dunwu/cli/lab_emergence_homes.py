@@ -8,17 +8,16 @@ from pathlib import Path
 from dunwu.cli.evaluating import evaluate
 from dunwu.cli.evaluating_options import Evaluating
 from dunwu.cli.lab_emergence import Options, read_run, tell_runs
+from dunwu.cli.lab_shared import page_folder
 from dunwu.cli.models import model_folder
 from dunwu.core.errors import RecipeError
 from dunwu.lab.emergence.graded import Run
-from dunwu.lab.experiment import require_drawing
 from dunwu.model.inspect import inspect_model
 
 
 def emergence(words: Sequence[str], options: Options) -> None:
     """Evaluate the models, and study them as a ladder."""
-    if options.out is not None:
-        require_drawing()
+    page_folder(options.out)  # before models are asked for hours
     homes = [Path(word).expanduser() for word in words]
     if odd := [home for home in homes if not home.is_dir()] or (homes if len(homes) < 2 else []):
         raise RecipeError(

@@ -1,7 +1,6 @@
 """`dunwu lab grok`: a network memorises a table, and long after understands it."""
 
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Generator, Sequence
@@ -13,16 +12,16 @@ from rich.live import Live
 from rich.text import Text
 
 from dunwu.build.lock import locked
+from dunwu.cli.lab_shared import page_folder, tell
 from dunwu.core.devices import prepare_cpu
 from dunwu.core.files import disk_errors
 from dunwu.core.progress import TerminalProgress
 from dunwu.core.screen import harmless
-from dunwu.lab.experiment import facts_as_json, require_drawing, write_experiment
 from dunwu.lab.grok.drawing import plotted, series_of
 from dunwu.lab.grok.measures import Measures, measure
 from dunwu.lab.grok.plan import Plan, members_of
 from dunwu.lab.grok.run import Look, Run
-from dunwu.lab.grok.telling import Outcome, experiment_of, facts_of, lines_of
+from dunwu.lab.grok.telling import Outcome, experiment_of, lines_of
 from dunwu.train.signals import Interrupted, StopSignal
 
 
@@ -40,20 +39,11 @@ def grok(
     """Run every seed with every fraction and weight decay, measure, and tell."""
     members = members_of(range(seeds), fractions, decays, control=control)
     plan = Plan(task=task, members=members, **settings)
-    if out is not None:
-        require_drawing()
+    page = page_folder(out)
     prepare_cpu()
-    page = None
-    with _folder(out) as folder, _honest(kept=out is not None):
+    with _folder(page) as folder, _honest(kept=page is not None):
         outcome = carried_out(plan, folder)
-        if out is not None:
-            page = write_experiment(experiment_of(outcome), out.expanduser())
-    if as_json:
-        print(json.dumps(facts_as_json(facts_of(outcome)), ensure_ascii=False))
-        return
-    print("\n".join(lines_of(outcome)))
-    if page is not None:
-        print(f"page: {page}")
+        tell(experiment_of(outcome), lines_of(outcome), out=page, as_json=as_json)
 
 
 def carried_out(plan: Plan, folder: Path) -> Outcome:
@@ -84,7 +74,7 @@ def _folder(out: Path | None) -> Generator[Path]:
         with tempfile.TemporaryDirectory(prefix="dunwu-grok-") as folder:
             yield Path(folder)
         return
-    folder = out.expanduser() / "run"
+    folder = out / "run"
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"):

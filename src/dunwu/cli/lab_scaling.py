@@ -1,21 +1,20 @@
 """`dunwu lab scaling`, `downstream`, `observe`: laws fitted to tables of what was trained."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dunwu.cli.lab_shared import columns_named, count_above_zero, count_or_zero, page_folder, tell
 from dunwu.core.errors import RecipeError
 from dunwu.core.progress import Progress, TerminalProgress
-from dunwu.lab.experiment import facts_as_json, write_experiment
 from dunwu.lab.record import Experiment
 from dunwu.lab.scaling.downstream import fit_downstream
 from dunwu.lab.scaling.envelope import fit_envelope
 from dunwu.lab.scaling.isoflop import fit_isoflop
 from dunwu.lab.scaling.observed import fit_observed
 from dunwu.lab.scaling.parametric import PARAMETERS, fit_law
-from dunwu.lab.scaling.points import Points, count_of, read_pairs, read_points
+from dunwu.lab.scaling.points import Points, read_pairs, read_points
 from dunwu.lab.scaling.power import fit_power
 from dunwu.lab.scaling.repeated import fit_repeated
 from dunwu.lab.scaling.showing import parametric, power, repeated
@@ -43,8 +42,8 @@ def scaling(
     as_json: bool,
 ) -> None:
     """Fit a law to the runs of a table and print it."""
-    _check_folder(out)
-    named = _named(columns, COLUMNS)
+    folder = page_folder(out)
+    named = columns_named(columns, COLUMNS)
     flops = tuple(_flops(text) for text in budgets)
     if floor is not None and form not in ("parametric", "power"):
         raise RecipeError(
@@ -62,8 +61,8 @@ def scaling(
         else:
             points = read_points(file, named)
             experiment = FORMS[form](points, flops, leave_out, floor, resamples, seed, progress)
-    words = list(lines_of(dict(experiment.facts))) if form == "parametric" else None
-    _tell(experiment, out, as_json, words)
+    lines = lines_of(dict(experiment.facts)) if form == "parametric" else lines_of_experiment(experiment)
+    tell(experiment, lines, out=folder, as_json=as_json)
 
 
 def _parametric(
@@ -121,9 +120,9 @@ def tasks(
     as_json: bool,
 ) -> None:
     """Forecast tasks in two steps and print it."""
-    _check_folder(out)
+    folder = page_folder(out)
     asked = [_target(text) for text in targets]
-    by_task, notes = read_task_runs(file, _named(columns, TASK_COLUMNS))
+    by_task, notes = read_task_runs(file, columns_named(columns, TASK_COLUMNS))
     with TerminalProgress() as progress:
         progress.start("Fitting")
         fitted = {}
@@ -131,7 +130,8 @@ def tasks(
             fit = fit_downstream(runs, resamples=resamples, seed=seed)
             fitted[task] = fit, check_on_largest(runs, resamples=resamples, seed=seed)
             progress.update(number, len(by_task))
-    _tell(downstream(fitted, asked, notes, seed), out, as_json)
+    experiment = downstream(fitted, asked, notes, seed)
+    tell(experiment, lines_of_experiment(experiment), out=folder, as_json=as_json)
 
 
 def observe(
@@ -149,28 +149,13 @@ def observe(
     as_json: bool,
 ) -> None:
     """Forecast a score from other public scores and print it."""
-    _check_folder(out)
+    folder = page_folder(out)
     limit = None if below is None else _flops(below, "--below")
     names = [name.strip() for text in scores for name in text.split(",")]
-    models = read_models(file, target, names, _named(columns, MODEL_COLUMNS), score_table)
+    models = read_models(file, target, names, columns_named(columns, MODEL_COLUMNS), score_table)
     fit = fit_observed(models, below=limit, components=components, resamples=resamples, seed=seed)
-    _tell(observed(fit, target, limit, seed), out, as_json)
-
-
-def _tell(experiment: Experiment, out: Path | None, as_json: bool, words: Sequence[str] | None = None) -> None:
-    page = None if out is None else write_experiment(experiment, out.expanduser())
-    if as_json:
-        print(json.dumps(facts_as_json(dict(experiment.facts)), ensure_ascii=False))
-        return
-    print("\n".join(words if words is not None else lines_of_experiment(experiment)))
-    if page is not None:
-        print(f"written: {page}")
-
-
-def _check_folder(out: Path | None) -> None:
-    """Before a long fit, not after it."""
-    if out is not None and (out.expanduser().is_file() or out.suffix == ".json"):
-        raise RecipeError(f"--out {out}: a folder is meant; it gets a page, figures, and the numbers as JSON and CSV")
+    experiment = observed(fit, target, limit, seed)
+    tell(experiment, lines_of_experiment(experiment), out=folder, as_json=as_json)
 
 
 def _usual(points: Points) -> tuple[float, float]:
@@ -179,33 +164,14 @@ def _usual(points: Points) -> tuple[float, float]:
     return largest, 10 * largest
 
 
-def _named(columns: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for word in columns:
-        what, equals, name = word.partition("=")
-        if not equals or what not in known:
-            raise RecipeError(f"{word!r} names no column; write {', '.join(f'{one}=COLUMN' for one in known)}")
-        found[what] = name
-    return found
-
-
 def _flops(text: str, option: str = "--budget") -> float:
-    try:
-        flops = count_of(text)
-    except ValueError:
-        flops = 0.0
-    if not 0 < flops < float("inf"):
-        raise RecipeError(f"{option} {text}: must be a number of FLOPs above 0, such as 1e21")
-    return flops
+    return count_above_zero(text, option, of="FLOPs", such_as="1e21")
 
 
 def _target(text: str) -> Target:
     size, comma, tokens = text.partition(",")
-    try:
-        found = count_of(size), count_of(tokens)
-    except ValueError:
-        found = (0.0, 0.0)
-    if not comma or not all(0 < one < float("inf") for one in found):
+    found = count_or_zero(size), count_or_zero(tokens)
+    if not comma or not all(found):
         raise RecipeError(f"--target {text}: must be parameters and tokens, such as 7B,4T")
     return text, *found
 

@@ -1,6 +1,5 @@
 """`dunwu predict`: a ladder, a forecast on record, and what came of it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,15 @@ from dunwu.build.forecast_scores import score_home, utc_now
 from dunwu.build.home import Home
 from dunwu.build.ladder import Wish, climb, climbing, memory_bytes
 from dunwu.cli.failures import crash_log
+from dunwu.cli.lab_shared import count_or_zero, page_folder, tell
 from dunwu.cli.target import BUILDS, resolve
 from dunwu.core.errors import BuildError, RecipeError
 from dunwu.core.progress import TerminalProgress
 from dunwu.core.units import parse_duration
-from dunwu.lab.experiment import write_experiment
-from dunwu.lab.ladder.calibration import calibration, score_facts, score_lines
+from dunwu.lab.ladder.calibration import calibration, score_lines
 from dunwu.lab.ladder.forecast import CONFIDENCE, answer, facts_of, lines_of, oracle_of
 from dunwu.lab.ladder.page import forecast_page
 from dunwu.lab.ladder.record import ForecastRecord, add_forecast, next_place
-from dunwu.lab.scaling.points import count_of
 
 PARTS = ("budget", "size", "tokens")
 
@@ -35,7 +33,7 @@ def predict(
     as_json: bool,
 ) -> None:
     """Climb, fit, put the forecast on record, and say it."""
-    wish = wish_of(target)
+    wish, folder = wish_of(target), page_folder(out)
     recipe, home = resolve(words)
     with crash_log(home.logs), TerminalProgress() as progress, climbing(home):
         ladder, identity = climb(recipe, home, wish, progress, largest=largest, levels=levels)
@@ -64,28 +62,24 @@ def predict(
             dunwu=__version__,
         )
         file = add_forecast(home.folder, record)
-    if as_json:
-        print(json.dumps({"forecast": str(file), **facts}, ensure_ascii=False))
-    else:
-        print("\n".join(lines_of(ladder, oracle.fit, answers, memory_bytes=held, price=price)))
-        print(f"on record: {file}")
-    if out is not None:
-        page = write_experiment(forecast_page(recipe.name, ladder, oracle, answers, facts), out.expanduser())
-        if not as_json:
-            print(f"page: {page}")
+    lines = lines_of(ladder, oracle.fit, answers, memory_bytes=held, price=price)
+    tell(
+        forecast_page(recipe.name, ladder, oracle, answers, facts),
+        [*lines, f"on record: {file}"],
+        out=folder,
+        as_json=as_json,
+        facts={"forecast": str(file), **facts},
+    )
 
 
 def score(words: Sequence[str], *, out: Path | None, as_json: bool) -> None:
     """Hold forecasts against what was built since."""
+    folder = page_folder(out)
     rows = [row for home in _homes(words) for row in score_home(home)]
     if not rows:
         where = ", ".join(words) or f"the builds below {BUILDS.absolute()}"
         raise BuildError(f"there is no forecast in {where}; make one with `dunwu predict`, then build, then score it")
-    print(json.dumps(score_facts(rows), ensure_ascii=False) if as_json else "\n".join(score_lines(rows)))
-    if out is not None:
-        page = write_experiment(calibration(rows), out.expanduser())
-        if not as_json:
-            print(f"page: {page}")
+    tell(calibration(rows), score_lines(rows), out=folder, as_json=as_json)
 
 
 def wish_of(text: str) -> Wish:
@@ -110,10 +104,7 @@ def wish_of(text: str) -> Wish:
 
 
 def _count(text: str, name: str, value: str) -> float:
-    try:
-        count = count_of(value)
-    except ValueError:
-        count = 0.0
+    count = count_or_zero(value)
     if not 1 <= count < 1e18:
         raise RecipeError(
             f"--target {text}: {name}={value} is no number of {_WHAT[name]}; write it as 50M, 1.2G or 3e6"
@@ -126,10 +117,7 @@ _WHAT = {"size": "parameters", "tokens": "tokens"}
 
 def _budget(text: str, value: str) -> dict[str, float]:
     """FLOPs, or a time."""
-    try:
-        flops = count_of(value)
-    except ValueError:
-        flops = 0.0
+    flops = count_or_zero(value)
     if value[-1:].isdigit() and 0 < flops < 1e30:
         return {"flops": flops}
     try:
