@@ -19,7 +19,8 @@ from dunwu.lab.scaling.power import fit_power
 from dunwu.lab.scaling.repeated import fit_repeated
 from dunwu.lab.scaling.showing import parametric, power, repeated
 from dunwu.lab.scaling.showing_best import envelope, isoflop
-from dunwu.lab.scaling.showing_tasks import Target, check_on_largest, downstream, observed
+from dunwu.lab.scaling.showing_observed import observed
+from dunwu.lab.scaling.showing_tasks import Target, check_on_largest, downstream
 from dunwu.lab.scaling.task_tables import read_models, read_task_runs
 from dunwu.lab.scaling.telling import facts_of, lines_of, lines_of_experiment
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dunwu.lab.ladder.fit import LadderFit, percentiles
+from dunwu.lab.ladder.fit import LadderFit
 from dunwu.lab.ladder.plan import Family
 from dunwu.lab.ladder.repeats import worth
 from dunwu.lab.scaling.points import Floats
+from dunwu.lab.statistics import percentiles
 
 TRIED = 240  # sizes, from the smallest shape's half to a thousand times the target's
 MORE = 10.0  # times the data, or the compute

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from dunwu.core.errors import DataError
 from dunwu.core.nulls import with_nulls
 from dunwu.lab.scaling.points import Floats
+from dunwu.lab.statistics import percentiles
 
 Places = npt.NDArray[np.int64]
 
@@ -162,13 +163,6 @@ class LadderFit:
         draws = tuple(LadderLaw(**dict(zip(names, numbers, strict=True))) for numbers in data["draws"])
         same = {name: data[name] for name in ("noise", "drift", "largest_flops", "seed")}
         return cls(trials=trials, draws=draws, **same)
-
-
-def percentiles(values_K: Floats, confidence: float) -> tuple[float, float]:
-    """The limits that leave out as much below as above."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values_K, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def fit_ladder(runs: Runs, *, draws: int = DRAWS, seed: int = 0) -> LadderFit:

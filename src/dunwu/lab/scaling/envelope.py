@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from dunwu.core.errors import DataError
 from dunwu.lab.scaling.points import Floats, Points
+from dunwu.lab.statistics import MOST_LOST
 
 COMPUTES = 400
 LEAST_ROWS = 3  # a curve
-MOST_LOST = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

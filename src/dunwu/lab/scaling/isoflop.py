@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from dunwu.core.errors import DataError
 from dunwu.lab.scaling.points import FLOPS_PER_PARAMETER_AND_TOKEN, Floats, Points
+from dunwu.lab.statistics import MOST_LOST
 
 APART = 0.05  # of log10 compute: a new group where neighbours are further apart
 WIDEST = 0.25  # of log10 compute within a group: wider than that it is no group
 LEAST_SIZES = 4  # a parabola through three tells nothing of its error
-MOST_LOST = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,13 +19,13 @@ import numpy.typing as npt
 from dunwu.core.errors import DataError
 from dunwu.lab.scaling.points import Floats
 from dunwu.lab.scaling.solving import Found, solve
+from dunwu.lab.statistics import MOST_LOST
 
 COMPONENTS = 3
 DELTA = 0.05
 ROUNDS = 500
 STILL = 1e-6
 LEAST_OF_FAMILY = 3
-MOST_LOST = 0.2
 STEEP = 50.0
 RIDGE = 0.01  # accuracy that a weight of one standard deviation of its component must earn
 

@@ -18,8 +18,8 @@ import numpy as np
 from dunwu.core.errors import DataError, MissingExtraError
 from dunwu.core.progress import Progress
 from dunwu.lab.scaling.points import FLOPS_PER_PARAMETER_AND_TOKEN, Floats, Points
+from dunwu.lab.statistics import MOST_LOST, estimate, percentiles
 
-MOST_LOST = 0.2  # of the draws may give no law: with more the runs do not tell it, whatever the others say
 DELTA = 1e-3  # where the Huber loss becomes straight
 PARAMETERS = 5
 MOST_STEPS = 300  # of a descent, thrice; where runs follow no law it would wander for ever
@@ -92,9 +92,11 @@ class Fit:
 
     def interval(self, of: Callable[[Law], float], confidence: float = 0.95) -> tuple[float, float]:
         """Percentiles of what `of` says of each law of the bootstrap."""
-        tail = (1.0 - confidence) / 2
-        low, high = np.quantile([of(law) for law in self.draws], [tail, 1.0 - tail])
-        return float(low), float(high)
+        return percentiles([of(law) for law in self.draws], confidence)
+
+    def estimate(self, of: Callable[[Law], float]) -> dict[str, float]:
+        """What `of` says of the law, with its interval."""
+        return estimate(of(self.law), [of(law) for law in self.draws])
 
 
 def fit_law(

@@ -9,7 +9,6 @@ Shapes: `R` rows; a fit is `[3]`: log A at the middle of the rows, α, log E (mi
 # ruff: noqa: N802, N815 (shape suffixes of fields are upper case)
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +16,13 @@ import numpy as np
 from dunwu.core.errors import DataError
 from dunwu.lab.scaling.points import Floats
 from dunwu.lab.scaling.solving import Found, solve
+from dunwu.lab.statistics import MOST_LOST
 
 DELTA = 1e-3
 EXPONENTS = (0.03, 0.1, 0.3, 0.8)
 SHARES = (1e-3, 0.5, 0.9, 0.99)  # of the least y, as starts for the floor
 STEEPEST = 5.0
 HELD_OUT = 0.25
-MOST_LOST = 0.2
 LEAST = 3  # rows beyond the number of parameters for the check on held-out rows
 
 
@@ -162,8 +161,3 @@ def _held_out(x_R: Floats, y_R: Floats, floor: float | bool, delta: float) -> fl
     rest = order[len(kept) :]
     law = _fit(x_R[kept], y_R[kept], floor, delta)[1]
     return float(np.mean(np.abs(law.at(x_R[rest]) / y_R[rest] - 1)))
-
-
-def interval_of(fit: PowerFit, of: Callable[[Power], float]) -> list[float]:
-    """What `of` says of each draw."""
-    return [float(of(draw)) for draw in fit.draws]

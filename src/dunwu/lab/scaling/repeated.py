@@ -21,13 +21,13 @@ from dunwu.core.progress import Progress
 from dunwu.lab.scaling.parametric import Law, fit_law
 from dunwu.lab.scaling.points import Floats, Points
 from dunwu.lab.scaling.solving import Found, solve
+from dunwu.lab.statistics import MOST_LOST
 
 DELTA = 1e-3
 STARS = (1.0, 5.0, 15.0, 50.0)
 LARGEST_STAR = 1e4
 REPEATED = 1.01  # epochs above which text counts as read again
 BEYOND = 0.1  # repeats of parameters that tell R_N*
-MOST_LOST = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +115,13 @@ def fit_repeated(points: Points, *, resamples: int = 200, seed: int = 0, progres
     for number in range(resamples):
         chosen = random.integers(0, len(points), len(points))
         if len(np.unique(chosen)) > 7 and again[chosen].sum() >= 2:
-            drawn = _repeated(problem.solve([solved.x], chosen, told), told)
+            drawn = _at(problem.solve([solved.x], chosen, told).x, told)
             if drawn.law.sound:
                 draws.append(drawn)
         progress.update(number + 1, resamples)
     if len(draws) < (1 - MOST_LOST) * resamples:
         raise DataError(f"{resamples - len(draws)} of {resamples} draws from the runs give no law; give more runs")
-    found = _repeated(solved, told)
+    found = _at(solved.x, told)
     return RepeatedFit(
         found=found,
         points=points,
@@ -155,7 +155,3 @@ def _at(x: Floats, told: bool) -> Repeated:
     A, B, E = np.exp(x[:3]).tolist()
     law = Law(A=A, B=B, E=E, alpha=float(x[3]), beta=float(x[4]), objective=0.0)
     return Repeated(law=law, data=float(np.exp(x[5])), parameters=float(np.exp(x[6])) if told else float("inf"))
-
-
-def _repeated(solved: Found, told: bool) -> Repeated:
-    return _at(solved.x, told)

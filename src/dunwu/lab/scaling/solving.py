@@ -49,13 +49,6 @@ def solve(
     return Found(best[1], best[0], len(ends), sum(cost <= best[0] * (1 + AGREED) + 1e-15 for cost, _ in ends))
 
 
-def estimate(value: float, draws: Sequence[float] | Floats, confidence: float = 0.95) -> dict[str, float]:
-    """A value with the percentiles of its draws; NaN limits where there are none."""
-    tail = (1.0 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1.0 - tail]) if len(draws) else (np.nan, np.nan)
-    return {"value": float(value), "low": float(low), "high": float(high)}
-
-
 def _solver() -> Callable[..., Any]:
     try:
         from scipy.optimize import least_squares

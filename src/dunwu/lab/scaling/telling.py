@@ -1,14 +1,17 @@
 """A fitted law in words, and as what JSON holds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from dunwu.lab.estimates import shown
 from dunwu.lab.record import Experiment
 from dunwu.lab.scaling.parametric import DELTA, Fit, Law
 from dunwu.lab.scaling.points import FLOPS_PER_PARAMETER_AND_TOKEN
+from dunwu.lab.scaling.showing_parts import best_words
+from dunwu.lab.statistics import root_mean_square
 
 DRIVERS = 5  # runs named that move the fit most
 FARTHER = 10.0  # times the compute of the largest run: farther than that a law is a guess
@@ -24,11 +27,9 @@ def facts_of(fit: Fit, budgets: tuple[float, ...]) -> dict[str, Any]:
         "notes": list(points.said),
         "objective": {"name": f"sum of Huber losses (delta {DELTA:g}) of log loss", "value": fit.law.objective},
         "resamples": len(fit.draws),
-        "coefficients": {
-            name: _estimate(fit, lambda law, name=name: float(getattr(law, name))) for name in COEFFICIENTS
-        },
+        "coefficients": {name: fit.estimate(lambda law, name=name: float(getattr(law, name))) for name in COEFFICIENTS},
         "residuals": {
-            "root_mean_square": float(np.sqrt(np.mean(fit.residual_R**2))),
+            "root_mean_square": root_mean_square(fit.residual_R),
             "largest": float(np.abs(fit.residual_R).max()),
         },
         "drivers": [
@@ -65,10 +66,7 @@ def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     for one in facts["forecasts"]:
         farther = one["times_largest"]
         warning = f"; {farther:.0f} times the largest run, which is far" if farther > FARTHER else ""
-        yield (
-            f"{one['flops']:.3g} FLOPs: {_shown(one['size'])} parameters, {_shown(one['tokens'])} tokens, loss "
-            f"{_shown(one['loss'])} nats{warning}"
-        )
+        yield f"{best_words(one)[0]}, loss {shown(one['loss'])} nats{warning}"
 
 
 def _forecast(fit: Fit, flops: float) -> dict[str, Any]:
@@ -78,19 +76,10 @@ def _forecast(fit: Fit, flops: float) -> dict[str, Any]:
     return {
         "flops": flops,
         "times_largest": flops / float(fit.points.flops_R.max()),
-        "size": _estimate(fit, lambda law: law.best_size(flops)),
-        "tokens": _estimate(fit, tokens),
-        "loss": _estimate(fit, lambda law: law.best_loss(flops)),
+        "size": fit.estimate(lambda law: law.best_size(flops)),
+        "tokens": fit.estimate(tokens),
+        "loss": fit.estimate(lambda law: law.best_loss(flops)),
     }
-
-
-def _estimate(fit: Fit, of: Callable[[Law], float]) -> dict[str, float]:
-    low, high = fit.interval(of)
-    return {"value": of(fit.law), "low": low, "high": high}
-
-
-def _shown(one: dict[str, float]) -> str:
-    return f"{one['value']:.4g} [{one['low']:.4g}, {one['high']:.4g}]"
 
 
 def lines_of_experiment(experiment: Experiment) -> Iterator[str]:
