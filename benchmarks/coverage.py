@@ -13,7 +13,8 @@ import time
 import numpy as np
 
 from dunwu.evaluate.stats import wilson
-from dunwu.lab.scaling.parametric import Law, law_and_draws
+from dunwu.lab.scaling.at_once import law_and_draws
+from dunwu.lab.scaling.parametric import Law
 from dunwu.lab.scaling.points import Points
 
 TRUE = Law(A=480.0, B=2085.0, E=1.82, alpha=0.348, beta=0.366, objective=0.0)

@@ -32,10 +32,14 @@ class _Watched(Reading):
         *,
         causal: bool = False,
     ) -> Tensor:
-        groups = q_BHTC.shape[1] // k_BKSC.shape[1]
-        weights_BHTS = self.weights(q_BHTC, k_BKSC, mask, groups, sinks_H)
+        return self._attend_plainly(q_BHTC, k_BKSC, v_BKSC, mask, q_BHTC.shape[1] // k_BKSC.shape[1], sinks_H)
+
+    def weights(
+        self, q_BHTC: Tensor, k_BKSC: Tensor, mask: Tensor | None, groups: int, sinks_H: Tensor | None
+    ) -> Tensor:
+        weights_BHTS = super().weights(q_BHTC, k_BKSC, mask, groups, sinks_H)
         self.see(self.layer, weights_BHTS)
-        return (weights_BHTS @ v_BKSC.repeat_interleave(groups, dim=1)).transpose(1, 2)
+        return weights_BHTS
 
 
 @contextmanager

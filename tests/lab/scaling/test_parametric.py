@@ -10,7 +10,8 @@ from dunwu.cli import run
 from dunwu.core.errors import DataError
 from dunwu.core.files import read_json
 from dunwu.core.progress import SilentProgress
-from dunwu.lab.scaling.parametric import Law, _Problem, fit_law, law_and_draws
+from dunwu.lab.scaling.at_once import law_and_draws
+from dunwu.lab.scaling.parametric import Law, _Problem, fit_law
 from dunwu.lab.scaling.points import Points, read_points
 
 pytest.importorskip("scipy")

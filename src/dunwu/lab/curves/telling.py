@@ -1,18 +1,20 @@
 """What the curves of one run or several say, as an experiment and in lines for a terminal."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from dunwu.core.page.html import p_value
 from dunwu.lab.curves.measuring import Settings
+from dunwu.lab.estimates import Mark, estimates_line, shown
 from dunwu.lab.experiment import Experiment, Figure, Line, Table, Words
 
 HEADS = 6  # of a run that get a line of their own
 PLACES = 5  # of a run whose loss by position is drawn
 FORMED = 0.5  # prefix matching from which a head is called an induction head
 ALPHA = 0.05
+MEMORY: Sequence[tuple[str, str, Mark]] = (("learned", "training text", "both"), ("heldout", "held-out text", "dashed"))
 TOKENS: Words = ("tokens learned from", "已学习的词元数")
 
 Found = Mapping[str, Any]
@@ -47,10 +49,10 @@ def lines_of(runs: Sequence[Found]) -> Iterator[str]:
         yield "  tokens      in-context score       best head           memorised: training, held-out       loss: training, held-out"
         for point in run["points"]:
             head, memory = _best(point), point["memorised"]
-            score = "-" if point["in_context"] is None else _shown(point["in_context"], "+.3f")
+            score = "-" if point["in_context"] is None else shown(point["in_context"], "+.3f")
             yield (
                 f"  {point['tokens']:<11,} {score:<22} {head['value']:.3f} (layer {head['layer']}, head {head['head']})  "
-                f"{_shown(memory['learned'], '.1%')}, {_shown(memory['heldout'], '.1%')}   "
+                f"{shown(memory['learned'], '.1%')}, {shown(memory['heldout'], '.1%')}   "
                 f"{point['loss']['learned']:.3f}, {point['loss']['heldout']:.3f}"
             )
         yield from (f"  {english}" for english, _ in _findings(run, several=False))
@@ -115,22 +117,22 @@ def _about_context(run: Found) -> Iterator[Words]:
         last = scored[-1]["in_context"]
         lowest = min(scored, key=lambda point: point["in_context"]["value"])
         yield (
-            f"At the end a late token of a context costs {_shown(last, '+.3f')} nats against an early one; the lowest, "
+            f"At the end a late token of a context costs {shown(last, '+.3f')} nats against an early one; the lowest, "
             f"{lowest['in_context']['value']:+.3f}, was at {lowest['tokens']:,} tokens.",
-            f"最后，上下文后段词元的损失比前段相差 {_shown(last, '+.3f')} 奈特；最低值 {lowest['in_context']['value']:+.3f} 出现在 "
+            f"最后，上下文后段词元的损失比前段相差 {shown(last, '+.3f')} 奈特；最低值 {lowest['in_context']['value']:+.3f} 出现在 "
             f"{lowest['tokens']:,} 个词元时。",
         )
 
 
 def _about_memory(run: Found) -> Iterator[Words]:
     memory = run["points"][-1]["memorised"]
-    apart, shown = memory["p_value"] < ALPHA, p_value(memory["p_value"])
-    p = f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+    apart, chance = memory["p_value"] < ALPHA, p_value(memory["p_value"])
+    p = f"p {chance}" if chance.startswith("<") else f"p = {chance}"
     yield (
-        f"Of training passages {_shown(memory['learned'], '.1%')} are continued word for word, of held-out ones "
-        f"{_shown(memory['heldout'], '.1%')} ({p}, whole documents exchanged)"
+        f"Of training passages {shown(memory['learned'], '.1%')} are continued word for word, of held-out ones "
+        f"{shown(memory['heldout'], '.1%')} ({p}, whole documents exchanged)"
         + ("." if apart else ": not clearly more, so nothing is shown to be memorised."),
-        f"训练片段中有 {_shown(memory['learned'], '.1%')} 被逐字续写，未见片段为 {_shown(memory['heldout'], '.1%')}（{p}，整篇文档置换）"
+        f"训练片段中有 {shown(memory['learned'], '.1%')} 被逐字续写，未见片段为 {shown(memory['heldout'], '.1%')}（{p}，整篇文档置换）"
         + ("。" if apart else "：两者没有明显差别，不能说明记住了什么。"),
     )
 
@@ -140,10 +142,10 @@ def _about_repeats(run: Found) -> Iterator[Words]:
     if effects:
         point, one = effects[-1]
         yield (
-            f"At {point['tokens']:,} tokens, passages learned from {_times(one)} times cost {_shown(one['difference'], '+.3f')} nats a token "
+            f"At {point['tokens']:,} tokens, passages learned from {_times(one)} times cost {shown(one['difference'], '+.3f')} nats a token "
             f"against those learned from at most {one['than']} times{' in the same documents' if one['matched'] else ''}.",
             f"在 {point['tokens']:,} 个词元时，学习过 {_times(one)} 次的片段与{'同一文档中' if one['matched'] else ''}最多学习过 {one['than']} 次的片段"
-            f"相比，每词元损失相差 {_shown(one['difference'], '+.3f')} 奈特。",
+            f"相比，每词元损失相差 {shown(one['difference'], '+.3f')} 奈特。",
         )
 
 
@@ -193,7 +195,7 @@ def _figures(runs: Sequence[Found]) -> list[Figure]:
             lines=[
                 _line(_label(run, runs, name), run["points"], lambda point, key=key: point["memorised"][key], mark)
                 for run in runs
-                for key, name, mark in (("learned", "training text", "both"), ("heldout", "held-out text", "dashed"))
+                for key, name, mark in MEMORY
             ],
         ),
         Figure(
@@ -246,14 +248,9 @@ def _head_lines(run: Found, runs: Sequence[Found]) -> Iterator[Line]:
 def _repeat_lines(run: Found, runs: Sequence[Found]) -> Iterator[Line]:
     for point in _spread([point for point in run["points"] if point["repeats"]], PLACES):
         classes = point["repeats"]
-        yield Line(
-            label=_label(run, runs, f"at {point['tokens']:,} tokens"),
-            x=[math.sqrt(max(0.5, one["least"]) * max(0.5, one["most"])) for one in classes],
-            y=[one["nats"]["value"] for one in classes],
-            low=[_number(one["nats"]["low"]) for one in classes],
-            high=[_number(one["nats"]["high"]) for one in classes],
-            mark="both",
-        )
+        middles = [math.sqrt(max(0.5, one["least"]) * max(0.5, one["most"])) for one in classes]
+        label = _label(run, runs, f"at {point['tokens']:,} tokens")
+        yield estimates_line(label, middles, [one["nats"] for one in classes], "both")
 
 
 def _effect_line(run: Found, runs: Sequence[Found]) -> Iterator[Line]:
@@ -262,16 +259,8 @@ def _effect_line(run: Found, runs: Sequence[Found]) -> Iterator[Line]:
         yield _line(_label(run, runs, "difference"), effects, lambda one: one["difference"], "both")
 
 
-def _line(label: str, points: Sequence[Found], of: Any, mark: Any) -> Line:
-    found = [of(point) for point in points]
-    return Line(
-        label=label,
-        x=[point["tokens"] for point in points],
-        y=[one["value"] for one in found],
-        low=[_number(one["low"]) for one in found],
-        high=[_number(one["high"]) for one in found],
-        mark=mark,
-    )
+def _line(label: str, points: Sequence[Found], of: Callable[[Found], Found], mark: Mark) -> Line:
+    return estimates_line(label, [point["tokens"] for point in points], map(of, points), mark)
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -329,14 +318,3 @@ def _spread(points: Sequence[Found], count: int) -> list[Found]:
 
 def _times(one: Found) -> str:
     return f"{one['least']}" if one["least"] == one["most"] else f"{one['least']} to {one['most']}"
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _shown(estimate: Found, form: str) -> str:
-    """A value with its interval."""
-    low, high = estimate["low"], estimate["high"]
-    value = f"{estimate['value']:{form}}"
-    return value if low is None or high is None or math.isnan(low) else f"{value} [{low:{form}}, {high:{form}}]"

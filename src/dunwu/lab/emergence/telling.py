@@ -13,6 +13,7 @@ from dunwu.lab.emergence.forecast import Forecast
 from dunwu.lab.emergence.graded import Rare
 from dunwu.lab.emergence.measures import Floats
 from dunwu.lab.emergence.study import Pair, Studied, Study
+from dunwu.lab.estimates import estimates_line
 from dunwu.lab.record import Cell, Experiment, Figure, Line, Table, Words
 
 SHOWN = 40  # rows that the terminal shows
@@ -407,13 +408,11 @@ def _rare_figures(rare: Sequence[Rare]) -> Iterator[Figure]:
             x_label=AXES["size"],
             y_label=("share of questions", "题目占比"),
             lines=[
-                Line(
-                    label=f"k = {k}",
-                    x=[one.size for one in own if k in one.passed],
-                    y=[one.passed[k].value for one in own if k in one.passed],
-                    low=[one.passed[k].low for one in own if k in one.passed],
-                    high=[one.passed[k].high for one in own if k in one.passed],
-                    mark="both",
+                estimates_line(
+                    f"k = {k}",
+                    [one.size for one in own if k in one.passed],
+                    [one.passed[k] for one in own if k in one.passed],
+                    "both",
                 )
                 for k in ks
             ],

@@ -5,17 +5,19 @@ from statistics import median
 from typing import Any
 
 from dunwu.core.units import format_count
+from dunwu.lab.estimates import estimates_line, shown
 from dunwu.lab.ladder.record import ForecastRecord, ScoreRecord
-from dunwu.lab.record import Experiment, Figure, Line, Table
+from dunwu.lab.record import Experiment, Figure, Line, Table, Words
 
 Row = tuple[ForecastRecord, ScoreRecord | None]
+COLUMNS = ("name", "number", "made", "parameters", "tokens", "foretold", "low", "high", "measured", "error", "inside")
 
 
 def score_lines(rows: Sequence[Row]) -> Iterator[str]:
     """For a person: each forecast in a line, then all together."""
     for record, score in rows:
         yield f"{record.name} {record.number:04}  {record.made}  {_what(record)}: {_came(record, score)}"
-    yield _together(rows)
+    yield _together(rows)[0]
 
 
 def score_facts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -32,18 +34,7 @@ def score_facts(rows: Sequence[Row]) -> dict[str, Any]:
 
 def calibration(rows: Sequence[Row]) -> Experiment:
     """Foretold against measured bits per byte, as a page."""
-    scored = [(record, score) for record, score in rows if score is not None]
-    measured = [score.trained.bits_per_byte for _, score in scored]
-    line = sorted(measured)
-    foretold = Line(
-        label="forecast",
-        x=measured,
-        y=[score.foretold.value for _, score in scored],
-        low=[score.foretold.low for _, score in scored],
-        high=[score.foretold.high for _, score in scored],
-        mark="points",
-    )
-    together = _together(rows)
+    scored = [score for _, score in rows if score is not None]
     return Experiment(
         name="calibration",
         title=("Forecasts and what came of them", "预测与结果"),
@@ -58,39 +49,30 @@ def calibration(rows: Sequence[Row]) -> Experiment:
             "Of many forecasts clearly fewer inside their 90% intervals than 90%, or errors that all point one way.",
             "若大量预测落在其 90% 区间内的比例明显低于 90%，或误差都偏向同一侧，即为失败。",
         ),
-        findings=[(together, _together_zh(rows))],
-        figures=[
-            Figure(
-                name="calibration",
-                title=("Foretold and measured", "预测值与实测值"),
-                x_label=("measured, bits per byte", "实测，比特/字节"),
-                y_label=("foretold, bits per byte", "预测，比特/字节"),
-                lines=[foretold, Line(label="measured = foretold", x=line, y=line, mark="dashed")],
-            )
-        ]
-        if scored
-        else [],
+        findings=[_together(rows)],
+        figures=[_figure(scored)] if scored else [],
         tables=[
             Table(
                 name="forecasts",
                 title=("All forecasts", "全部预测"),
-                columns=[
-                    "name",
-                    "number",
-                    "made",
-                    "parameters",
-                    "tokens",
-                    "foretold",
-                    "low",
-                    "high",
-                    "measured",
-                    "error",
-                    "inside",
-                ],
+                columns=COLUMNS,
                 rows=[_cells(record, score) for record, score in rows],
             )
         ],
         facts=score_facts(rows),
+    )
+
+
+def _figure(scored: Sequence[ScoreRecord]) -> Figure:
+    measured = [score.trained.bits_per_byte for score in scored]
+    foretold = estimates_line("forecast", measured, [score.foretold for score in scored], "points")
+    line = sorted(measured)
+    return Figure(
+        name="calibration",
+        title=("Foretold and measured", "预测值与实测值"),
+        x_label=("measured, bits per byte", "实测，比特/字节"),
+        y_label=("foretold, bits per byte", "预测，比特/字节"),
+        lines=[foretold, Line(label="measured = foretold", x=line, y=line, mark="dashed")],
     )
 
 
@@ -107,8 +89,7 @@ def _cells(record: ForecastRecord, score: ScoreRecord | None) -> list[str | floa
 
 
 def _row(record: ForecastRecord, score: ScoreRecord | None) -> dict[str, Any]:
-    names = ("name", "number", "made", "parameters", "tokens", "foretold", "low", "high", "measured", "error", "inside")
-    row = dict(zip(names, _cells(record, score), strict=True))
+    row = dict(zip(COLUMNS, _cells(record, score), strict=True))
     return {**row, "inside": None if score is None else score.inside}
 
 
@@ -118,12 +99,10 @@ def _what(record: ForecastRecord) -> str:
 
 def _came(record: ForecastRecord, score: ScoreRecord | None) -> str:
     if score is None:
-        bits = record.bits_per_byte
-        return f"{bits.value:.4f} [{bits.low:.4f}, {bits.high:.4f}] bits per byte foretold; not trained since"
-    said = score.foretold
+        return f"{shown(record.bits_per_byte, '.4f')} bits per byte foretold; not trained since"
     place = "inside" if score.inside else "outside"
     return (
-        f"{said.value:.4f} [{said.low:.4f}, {said.high:.4f}] bits per byte foretold, {score.trained.bits_per_byte:.4f} measured: "
+        f"{shown(score.foretold, '.4f')} bits per byte foretold, {score.trained.bits_per_byte:.4f} measured: "
         f"{score.error:+.1%}, {place} the {record.confidence:.0%} interval"
     )
 
@@ -133,17 +112,15 @@ def came_of(record: ForecastRecord, score: ScoreRecord | None) -> str:
     return f"{_what(record)}: {_came(record, score)}"
 
 
-def _together(rows: Sequence[Row]) -> str:
+def _together(rows: Sequence[Row]) -> Words:
     scored = [score for _, score in rows if score is not None]
     if not scored:
-        return f"{len(rows)} forecasts, none scored yet: build what was forecast, in the same home"
+        return (
+            f"{len(rows)} forecasts, none scored yet: build what was forecast, in the same home",
+            f"共 {len(rows)} 个预测，尚无一个有结果",
+        )
     inside, off = sum(score.inside for score in scored), median(abs(score.error) for score in scored)
-    return f"{len(rows)} forecasts, {len(scored)} scored: {inside} inside their intervals; half were off by {off:.1%} or less"
-
-
-def _together_zh(rows: Sequence[Row]) -> str:
-    scored = [score for _, score in rows if score is not None]
-    if not scored:
-        return f"共 {len(rows)} 个预测，尚无一个有结果"
-    inside, off = sum(score.inside for score in scored), median(abs(score.error) for score in scored)
-    return f"共 {len(rows)} 个预测，{len(scored)} 个已有结果：{inside} 个落在区间内；误差中位数 {off:.1%}"
+    return (
+        f"{len(rows)} forecasts, {len(scored)} scored: {inside} inside their intervals; half were off by {off:.1%} or less",
+        f"共 {len(rows)} 个预测，{len(scored)} 个已有结果：{inside} 个落在区间内；误差中位数 {off:.1%}",
+    )

@@ -117,8 +117,8 @@ def fit_law(
     problem = _Problem(log_size, log_tokens, log_loss, delta, None if floor is None else float(np.log(floor)))
     ends = problem.from_grid()
     best = ends[0]
-    _check_units(points, log_loss - np.log(_law(best).loss(points.size_R, points.tokens_R)))
-    _require_sound(_law(best), lost=0, drawn=1)
+    _check_units(points, log_loss - np.log(law_at(best).loss(points.size_R, points.tokens_R)))
+    _require_sound(law_at(best), lost=0, drawn=1)
     random, draws = np.random.default_rng(seed), []
     for number in range(resamples):
         chosen = random.integers(0, len(points), len(points))
@@ -131,7 +131,7 @@ def fit_law(
         moved = (problem.of(rest).onward(best).x - best.x) / spread
         influence[number] = np.abs(moved[2:]).max()
         progress.update(resamples + number + 1, resamples + len(points))
-    law, drawn = _law(best), [_law(draw) for draw in draws]
+    law, drawn = law_at(best), [law_at(draw) for draw in draws]
     sound = tuple(one for one in drawn if one.sound)
     _require_sound(law, lost=len(drawn) - len(sound), drawn=len(drawn))
     return Fit(
@@ -144,70 +144,6 @@ def fit_law(
         agreed=sum(end.objective <= best.objective * (1 + AGREED) + 1e-15 for end in ends),
         floor=floor,
     )
-
-
-def law_and_draws(
-    points: Points, near: Law, *, resamples: int, seed: int = 0, steps: int = 200
-) -> tuple[Law, tuple[Law, ...]]:
-    """The fit and its bootstrap, from a start that is known to be near, all draws at once: for simulations.
-
-    Huber's loss by weighted least squares, again and again, with Levenberg's damping; a draw counts how often each run is in it.
-    """
-    log_size_R, log_tokens_R, log_loss_R = (np.log(x) for x in (points.size_R, points.tokens_R, points.loss_R))
-    size_0, tokens_0 = log_size_R.mean(), log_tokens_R.mean()
-    count = len(points)
-    counts_SR = np.ones((resamples + 1, count))
-    random = np.random.default_rng(seed)
-    for row in range(1, resamples + 1):
-        counts_SR[row] = np.bincount(random.integers(0, count, count), minlength=count)
-    start = [
-        np.log(near.A) - near.alpha * size_0,
-        np.log(near.B) - near.beta * tokens_0,
-        np.log(near.E),
-        near.alpha,
-        near.beta,
-    ]
-    x_S5, damping_S = np.tile(start, (resamples + 1, 1)), np.full(resamples + 1, 1e-3)
-
-    def at(x_S5: Floats) -> tuple[Floats, Floats, Floats]:
-        parts_S3R = np.stack(
-            [
-                x_S5[:, :1] - x_S5[:, 3:4] * (log_size_R - size_0),
-                x_S5[:, 1:2] - x_S5[:, 4:5] * (log_tokens_R - tokens_0),
-                np.repeat(x_S5[:, 2:3], count, 1),
-            ],
-            1,
-        )
-        with np.errstate(over="ignore", invalid="ignore"):
-            total_SR = np.logaddexp.reduce(parts_S3R, axis=1)
-            off_SR = total_SR - log_loss_R
-            size_SR = np.abs(off_SR)
-            huber_SR = np.where(size_SR <= DELTA, 0.5 * off_SR**2, DELTA * (size_SR - 0.5 * DELTA))
-            return off_SR, np.exp(parts_S3R - total_SR[:, None]), (counts_SR * huber_SR).sum(1)
-
-    off_SR, shares_S3R, value_S = at(x_S5)
-    for _ in range(steps):
-        slopes = [
-            *shares_S3R.swapaxes(0, 1),
-            -shares_S3R[:, 0] * (log_size_R - size_0),
-            -shares_S3R[:, 1] * (log_tokens_R - tokens_0),
-        ]
-        slope_SR5 = np.stack(slopes, -1)
-        weight_SR = counts_SR * np.minimum(1.0, DELTA / np.maximum(np.abs(off_SR), 1e-12))
-        bend_S55 = np.einsum("srp,sr,srq->spq", slope_SR5, weight_SR, slope_SR5)
-        slope_S5 = np.einsum("srp,sr->sp", slope_SR5, weight_SR * off_SR)
-        damped = bend_S55 + np.eye(5) * (damping_S[:, None] * np.einsum("spp->sp", bend_S55) + 1e-12)[:, None, :]
-        tried_S5 = x_S5 - np.linalg.solve(damped, slope_S5[..., None])[..., 0]
-        off, shares, value = at(tried_S5)
-        better = value <= value_S
-        x_S5[better], off_SR[better], shares_S3R[better], value_S[better] = (
-            one[better] for one in (tried_S5, off, shares, value)
-        )
-        damping_S = np.clip(np.where(better, damping_S / 3, damping_S * 4), 1e-9, 1e9)
-    x_S5[:, 0] += x_S5[:, 3] * size_0
-    x_S5[:, 1] += x_S5[:, 4] * tokens_0
-    best, *drawn = (_law(_End(x, float(value))) for x, value in zip(x_S5, value_S, strict=True))
-    return best, tuple(law for law in drawn if law.sound)
 
 
 def _check(points: Points) -> None:
@@ -266,7 +202,7 @@ def _require_sound(law: Law, *, lost: int, drawn: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class End:
     """Where a descent ended."""
 
     x: Floats
@@ -313,22 +249,22 @@ class _Problem:
             gradient[2] = 0.0  # a stated floor stays where it is
         return float(value_R.sum()), np.array(gradient)
 
-    def from_grid(self) -> list[_End]:
+    def from_grid(self) -> list[End]:
         """From the best starts of the grid; the best end first."""
         grid = GRID if self.log_floor is None else (*GRID[:2], (self.log_floor,), *GRID[3:])
         starts = np.array(list(itertools.product(*grid)), np.float64)
         values = [self.value_and_gradient(start)[0] for start in starts]
         return self.from_starts(starts[np.argsort(values)[:TRIED]])
 
-    def from_starts(self, starts: Sequence[Floats] | Floats) -> list[_End]:
+    def from_starts(self, starts: Sequence[Floats] | Floats) -> list[End]:
         """From each start; the best end first."""
         return sorted((self._descend(start) for start in starts), key=lambda end: end.objective)
 
-    def onward(self, from_: _End) -> _End:
+    def onward(self, from_: End) -> End:
         """From the end of a descent over other runs, with what it came to know of the slope."""
         return self._descend(from_.x, from_.bend)
 
-    def _descend(self, start: Floats, bend: Floats | None = None) -> _End:
+    def _descend(self, start: Floats, bend: Floats | None = None) -> End:
         minimize, x, seen = _optimiser(), start, None
         for _ in range(3):  # BFGS stops where Huber's bends lead its search astray; from there with a fresh memory
             options = {"gtol": 1e-9, "maxiter": MOST_STEPS} | ({} if bend is None else {"hess_inv0": bend})
@@ -338,7 +274,7 @@ class _Problem:
                 seen = found.hess_inv
             if moved < 1e-6:
                 break
-        return _End(np.asarray(x, np.float64), self.value_and_gradient(x)[0], _definite(seen))
+        return End(np.asarray(x, np.float64), self.value_and_gradient(x)[0], _definite(seen))
 
 
 def _definite(bend: Floats | None) -> Floats | None:
@@ -349,7 +285,8 @@ def _definite(bend: Floats | None) -> Floats | None:
     return bend if np.linalg.eigvalsh(bend)[0] > 0 else None
 
 
-def _law(end: _End) -> Law:
+def law_at(end: End) -> Law:
+    """The law of a fit."""
     with np.errstate(over="ignore"):
         A, B, E = np.exp(end.x[:3]).tolist()
     return Law(A=A, B=B, E=E, alpha=float(end.x[3]), beta=float(end.x[4]), objective=end.objective)
