@@ -22,6 +22,19 @@ PageFolder = Annotated[
     Path | None, Parameter(help="A folder for a page with figures, and the numbers as JSON and CSV.")
 ]
 
+AskedOfHomes = Annotated[
+    list[str] | None, Parameter(help="With homes: what to ask them, as `dunwu eval` takes it.", negative="")
+]
+HowHomesAreAsked = Annotated[
+    list[str] | None, Parameter(help="With homes: how to ask, such as chat, cot; may be repeated.", negative="")
+]
+DrawnOfHomes = Annotated[
+    int,
+    Parameter(
+        help="With homes: answers drawn to each question, for rare successes.", validator=validators.Number(gte=1)
+    ),
+]
+
 
 @lab.command(name="scaling")
 def scaling(
@@ -241,18 +254,9 @@ def emergence(
     forecast: Annotated[
         str | None, Parameter(help="Fit below this size, compute or step, forecast all at and above it: 1e22, 1.3B.")
     ] = None,
-    tasks: Annotated[
-        list[str] | None, Parameter(help="With homes: what to ask them, as `dunwu eval` takes it.", negative="")
-    ] = None,
-    solver: Annotated[
-        list[str] | None, Parameter(help="With homes: how to ask, such as chat, cot; may be repeated.", negative="")
-    ] = None,
-    samples: Annotated[
-        int,
-        Parameter(
-            help="With homes: answers drawn to each question, for rare successes.", validator=validators.Number(gte=1)
-        ),
-    ] = 1,
+    tasks: AskedOfHomes = None,
+    solver: HowHomesAreAsked = None,
+    samples: DrawnOfHomes = 1,
     temperature: Annotated[float | None, Parameter(help="With homes: default 0, and 1 with --samples.")] = None,
     limit: Annotated[
         int | None,
@@ -264,8 +268,8 @@ def emergence(
             help="Draws of the bootstrap behind each p-value, at the least.", validator=validators.Number(gte=199)
         ),
     ] = 1999,
-    seed: Annotated[int, Parameter(help="The same seed draws the same.", validator=validators.Number(gte=0))] = 0,
-    out: Annotated[Path | None, Parameter(help="A folder for a page, its figures and all numbers.")] = None,
+    seed: DrawSeed = 0,
+    out: PageFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Do abilities jump with size, and do the jumps survive partial credit? Linearity, breakthroughness and breaks of every curve."""
