@@ -16,7 +16,7 @@ from dunwu.core.errors import ModelError
 from dunwu.delta.quantise import quantised
 from dunwu.model.blocks.quantised import UNIT, QuantisedLinear
 from dunwu.model.native import compiling, library
-from dunwu.model.native.library import FLOAT32, Matrix, native
+from dunwu.model.native.library import FLOAT32, INT8, ROWS_SIEVED, Matrix, Sieve, native
 from dunwu.model.native.pages import LARGE, keep_together, on_large_pages
 
 QUICK = ("-O0", *compiling.FLAGS[1:])
@@ -124,6 +124,67 @@ def test_an_output_that_is_not_finite_is_no_likeliest_one(odd):
     assert kernels.likeliest(matrix, x[:1], None) == [-1]
     only[400] = 1
     assert kernels.likeliest(matrix, x[:1], only) == [77]
+
+
+def odd_heads():
+    """Heads in which rounding to bytes says least: equal rows, rows that differ in a bit, of nothing, of unlike sizes."""
+    generator = torch.Generator().manual_seed(5)
+    plain = torch.randn(3001, 128, generator=generator)
+    close = plain[:1].repeat(3001, 1)
+    close[torch.arange(3001), torch.arange(3001) % 128] *= 1 + 2.0**-22
+    spiky = plain * torch.where(torch.rand(3001, 128, generator=generator) < 0.01, 1e4, 1.0)
+    unlike = plain * 10 ** torch.linspace(-42, 30, 3001)[:, None]
+    empty = plain.clone()
+    empty[::3] = 0
+    whole = torch.randint(-1, 2, (3001, 128), generator=generator).float()
+    return {"plain": plain, "close": close, "spiky": spiky, "unlike": unlike, "empty": empty, "whole": whole}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", odd_heads())
+def test_a_sieve_lets_the_likeliest_through(name):
+    kernels = native()
+    assert kernels is not None
+    if not kernels.can_sieve(128):
+        pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
+    weight = odd_heads()[name]
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(40, 128, generator=generator)
+    x[3] *= 1e-36
+    x[4] = 0
+    x[5] *= torch.where(torch.arange(128) == 7, 1e6, 1.0)
+    x[6], x[7] = weight[17] / weight[17].norm(), -weight[18]
+    x[8] *= 1e-12
+    x[9, 64:] = 0
+    barred = torch.randint(0, 2, (3001,), generator=generator, dtype=torch.uint8)
+    matrix = Matrix(weights=weight.data_ptr(), outputs=3001, inputs=128, group=128, kind=FLOAT32)
+    bytes_, scales, slack, size, room = (
+        torch.empty(shape) for shape in ((3001, 32), 3001, 3001, 3001, (ROWS_SIEVED, 3001))
+    )
+    sieve = Sieve(slack=slack.data_ptr(), size=size.data_ptr())
+    sieve.bytes = Matrix(
+        weights=bytes_.data_ptr(), scales=scales.data_ptr(), outputs=3001, inputs=128, group=128, kind=INT8
+    )
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            kernels.make_sieve(matrix, sieve)
+            for rows in (1, 2, 7, 8, 16, 17, 40):
+                for mask in (None, barred):
+                    found = kernels.likeliest_sieved(matrix, sieve, x[:rows], mask, room)
+                    assert found == kernels.likeliest(matrix, x[:rows], mask), (threads, rows)
+    finally:
+        torch.set_num_threads(before)
+    for row, value in ((2, math.nan), (1, math.inf)):
+        x[row, 5] = value
+    assert kernels.likeliest_sieved(matrix, sieve, x[:4], None, room) == kernels.likeliest(matrix, x[:4], None)
+    weight[900, 3] = math.nan
+    kernels.make_sieve(matrix, sieve)
+    assert kernels.likeliest_sieved(matrix, sieve, x[:4], None, room) == [-1] * 4
+    only = torch.zeros(3001, dtype=torch.uint8)
+    only[900] = 1
+    assert kernels.likeliest_sieved(matrix, sieve, x[:4], only, room) == kernels.likeliest(matrix, x[:4], only)
 
 
 def test_off_by_the_environment(monkeypatch):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dunwu.infer.paged import PagedCache, Run, tail
 from dunwu.infer.parts import Chain, Parts
+from dunwu.infer.sieve import HeadSieve
 from dunwu.model.blocks.reading import Reading
 from dunwu.model.blocks.rotary import depends_on_length, rotary_tables
 from dunwu.model.cache import RaggedCache, Span
@@ -48,6 +49,7 @@ class FewRows:
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
         self._scratch = torch.empty(0)
         self._parts = Parts(model, cache)
+        self._sieve = HeadSieve(kernels, model)
         self._stretches = depends_on_length(model.config)
         scale = torch.tensor(model.config.embedding_scale, dtype=torch.float32)  # rounded as the weights are
         self._embedding_scale = scale.item()
@@ -60,6 +62,8 @@ class FewRows:
         starts, ends = [span.start for span in spans], self._ends
         self._ends = [span.end for span in spans]
         self._parts.look(some=starts == ends)
+        if starts != ends:
+            self._sieve.look_again()
         if len(ids) <= MOST_ROWS or self._stretches:
             return self._pass(ids, spans)
         return torch.cat([self._pass(own_ids, own_spans) for own_ids, own_spans in _passes(ids, spans)])
@@ -120,6 +124,8 @@ class FewRows:
         if size < head.outputs:
             head = Matrix.from_buffer_copy(head)
             head.outputs = size
+        if (found := self._sieve.likeliest(head, hidden_RD, barred_V)) is not None:
+            return found
         return self._kernels.likeliest(head, hidden_RD, barred_V)
 
     def _step(self, x_ND: Tensor, rows: _Rows, spans: Sequence[Span]) -> tuple[Step, object]:

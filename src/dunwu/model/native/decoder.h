@@ -45,7 +45,7 @@ typedef struct {
     const int64_t *together;      /* pairs: a row, and how many follow one another in its text from there on, at most 16 */
     int64_t together_count;
     float *scratch;      /* dunwu_scratch_floats */
-    atomic_int *taken;   /* 3 for each part */
+    Share *shares;       /* 3 for each thread of each part */
     const Part *parts;
     int64_t part_count;
     int64_t threads, wide; /* wide: the most outputs of q, k and v together, or inputs of a last product */

@@ -21,6 +21,8 @@ SWITCH = "DUNWU_KERNELS"
 """An environment variable: `off` never uses the kernels."""
 ROWS_TOGETHER = 16
 """At most so many rows of a text read its keys together."""
+ROWS_SIEVED = 16
+"""So many rows look for their likeliest outputs through a sieve at a time."""
 FLOAT32, INT8, INT4 = 0, 1, 2
 RMS_NORM, LAYER_NORM = 1, 2
 ATTENTION, MLP = 0, 1
@@ -43,6 +45,12 @@ class Matrix(ctypes.Structure):
         ("group", _i64),
         ("kind", _i64),
     )
+
+
+class Sieve(ctypes.Structure):
+    """`Sieve` of head.h."""
+
+    _fields_ = (("bytes", Matrix), ("slack", _pointer), ("size", _pointer))
 
 
 class Norm(ctypes.Structure):
@@ -101,7 +109,7 @@ class Step(ctypes.Structure):
         ("together", _pointer),
         ("together_count", _i64),
         ("scratch", _pointer),
-        ("taken", _pointer),
+        ("shares", _pointer),
         ("parts", _pointer),
         ("part_count", _i64),
         ("threads", _i64),
@@ -114,13 +122,18 @@ class Step(ctypes.Structure):
 
 
 class Chain:
-    """Parts that follow one another, with the counters from which threads take their work."""
+    """Parts that follow one another."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = (Part * len(parts))(*parts)
         self.address = ctypes.addressof(self.parts)
-        self._taken = (ctypes.c_int * (3 * len(parts)))()
-        self.counters = ctypes.addressof(self._taken)
+        self._shares = (_i64 * 0)()
+
+    def shares(self, threads: int) -> int:
+        """Where so many threads count what they took of each part's work."""
+        if len(self._shares) < (wanted := 3 * len(self.parts) * threads):
+            self._shares = (_i64 * wanted)()
+        return ctypes.addressof(self._shares)
 
 
 class Library:
@@ -137,6 +150,19 @@ class Library:
         self._likeliest = self._library.dunwu_likeliest
         self._likeliest.argtypes = [ctypes.POINTER(Matrix), _pointer, _i64, _i64, _pointer, _pointer, _i64]
         self._likeliest.restype = None
+        self._sieved = self._library.dunwu_likeliest_sieved
+        self._sieved.argtypes = [
+            *(ctypes.POINTER(Matrix), ctypes.POINTER(Sieve)),
+            *(_pointer, _i64, _i64, _pointer, _pointer, _pointer, _i64),
+        ]
+        self._sieved.restype = None
+        self._make_sieve = self._library.dunwu_make_sieve
+        self._make_sieve.argtypes, self._make_sieve.restype = (
+            [ctypes.POINTER(Matrix), ctypes.POINTER(Sieve), _i64],
+            None,
+        )
+        self._can_sieve = self._library.dunwu_can_sieve
+        self._can_sieve.argtypes, self._can_sieve.restype = [_i64], _i64
         self._normalise = self._library.dunwu_normalise
         self._normalise.argtypes, self._normalise.restype = [ctypes.POINTER(Norm), _pointer, _i64, _i64], None
         self._scratch.argtypes, self._scratch.restype = [_i64] * 4, _i64
@@ -144,7 +170,7 @@ class Library:
 
     def step(self, step: Step, chain: "Chain") -> None:
         """Take `x` through the parts, in place."""
-        step.parts, step.part_count, step.taken = chain.address, len(chain.parts), chain.counters
+        step.parts, step.part_count, step.shares = chain.address, len(chain.parts), chain.shares(step.threads)
         self._step(step)
 
     def normalise(self, norm: Norm, x_RI: Tensor) -> None:
@@ -170,6 +196,25 @@ class Library:
         found = (_i64 * rows)()
         x_RI, own = x_RI.contiguous(), 0 if barred is None else barred.data_ptr()
         self._likeliest(matrix, x_RI.data_ptr(), matrix.inputs, rows, own, found, torch.get_num_threads())
+        return found[:]
+
+    def can_sieve(self, inputs: int) -> bool:
+        """Whether a sieve is made for matrices of so many inputs on this processor."""
+        return bool(self._can_sieve(inputs))
+
+    def make_sieve(self, matrix: Matrix, sieve: Sieve) -> None:
+        """Fill the sieve's room from a matrix of float32 without bias."""
+        self._make_sieve(matrix, sieve, torch.get_num_threads())
+
+    def likeliest_sieved(
+        self, matrix: Matrix, sieve: Sieve, x_RI: Tensor, barred: Tensor | None, room: Tensor
+    ) -> list[int]:
+        """The same as `likeliest`, read through the sieve; `room`: float32 `[ROWS_SIEVED, O]`."""
+        rows = len(x_RI)
+        found = (_i64 * rows)()
+        x_RI, own = x_RI.contiguous(), 0 if barred is None else barred.data_ptr()
+        at, threads = x_RI.data_ptr(), torch.get_num_threads()
+        self._sieved(matrix, sieve, at, matrix.inputs, rows, own, room.data_ptr(), found, threads)
         return found[:]
 
 

@@ -1,4 +1,4 @@
-/* A team of threads that runs one function together, with a barrier between its phases and shared counters to take work from.
+/* A team of threads that runs one function together, with a barrier between its phases and shares of work, from which one helps another.
 
    Where torch brings GNU's OpenMP the team is torch's own, handed over by `dunwu_use_team`: a second set of threads would fight
    with the first, which spins for milliseconds after each of torch's products. Elsewhere: threads made here, which sleep after a
@@ -49,8 +49,40 @@ static void barrier_before(Team *team, const void *next, int64_t bytes) {
 
 static void barrier(Team *team) { barrier_before(team, 0, 0); }
 
-/* Items 0, 1, 2 ... for whoever is free: the first of each thread is its own number, the next ones come from `taken`. */
-static int64_t next_item(Team *team, atomic_int *taken) { return team->threads + atomic_fetch_add(taken, 1); }
+/* The items of a phase are shared out evenly, neighbours together. A share says how many of its items were taken from the front, in
+   the upper half, and from the end, in the lower. */
+typedef _Atomic uint64_t Share;
+
+typedef struct {
+    int64_t first, count;
+} Items;
+
+INLINE int64_t share_of(int64_t items, int threads, int thread) { return items * thread / threads; }
+
+/* The next items for this thread, none at the end: three quarters of what is left of its own share, at most `most`; then others'
+   last ones. */
+static Items take(Share *shares, int threads, int thread, int64_t items, int64_t most) {
+    for (int t = 0; t < threads; t++) {
+        const int whose = (thread + t) % threads;
+        const int64_t first = share_of(items, threads, whose), size = share_of(items, threads, whose + 1) - first;
+        uint64_t taken = atomic_load_explicit(shares + whose, memory_order_relaxed);
+        for (;;) {
+            const int64_t front = taken >> 32, back = taken & UINT32_MAX, left = size - front - back;
+            if (left <= 0) break;
+            const int64_t part = (3 * left + 3) / 4, count = t ? 1 : part < most ? part : most;
+            const uint64_t now = t ? taken + 1 : taken + ((uint64_t)count << 32);
+            if (atomic_compare_exchange_weak_explicit(shares + whose, &taken, now, memory_order_relaxed, memory_order_relaxed))
+                return (Items){t ? first + size - back - 1 : first + front, count};
+        }
+    }
+    return (Items){0, 0};
+}
+
+/* The next of items that are taken one by one, in order, from a single share; -1 at the end. */
+static int64_t take_next(Share *share, int64_t items) {
+    const int64_t next = (int64_t)atomic_fetch_add_explicit(share, 1, memory_order_relaxed);
+    return next < items ? next : -1;
+}
 
 typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
 static Parallel parallel;
