@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dunwu.core.errors import BusyError, DataError, ModelError, RecipeError
+from dunwu.infer import sieve
 from dunwu.infer.async_engine import AsyncEngine
 from dunwu.infer.constrain import Constraint
 from dunwu.infer.engine import Engine
@@ -263,6 +264,84 @@ def test_each_text_keeps_to_its_own_grammar(model, tokenizer):
     assert_empty(engine)
 
 
+def with_kernels(engine: Engine) -> Engine:
+    if engine._runner._kernels is None:
+        pytest.skip("no C compiler on this machine: every step is one pass")
+    return engine
+
+
+@pytest.mark.parametrize("passes", [2, 3, 8])
+def test_several_passes_a_step_write_and_read_what_one_does(model, tokenizer, passes):
+    """Texts of unlike lengths, one of which is stopped by an id and one by a string."""
+    tokens = plain(model, tokenizer.vocab_size, PROMPTS[1], 20)
+    stop_string = tokenizer.decode(tokens)[5:8]
+    wishes = [
+        (PROMPTS[1], {"max_tokens": 20, "stop_ids": tokens[9:10]}),
+        (PROMPTS[3], {"max_tokens": 17}),
+        (PROMPTS[1], {"max_tokens": 20, "stop": (stop_string,)}),
+        (PROMPTS[4], {"max_tokens": 5}),
+    ]
+
+    def answers(engine: Engine):
+        steps = 0
+        for place, (prompt, params) in enumerate(wishes):
+            engine.submit(request(prompt, id=str(place), **params))
+        events = []
+        while engine.busy:
+            events += engine.step()
+            steps += 1
+        assert_empty(engine)
+        found = {str(place): [one for one in events if one.id == str(place)] for place in range(len(wishes))}
+        return found, steps, engine.stats()
+
+    one, steps, counted = answers(new_engine(model, tokenizer, passes=1))
+    several, fewer, also = answers(with_kernels(new_engine(model, tokenizer, passes=passes)))
+    assert several == one
+    assert steps == counted.steps
+    assert fewer < also.steps
+    assert also.written_tokens == counted.written_tokens
+    assert 0 <= also.read_tokens - counted.read_tokens < passes, "behind the string that stops"
+    alone = with_kernels(new_engine(model, tokenizer, passes=passes))
+    alone.run([request(PROMPTS[1], max_tokens=20, stop_ids=tokens[9:10])])
+    assert alone.stats().read_tokens == len(PROMPTS[1]) + tokens.index(tokens[9])
+
+
+def test_what_wants_more_than_the_likeliest_token_takes_one_pass_a_step(model, tokenizer):
+    engine = with_kernels(new_engine(model, tokenizer))
+    others = ({"temperature": 1.0}, {"logprobs": 1}, {"repetition_penalty": 1.1}, {"min_tokens": 3}, {"beams": 2})
+    for params in others:
+        engine.submit(request([5, 6], max_tokens=9))
+        engine.submit(request([7, 6], max_tokens=9, **params))
+        before = engine.stats().steps
+        engine.step()
+        engine.step()
+        assert engine.stats().steps == before + 2, params
+        while engine.busy:
+            engine.step()
+
+
+def test_a_newcomer_waits_for_no_more_than_the_passes_of_a_step(model, tokenizer):
+    engine = with_kernels(new_engine(model, tokenizer, max_sequences=2))
+    engine.submit(request([5, 6], max_tokens=30))
+    while engine.stats().written_tokens < 9:
+        engine.step()
+    late = engine.submit(request([8] * 12, max_tokens=3))
+    events = [event for _ in range(3) for event in engine.step()]
+    assert [event.token_id for event in events if isinstance(event, TokenEvent) and event.id == late]
+
+
+def test_a_model_that_breaks_between_two_passes_ends_with_an_error(tokenizer):
+    model = tiny_model(tokenizer.vocab_size, context=CONTEXT)
+    engine = with_kernels(new_engine(model, tokenizer))
+    tokens = plain(model, tokenizer.vocab_size, PROMPTS[1], 12)
+    broken = next(place for place in range(3, 12) if tokens[place] not in (*PROMPTS[1], *tokens[:place]))
+    model.model.embed_tokens.weight.data[tokens[broken]] = math.nan
+    answer = engine.run([request(PROMPTS[1], max_tokens=12)])[0]
+    assert ids_of(answer) == [tokens[: broken + 1]]
+    assert answer.outputs[0].finish_reason == "error"
+    assert_empty(engine)
+
+
 def test_a_pass_that_fails_ends_those_in_it_and_no_others(engine, monkeypatch):
     first = engine.submit(request([5] * 8, max_tokens=3))
     second = engine.submit(request([6] * 8, max_tokens=3))
@@ -299,7 +378,7 @@ def test_new_weights_are_used_at_once_and_nothing_old_is_remembered(tokenizer):
     model, other = (tiny_model(tokenizer.vocab_size, context=CONTEXT) for _ in range(2))
     for weight in other.parameters():
         weight.data.mul_(torch.linspace(0.5, 1.5, weight.shape[-1]))
-    engine = new_engine(model, tokenizer)
+    engine = new_engine(model, tokenizer, passes=1)
     prompt = [7, 8, 9, 10, 11, 12, 13, 14, 15]
     before = plain(model, tokenizer.vocab_size, prompt, 4)
     written = []
@@ -511,3 +590,31 @@ def slow(engine: Engine) -> None:
         return run(work)
 
     engine._runner.run = run_slowly
+
+
+def test_a_large_head_is_read_through_a_sieve_and_gives_the_same_even_after_changes(tokenizer, monkeypatch):
+    model = tiny_model(tokenizer.vocab_size, context=CONTEXT)
+    config = replace(model.config, hidden_size=64)
+    model = strong(config).requires_grad_(False)
+    monkeypatch.setattr(sieve, "LEAST_BYTES", 0)
+    engine = with_kernels(new_engine(model, tokenizer, passes=1))
+    used = engine._runner._kernels._sieve
+    if not used._kernels.can_sieve(64):
+        pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
+
+    def check():
+        answers = engine.run([request(prompt, max_tokens=14) for prompt in PROMPTS[:3]])
+        assert [ids_of(one) for one in answers] == [
+            [plain(model, tokenizer.vocab_size, prompt, 14)] for prompt in PROMPTS[:3]
+        ]
+
+    check()
+    assert used._sieve is not None
+    weight = model.head_weight
+    with torch.no_grad():
+        weight.mul_(torch.linspace(1.5, 0.5, 64))  # torch counts this
+    check()
+    weight.data.copy_(weight.data.flip(0))  # and not this
+    check()
+    weight.data[:, ::2] *= -1
+    check()

@@ -178,3 +178,37 @@ def test_everybody_is_served_within_bounds(requests, blocks, sequences, budget, 
             break
     assert all(each.state == "finished" for each in all_of_them)
     assert one.blocks.free == blocks
+
+
+def test_several_tokens_at_once_only_while_all_write_and_blocks_suffice():
+    one = scheduler(blocks=8)
+    first, second = sequence([1, 2, 3], 20), sequence([4], 3)
+    one.add(first)
+    assert one.tokens_together(one.plan(), 8) == 1, "its prompt is being read"
+    one = scheduler(blocks=8)
+    first = sequence([1, 2, 3], 20)
+    one.add(first)
+    step(one)
+    plan = one.plan()
+    assert one.tokens_together(plan, 8) == 8
+    assert len(plan.work[0].table.blocks) == one.blocks.needed(3 + 8)
+    assert one.tokens_together(plan, 40) == 19, "it may write no more"
+    one.add(second)
+    assert one.tokens_together(plan, 8) == 1, "somebody waits"
+    step(one)
+    plan = one.plan()
+    assert one.tokens_together(plan, 8) == 2, "the other one ends before"
+    narrow = scheduler(blocks=2)
+    narrow.add(sequence([1, 2, 3], 5))
+    step(narrow)
+    free = narrow.blocks.free
+    plan = narrow.plan()
+    assert narrow.tokens_together(plan, 8) == 4
+    crowded = scheduler(blocks=2)
+    crowded.add(sequence([1, 2, 3], 9))
+    step(crowded)
+    plan = crowded.plan()
+    held = len(plan.work[0].table.blocks)
+    assert crowded.tokens_together(plan, 8) == 1, "blocks are lacking, and none was taken"
+    assert len(plan.work[0].table.blocks) == held
+    assert narrow.blocks.free == free - 1

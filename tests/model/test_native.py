@@ -172,19 +172,19 @@ def test_a_sieve_lets_the_likeliest_through(name):
             kernels.make_sieve(matrix, sieve)
             for rows in (1, 2, 7, 8, 16, 17, 40):
                 for mask in (None, barred):
-                    found = kernels.likeliest_sieved(matrix, sieve, x[:rows], mask, room)
+                    found = kernels.likeliest(matrix, x[:rows], mask, (sieve, room))
                     assert found == kernels.likeliest(matrix, x[:rows], mask), (threads, rows)
     finally:
         torch.set_num_threads(before)
     for row, value in ((2, math.nan), (1, math.inf)):
         x[row, 5] = value
-    assert kernels.likeliest_sieved(matrix, sieve, x[:4], None, room) == kernels.likeliest(matrix, x[:4], None)
+    assert kernels.likeliest(matrix, x[:4], None, (sieve, room)) == kernels.likeliest(matrix, x[:4], None)
     weight[900, 3] = math.nan
     kernels.make_sieve(matrix, sieve)
-    assert kernels.likeliest_sieved(matrix, sieve, x[:4], None, room) == [-1] * 4
+    assert kernels.likeliest(matrix, x[:4], None, (sieve, room)) == [-1] * 4
     only = torch.zeros(3001, dtype=torch.uint8)
     only[900] = 1
-    assert kernels.likeliest_sieved(matrix, sieve, x[:4], only, room) == kernels.likeliest(matrix, x[:4], only)
+    assert kernels.likeliest(matrix, x[:4], only, (sieve, room)) == kernels.likeliest(matrix, x[:4], only)
 
 
 def test_off_by_the_environment(monkeypatch):

@@ -22,6 +22,7 @@ from dunwu.infer.constrain import Matcher
 from dunwu.infer.events import Event
 from dunwu.infer.runner import Runner
 from dunwu.infer.sampling import Choice, History, choose, draw
+from dunwu.infer.scheduler import Work
 from dunwu.infer.sequence import Sequence as Ids
 from dunwu.infer.texts import Text, Texts
 from dunwu.tokenizer.like import TokenizerLike
@@ -50,6 +51,11 @@ class Head:
         size = min(self._size, self._runner.model.config.vocab_size)
         found = self._runner.likeliest(hidden_RD, size, self._barred)
         return None if found is None or -1 in found else found
+
+    def write(self, work: Sequence[Work], count: int, stops: Iterable[int]) -> tuple[list[list[int]], Tensor] | None:
+        """What `Runner.write` says of these ids."""
+        size = min(self._size, self._runner.model.config.vocab_size)
+        return self._runner.write(work, count, size, self._barred, stops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,24 @@ def write(
             texts.finish(turn.text, "error", events, error)
         first = end
     return going
+
+
+def write_along(turns: Sequence[Turn], passes: Sequence[list[int]], texts: Texts, events: list[Event]) -> None:
+    """Take what several passes chose, one id a text each; what comes after the end of a text is dropped."""
+    going = [*enumerate(turns)]
+    for number, ids in enumerate(passes):
+        still: list[tuple[int, Turn]] = []
+        for row, turn in going:
+            if number:
+                turn.text.sequence.computed += 1
+                texts.read_tokens += 1
+            try:
+                if texts.take(turn.text, ids[row], None, None, events):
+                    still.append((row, turn))
+            except FAULTS as error:
+                texts.finish(turn.text, "error", events, error)
+        going = still
+    texts.steps += len(passes) - 1
 
 
 def masks_along(matcher: Matcher, guesses: Sequence[int]) -> list[Tensor]:

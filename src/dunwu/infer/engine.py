@@ -36,6 +36,8 @@ from dunwu.model.decoder import Decoder
 from dunwu.tokenizer.like import TokenizerLike
 
 BLOCK_SIZE = 16
+BYTES_TOGETHER = 2 << 30
+"""Of weights that the passes of a step read, where there are several: some 60 ms, which whoever reads along hardly notices."""
 
 
 class MatcherSource(Protocol):
@@ -50,8 +52,9 @@ class Engine:
     `cache_bytes`: room for keys and values of all texts, those remembered among them. At most `max_sequences` texts are
     written at a time, and at most `token_budget` tokens read a step: more read prompts faster, fewer keep writing smooth.
     `context_length` None takes the model's own. `grammars` None: made when the first constraint comes. `speculation`: how tokens
-    are guessed ahead; what comes out is the same. `cache` "int8" keeps keys and values in a quarter of the room, rounded. The
-    model's weights are laid out anew (`Runner`); what is trained in place meanwhile is seen at the next step, but
+    are guessed ahead; what comes out is the same. `cache` "int8" keeps keys and values in a quarter of the room, rounded.
+    `passes`: at most so many a step, where every text only takes the likeliest token and nobody waits; what comes out is the
+    same. The model's weights are laid out anew (`Runner`); what is trained in place meanwhile is seen at the next step, but
     `update_weights` alone forgets what was read before.
     """
 
@@ -69,6 +72,7 @@ class Engine:
         grammars: MatcherSource | None = None,
         speculation: Speculation | None = None,
         cache: CacheKind = "float",
+        passes: int = 8,
     ) -> None:
         if model.config.vocab_size < tokenizer.rows_needed:
             raise ModelError(
@@ -108,6 +112,7 @@ class Engine:
             self._guesser = Drafter(speculation, tokenizer, model.config.vocab_size, blocks, block_size, cache)
         elif speculation is not None:
             self._guesser = Lookup(speculation)
+        self._most_together = max(1, min(passes, BYTES_TOGETHER // max(1, _weight_bytes(model))))
         self._texts = Texts(self._scheduler, None if self._guesser is None else self._guesser.forget)
 
     @property
@@ -148,16 +153,18 @@ class Engine:
         return True
 
     def step(self) -> list[Event]:
-        """One pass of the model over all that run; gives what there is to say, in order."""
+        """One pass of the model over all that run, or a few where all is plain; gives what there is to say, in order."""
         texts = self._texts
         events, texts.pending = texts.pending, []
         plan = self._scheduler.plan()
         if not plan.work:
             return events
         texts.steps += 1
+        passes: list[list[int]] = []
         try:
             self._guess(plan)
-            hidden_ND = self._runner.run(plan.work)
+            several = self._write(plan)
+            passes, hidden_ND = ([], self._runner.run(plan.work)) if several is None else several
         except (RuntimeError, MemoryError, DunwuError) as error:
             # Nobody knows whose fault it is: all that took part end, and those that wait go on.
             for work in plan.work:
@@ -165,7 +172,12 @@ class Engine:
                     texts.finish(texts.of[work.sequence], "error", events, str(error))
             return events
         self._scheduler.commit(plan)
-        self._read(plan, hidden_ND, events)
+        if passes:
+            texts.read_tokens += len(plan.work)
+            turns = [Turn(texts.of[work.sequence], row) for row, work in enumerate(plan.work)]
+            choosing.write_along(turns, passes, texts, events)
+        else:
+            self._read(plan, hidden_ND, events)
         return events
 
     def run(self, requests: Iterable[Request]) -> list[Answer]:
@@ -312,6 +324,20 @@ class Engine:
                 work = plan.work[place]
                 plan.work[place] = replace(work, guesses=_sensible(self._texts.of[work.sequence], guesses))
 
+    def _write(self, plan: Plan) -> tuple[list[list[int]], Tensor] | None:
+        """Several passes at once, where every text only takes the likeliest token: what each chose, and the last hidden states."""
+        if self._most_together < 2 or self._guesser is not None:
+            return None
+        groups = [self._texts.of[work.sequence].group for work in plan.work]
+        if not all(group.prompt_read and group.search is None and group.params.plain for group in groups):
+            return None
+        if any(self._texts.of[work.sequence].matcher is not None for work in plan.work):
+            return None
+        count = self._scheduler.tokens_together(plan, self._most_together)
+        if count < 2:
+            return None
+        return self._head.write(plan.work, count, frozenset().union(*(group.stop_ids for group in groups)))
+
     def _straight(self, length: int) -> int:
         """How many tokens may be read behind `length` before positions are turned otherwise."""
         if self._still is not None:
@@ -370,6 +396,10 @@ def embeddings(answers: list[Answer]) -> Tensor:
         if one.embedding is None:
             raise ModelError(f"a text could not be embedded: {one.outputs[0].error or one.outputs[0].finish_reason}")
     return torch.tensor([one.embedding for one in answers])
+
+
+def _weight_bytes(model: Decoder) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _sensible(text: Text, guesses: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,20 +8,20 @@ Shapes: `N` tokens of the pass, `D` model width, `C` half of the rotated channel
 
 import ctypes
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from dunwu.infer.paged import PagedCache, Run, tail
-from dunwu.infer.parts import Chain, Parts
+from dunwu.infer.parts import Chain, Parts, Whole
 from dunwu.infer.sieve import HeadSieve
 from dunwu.model.blocks.reading import Reading
 from dunwu.model.blocks.rotary import depends_on_length, rotary_tables
 from dunwu.model.cache import RaggedCache, Span
 from dunwu.model.decoder import Decoder
-from dunwu.model.native.library import ROWS_TOGETHER, Library, Matrix, Step
+from dunwu.model.native.library import ROWS_TOGETHER, Choosing, Library, Matrix, Step
 
 MOST_ROWS = 1024
 """Of one pass: what is kept of each row then fits 20 MB at a width of 576. More tokens take several."""
@@ -58,29 +58,44 @@ class FewRows:
 
     def run(self, ids: Sequence[int], spans: Sequence[Span]) -> Tensor:
         """Final, normalised hidden states `[N, D]`; keys and values go into the cache."""
-        # Weights that moved are seen when a text begins; while the same ones go on, in some steps: what was told of stays readable.
-        starts, ends = [span.start for span in spans], self._ends
-        self._ends = [span.end for span in spans]
-        self._parts.look(some=starts == ends)
-        if starts != ends:
-            self._sieve.look_again()
+        self._look(spans, 0)
         if len(ids) <= MOST_ROWS or self._stretches:
             return self._pass(ids, spans)
         return torch.cat([self._pass(own_ids, own_spans) for own_ids, own_spans in _passes(ids, spans)])
 
+    def _look(self, spans: Sequence[Span], further: int) -> None:
+        """Weights that moved are seen when a text begins; while the same ones go on, in some steps: what was told of stays
+        readable. `further`: how many tokens follow those of the spans at once."""
+        goes_on = [span.start for span in spans] == self._ends
+        self._ends = [span.end + further for span in spans]
+        self._parts.look(some=goes_on)
+        if not goes_on:
+            self._sieve.look_again()
+
     def _pass(self, ids: Sequence[int], spans: Sequence[Span]) -> Tensor:
         rows = _rows(spans)
-        whole = self._parts.whole
-        if whole is not None and 0 <= min(ids) <= max(ids) < self._config.vocab_size:
-            x_ND = torch.empty(len(ids), self._config.hidden_size)
-            step, kept = self._step(x_ND, rows, spans)
-            numbers = array("q", ids)
-            step.ids, step.embedding_scale = numbers.buffer_info()[0], self._embedding_scale
-            step.embedding, step.norm = ctypes.pointer(whole.embedding), ctypes.pointer(whole.norm)
-            self._kernels.step(step, whole.chain)
-            del kept
-            return x_ND
-        return self._by_parts(ids, rows, spans)
+        whole = self._whole(ids)
+        if whole is None:
+            return self._by_parts(ids, rows, spans)
+        x_ND = torch.empty(len(ids), self._config.hidden_size)
+        step, kept = self._whole_step(whole, ids, x_ND, rows, spans)
+        self._kernels.step(step, whole.chain)
+        del kept
+        return x_ND
+
+    def _whole(self, ids: Sequence[int]) -> Whole | None:
+        """The model, where the kernels know all that these ids need."""
+        return self._parts.whole if 0 <= min(ids) <= max(ids) < self._config.vocab_size else None
+
+    def _whole_step(
+        self, whole: Whole, ids: Sequence[int], x_ND: Tensor, rows: _Rows, spans: Sequence[Span], further: int = 0
+    ) -> tuple[Step, object]:
+        """`_step` from ids to normalised states."""
+        step, kept = self._step(x_ND, rows, spans, further)
+        numbers = array("q", ids)
+        step.ids, step.embedding_scale = numbers.buffer_info()[0], self._embedding_scale
+        step.embedding, step.norm = ctypes.pointer(whole.embedding), ctypes.pointer(whole.norm)
+        return step, (kept, numbers)
 
     @torch.inference_mode()
     def _by_parts(self, ids: Sequence[int], rows: _Rows, spans: Sequence[Span]) -> Tensor:
@@ -117,6 +132,44 @@ class FewRows:
     def likeliest(self, hidden_RD: Tensor, size: int, barred_V: Tensor | None) -> list[int] | None:
         """The likeliest of the first `size` ids for each row, the first of equals, and -1 where its logit is not finite; None
         where only `logits` can tell. `barred_V`: uint8, 1 for those that are never it."""
+        if (head := self._plain_head(size)) is None:
+            return None
+        return self._kernels.likeliest(head, hidden_RD, barred_V, self._sieve.of(head))
+
+    def write(
+        self,
+        ids: Sequence[int],
+        spans: Sequence[Span],
+        count: int,
+        size: int,
+        barred_V: Tensor | None,
+        stops: Iterable[int],
+    ) -> tuple[list[list[int]], Tensor] | None:
+        """`run` and `likeliest` up to `count` times in one call, each time with the ids that the time before gave: those of each
+        time, and the last hidden states. Earlier at an end where some id is among `stops`, or a logit is not finite: then its
+        ids are not there. None where it can't be done.
+
+        Each span brings one token; its `runs` reach over the `count - 1` that follow it.
+        """
+        self._look(spans, count - 1)
+        whole, head = self._whole(ids), self._plain_head(size)
+        if whole is None or head is None or self._stretches:
+            return None
+        slots = [[slot for run in tail(span.runs, count) for slot in range(*run)] for span in spans]
+        rows = _rows(spans)._replace(slots=[slot for at_once in zip(*slots, strict=True) for slot in at_once])
+        x_ND = torch.empty(len(ids), self._config.hidden_size)
+        step, kept = self._whole_step(whole, ids, x_ND, rows, spans, count - 1)
+        sieve, ends = self._sieve.of(head, count), array("q", stops)
+        choosing = Choosing(head=ctypes.pointer(head), stops=ends.buffer_info()[0], stop_count=len(ends))
+        choosing.barred = 0 if barred_V is None else barred_V.data_ptr()
+        if sieve is not None:
+            choosing.sieve, choosing.most = ctypes.pointer(sieve[0]), sieve[1].data_ptr()
+        written = self._kernels.write(step, whole.chain, choosing, count)
+        del kept
+        return written, x_ND
+
+    def _plain_head(self, size: int) -> Matrix | None:
+        """The matrix whose greatest of `size` outputs is the likeliest token; None where there is more to it."""
         self._parts.look_at_head()
         head = self._parts.head
         if head is None or self._config.logits_softcap is not None:
@@ -124,28 +177,27 @@ class FewRows:
         if size < head.outputs:
             head = Matrix.from_buffer_copy(head)
             head.outputs = size
-        if (found := self._sieve.likeliest(head, hidden_RD, barred_V)) is not None:
-            return found
-        return self._kernels.likeliest(head, hidden_RD, barred_V)
+        return head
 
-    def _step(self, x_ND: Tensor, rows: _Rows, spans: Sequence[Span]) -> tuple[Step, object]:
-        """The step's record, and what it points to and must outlive the call."""
+    def _step(self, x_ND: Tensor, rows: _Rows, spans: Sequence[Span], further: int = 0) -> tuple[Step, object]:
+        """The step's record, and what it points to and must outlive the call. `further`: tokens that each text reads later."""
         config, count = self._config, len(rows.seen)
         threads = torch.get_num_threads()
         wanted = self._kernels.scratch_floats(count, config.hidden_size, self._parts.wide, threads)
         if self._scratch.numel() < wanted:
             self._scratch = torch.empty(wanted)
-        tables = self._rotary(rows, spans)
+        tables = self._rotary(rows, spans, further)
         table = array("q", rows.slots)
         for part in (rows.seen, rows.first_runs, rows.numbers, rows.together, rows.runs):
             table.extend(part)
         at, line = table.buffer_info()[0], 8 * count
+        after = at + 8 * len(rows.slots)
         step = Step.from_buffer_copy(self._alike)
         step.rows, step.chunked, step.x = count, len(spans) < count, x_ND.data_ptr()
-        step.slot, step.seen, step.first_run = at, at + line, at + 2 * line
-        step.place = at + 3 * line if self._stretches else 0
-        step.together, step.together_count = at + 4 * line, len(rows.together) // 2
-        step.runs = at + 4 * line + 8 * len(rows.together)
+        step.slot, step.seen, step.first_run = at, after, after + line
+        step.place = after + 2 * line if self._stretches else 0
+        step.together, step.together_count = after + 3 * line, len(rows.together) // 2
+        step.runs = after + 3 * line + 8 * len(rows.together)
         step.scratch, step.threads, step.wide = self._scratch.data_ptr(), threads, self._parts.wide
         for place, (cos_NC, sin_NC) in tables.items():
             step.cos[place], step.sin[place] = cos_NC.data_ptr(), sin_NC.data_ptr()
@@ -164,7 +216,7 @@ class FewRows:
             cache_bytes=self._cache.kind == "int8",
         )
 
-    def _rotary(self, rows: _Rows, spans: Sequence[Span]) -> dict[bool, tuple[Tensor, Tensor]]:
+    def _rotary(self, rows: _Rows, spans: Sequence[Span], further: int) -> dict[bool, tuple[Tensor, Tensor]]:
         """Cosine and sine, `[positions, C]`, of global layers and of local ones where they have their own; `[N, C]`, of each
         row, where they depend on the length of its text."""
         config = self._config
@@ -175,7 +227,7 @@ class FewRows:
             reach_1N = torch.tensor([[span.end for span in spans for _ in range(span.count)]])
             positions_N = torch.tensor(rows.seen) - 1
             return {local: self._new_tables(positions_N, local, reach_1N) for local in kinds}
-        most = max(span.end for span in spans)
+        most = max(span.end for span in spans) + further
         for local in kinds:
             if local not in self._tables or len(self._tables[local][0]) < most:
                 self._tables[local] = self._new_tables(torch.arange(1 << (most + 256).bit_length()), local, None)

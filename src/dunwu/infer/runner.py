@@ -4,7 +4,7 @@ Shapes: `N` tokens of all texts side by side, `R` rows whose logits are wanted, 
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -64,6 +64,17 @@ class Runner:
             return self._run(parts, adapted)
         spans, ids = self._spans(parts)
         return self._kernels.run(ids, spans)
+
+    def write(
+        self, parts: Sequence[Part], count: int, size: int, barred_V: Tensor | None, stops: Iterable[int]
+    ) -> tuple[list[list[int]], Tensor] | None:
+        """What `FewRows.write` says, for parts of one token each with room for `count`; None without kernels."""
+        if self._kernels is None or any(one.active for one in self.model.changes):
+            return None
+        ids = [number for one in parts for number in one.ids]
+        runs = [self.cache.runs(one.table.blocks, one.start + count) for one in parts]
+        spans = [Span(row, one.start, 1, own) for row, (one, own) in enumerate(zip(parts, runs, strict=True))]
+        return self._kernels.write(ids, spans, count, size, barred_V, stops)
 
     @torch.inference_mode()
     def _run(self, parts: Sequence[Part], adapted: bool) -> Tensor:

@@ -141,6 +141,22 @@ class Scheduler:
         self._spare(plan, budget)
         return plan
 
+    def tokens_together(self, plan: Plan, most: int) -> int:
+        """How many tokens each text of the plan may read and write before there is another plan, at most `most`; there is room for
+        them then. One, unless all only write, by the model's own weights, and nobody waits."""
+        if self.waiting or self.border is not None:
+            return 1
+        if any(work.count != 1 or work.copies or work.adapter or not work.reaches_the_end for work in plan.work):
+            return 1
+        most = min(most, *(work.sequence.room for work in plan.work))
+        lacking = sum(max(0, self.blocks.needed(work.start + most) - len(work.table.blocks)) for work in plan.work)
+        if most < 2 or lacking > self.blocks.free:
+            return 1
+        for work in plan.work:
+            copies = self.blocks.reserve(work.table, work.start + 1, work.start + most)
+            assert copies == [], "what follows a text's own token is its own"
+        return most
+
     def commit(self, plan: Plan) -> None:
         """The step was made: its tokens are in the cache."""
         for work in plan.work:

@@ -3,7 +3,7 @@
 The head is kept a second time in bytes, a quarter of its size, with how far each logit can be from what these give. At a step the
 bytes are read, and the few logits that may be the greatest are computed from the floats as ever: the same token, bit for bit.
 
-Shapes: `R` rows, `D` model width, `V` vocabulary.
+Shapes: `D` model width, `V` vocabulary.
 """
 
 import torch
@@ -15,8 +15,8 @@ from dunwu.model.native.pages import on_large_pages
 
 LEAST_BYTES = 16 << 20
 """Of a head. A smaller one stays in the caches of a processor, where it is read as fast as it is multiplied."""
-CALLS = 8
-"""With the same weights before a sieve is made, which takes as long as some four steps save."""
+STEPS = 8
+"""With the same weights before a sieve is made, which takes as long as some four save."""
 
 
 class HeadSieve:
@@ -29,27 +29,27 @@ class HeadSieve:
         self._room: tuple[Tensor, ...] = ()
         self._seen: tuple[int, int, torch.Size] | None = None
         self._sample_V = torch.empty(0)
-        self._calls = 0
+        self._steps = 0
         self._looks = True
 
     def look_again(self) -> None:
         """The weights may have been changed behind torch's back since."""
         self._looks = True
 
-    def likeliest(self, head: Matrix, hidden_RD: Tensor, barred_V: Tensor | None) -> list[int] | None:
-        """What `Library.likeliest` finds; None where a sieve is no gain, or none was made yet."""
+    def of(self, head: Matrix, steps: int = 1) -> tuple[Sieve, Tensor] | None:
+        """For so many steps of `Library.likeliest`; None where it is no gain, or none was made yet."""
         if head.kind != FLOAT32 or head.bias or 4 * head.outputs * head.inputs < LEAST_BYTES:
             return None
         if not self._kernels.can_sieve(head.inputs):
             return None
         if self._changed(self._model.head_weight.detach()):
-            self._sieve, self._calls = None, 0
-        self._calls += 1
-        if self._calls < CALLS:
+            self._sieve, self._steps = None, 0
+        self._steps += steps
+        if self._steps <= STEPS:
             return None
         if self._sieve is None or self._sieve.bytes.outputs < head.outputs:
             self._sieve = self._made(head)
-        return self._kernels.likeliest_sieved(head, self._sieve, hidden_RD, barred_V, self._room[-1])
+        return self._sieve, self._room[-1]
 
     def _changed(self, weight_VD: Tensor) -> bool:
         seen = weight_VD.data_ptr(), 0 if weight_VD.is_inference() else weight_VD._version, weight_VD.shape

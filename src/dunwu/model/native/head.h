@@ -108,19 +108,6 @@ static Best *nothing_found(int64_t count) {
     return best;
 }
 
-/* Which output of each row is the greatest, the first of equals; those that `barred` [outputs], if any, has are passed over. -1
-   where it is not finite. */
-void dunwu_likeliest(const Matrix *matrix, const float *x, int64_t ldx, int64_t rows, const uint8_t *barred, int64_t *likeliest,
-                     int64_t threads) {
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
-    Product p = {.matrix = matrix, .x = x, .barred = barred, .rows = rows, .ldx = ldx, .best = nothing_found(threads * rows)};
-    for (int64_t r = 0; r < rows; r++) likeliest[r] = -1;
-    if (!p.best) return;
-    run_product(&p, threads);
-    best_of_all(&p, threads, likeliest);
-    free(p.best);
-}
-
 /* ---- the sieve ---- */
 
 #define UNIT 6e-8f    /* of rounding: 2^-24 */
@@ -252,18 +239,20 @@ static void sieve_through(void *what, Team *team, int thread) {
     }
 }
 
-/* As dunwu_likeliest, for a matrix of which `sieve` was made; `most`: room for [FEW, outputs]. */
-void dunwu_likeliest_sieved(const Matrix *matrix, const Sieve *sieve, const float *x, int64_t ldx, int64_t rows, const uint8_t *barred,
-                            float *most, int64_t *likeliest, int64_t threads) {
+/* Which output of each row is the greatest, the first of equals; those that `barred` [outputs], if any, has are passed over. -1
+   where it is not finite. `sieve`: null, or made of the matrix, with `most`, room for [FEW, outputs]. */
+void dunwu_likeliest(const Matrix *matrix, const Sieve *sieve, float *most, const float *x, int64_t ldx, int64_t rows,
+                     const uint8_t *barred, int64_t *likeliest, int64_t threads) {
     float least[MOST_THREADS * FEW];
     if (threads > MOST_THREADS) threads = MOST_THREADS;
-    for (int64_t first = 0; first < rows; first += FEW) {
-        const int64_t count = rows - first < FEW ? rows - first : FEW;
-        Product p = {.matrix = matrix, .sieve = sieve, .x = x + first * ldx, .barred = barred, .rows = count, .ldx = ldx, .most = most};
+    for (int64_t first = 0, count = rows; first < rows; first += count) {
+        if (sieve) count = rows - first < FEW ? rows - first : FEW;
+        Product p = {.matrix = matrix, .x = x + first * ldx, .barred = barred, .rows = count, .ldx = ldx, .sieve = sieve, .most = most};
         p.least = least, p.best = nothing_found(threads * count);
         for (int64_t r = 0; r < count; r++) likeliest[first + r] = -1;
         if (!p.best) continue;
-        run_team(sieve_through, &p, (int)threads);
+        if (sieve) run_team(sieve_through, &p, (int)threads);
+        else run_product(&p, threads);
         best_of_all(&p, threads, likeliest + first);
         free(p.best);
     }

@@ -121,6 +121,19 @@ class Step(ctypes.Structure):
     )
 
 
+class Choosing(ctypes.Structure):
+    """`Choosing` of step.c."""
+
+    _fields_ = (
+        ("head", ctypes.POINTER(Matrix)),
+        ("sieve", ctypes.POINTER(Sieve)),
+        ("most", _pointer),
+        ("barred", _pointer),
+        ("stops", _pointer),
+        ("stop_count", _i64),
+    )
+
+
 class Chain:
     """Parts that follow one another."""
 
@@ -148,14 +161,14 @@ class Library:
         self._product.argtypes = [ctypes.POINTER(Matrix), _pointer, _i64, _i64, _pointer, _i64]
         self._product.restype = None
         self._likeliest = self._library.dunwu_likeliest
-        self._likeliest.argtypes = [ctypes.POINTER(Matrix), _pointer, _i64, _i64, _pointer, _pointer, _i64]
-        self._likeliest.restype = None
-        self._sieved = self._library.dunwu_likeliest_sieved
-        self._sieved.argtypes = [
-            *(ctypes.POINTER(Matrix), ctypes.POINTER(Sieve)),
-            *(_pointer, _i64, _i64, _pointer, _pointer, _pointer, _i64),
+        self._likeliest.argtypes = [
+            *(ctypes.POINTER(Matrix), ctypes.POINTER(Sieve), _pointer),
+            *(_pointer, _i64, _i64, _pointer, _pointer, _i64),
         ]
-        self._sieved.restype = None
+        self._likeliest.restype = None
+        self._write = self._library.dunwu_write
+        self._write.argtypes = [ctypes.POINTER(Step), ctypes.POINTER(Choosing), _i64, _pointer]
+        self._write.restype = _i64
         self._make_sieve = self._library.dunwu_make_sieve
         self._make_sieve.argtypes, self._make_sieve.restype = (
             [ctypes.POINTER(Matrix), ctypes.POINTER(Sieve), _i64],
@@ -189,13 +202,26 @@ class Library:
         self._product(matrix, x.data_ptr(), matrix.inputs, rows, out.data_ptr(), torch.get_num_threads())
         return out
 
-    def likeliest(self, matrix: Matrix, x_RI: Tensor, barred: Tensor | None) -> list[int]:
+    def write(self, step: Step, chain: "Chain", choosing: Choosing, count: int) -> list[list[int]]:
+        """Up to `count` passes of `step`, each with the tokens that the one before chose, as `dunwu_write` says: what each chose,
+        and `x` is what the last had."""
+        step.parts, step.part_count, step.shares = chain.address, len(chain.parts), chain.shares(step.threads)
+        rows = step.rows
+        written = (_i64 * (count * rows))()
+        done = self._write(step, choosing, count, written)
+        return [written[start : start + rows] for start in range(0, done * rows, rows)]
+
+    def likeliest(
+        self, matrix: Matrix, x_RI: Tensor, barred: Tensor | None, sieve: tuple[Sieve, Tensor] | None = None
+    ) -> list[int]:
         """Which output of each row is the greatest, the first of equals, and none of those that are 1 in `barred`, uint8 `[O]`; -1
-        where it is not finite."""
+        where it is not finite. `sieve`: made of the matrix, with room for it, float32 `[ROWS_SIEVED, O]`; what is found is the
+        same."""
         rows = len(x_RI)
         found = (_i64 * rows)()
         x_RI, own = x_RI.contiguous(), 0 if barred is None else barred.data_ptr()
-        self._likeliest(matrix, x_RI.data_ptr(), matrix.inputs, rows, own, found, torch.get_num_threads())
+        mesh, room = (None, 0) if sieve is None else (sieve[0], sieve[1].data_ptr())
+        self._likeliest(matrix, mesh, room, x_RI.data_ptr(), matrix.inputs, rows, own, found, torch.get_num_threads())
         return found[:]
 
     def can_sieve(self, inputs: int) -> bool:
@@ -205,17 +231,6 @@ class Library:
     def make_sieve(self, matrix: Matrix, sieve: Sieve) -> None:
         """Fill the sieve's room from a matrix of float32 without bias."""
         self._make_sieve(matrix, sieve, torch.get_num_threads())
-
-    def likeliest_sieved(
-        self, matrix: Matrix, sieve: Sieve, x_RI: Tensor, barred: Tensor | None, room: Tensor
-    ) -> list[int]:
-        """The same as `likeliest`, read through the sieve; `room`: float32 `[ROWS_SIEVED, O]`."""
-        rows = len(x_RI)
-        found = (_i64 * rows)()
-        x_RI, own = x_RI.contiguous(), 0 if barred is None else barred.data_ptr()
-        at, threads = x_RI.data_ptr(), torch.get_num_threads()
-        self._sieved(matrix, sieve, at, matrix.inputs, rows, own, room.data_ptr(), found, threads)
-        return found[:]
 
 
 @functools.cache

@@ -208,3 +208,41 @@ void dunwu_step(const Step *step) {
     run_team(go_through, &pass, (int)step->threads);
     free(pass.room.numbers);
 }
+
+/* How the likeliest tokens are chosen: the head, its sieve or null with room for it, ids that are never chosen or null, and those
+   after which a text may end. */
+typedef struct {
+    const Matrix *head;
+    const Sieve *sieve;
+    float *most;
+    const uint8_t *barred;
+    const int64_t *stops;
+    int64_t stop_count;
+} Choosing;
+
+static int among(int64_t id, const int64_t *ids, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] == id) return 1;
+    return 0;
+}
+
+/* Up to `count` passes in which each row reads the token that it chose in the one before. `step` tells of the first, but `slot`
+   [count, rows] of all, and `runs` reach behind the last; `ids` and `seen` are changed. written [count, rows]: what is chosen. Gives
+   after how many passes it ended: earlier where some row chose a stop, or had nothing to choose, which is not counted; x is then what
+   it had. */
+int64_t dunwu_write(Step *step, const Choosing *choosing, int64_t count, int64_t *written) {
+    int64_t *ids = (int64_t *)step->ids, *seen = (int64_t *)step->seen;
+    for (int64_t done = 0; done < count; done++, written += step->rows, step->slot += step->rows) {
+        dunwu_step(step);
+        dunwu_likeliest(choosing->head, choosing->sieve, choosing->most, step->x, step->width, step->rows, choosing->barred, written,
+                        step->threads);
+        int ends = 0;
+        for (int64_t r = 0; r < step->rows; r++) {
+            if (written[r] < 0) return done;
+            ends |= among(written[r], choosing->stops, choosing->stop_count);
+            ids[r] = written[r], seen[r]++;
+        }
+        if (ends) return done + 1;
+    }
+    return count;
+}
