@@ -38,6 +38,8 @@ from dunwu.tokenizer.like import TokenizerLike
 BLOCK_SIZE = 16
 BYTES_TOGETHER = 2 << 30
 """Of weights that the passes of a step read, where there are several: some 60 ms, which whoever reads along hardly notices."""
+ROWS_AS_ONE = 8
+"""Texts that are read in about the time that reading the weights takes; more take longer."""
 
 
 class MatcherSource(Protocol):
@@ -112,7 +114,8 @@ class Engine:
             self._guesser = Drafter(speculation, tokenizer, model.config.vocab_size, blocks, block_size, cache)
         elif speculation is not None:
             self._guesser = Lookup(speculation)
-        self._most_together = max(1, min(passes, BYTES_TOGETHER // max(1, _weight_bytes(model))))
+        self._passes = passes if self._runner.has_kernels else 1
+        self._passes_of_one = BYTES_TOGETHER // max(1, _weight_bytes(model))
         self._texts = Texts(self._scheduler, None if self._guesser is None else self._guesser.forget)
 
     @property
@@ -326,14 +329,15 @@ class Engine:
 
     def _write(self, plan: Plan) -> tuple[list[list[int]], Tensor] | None:
         """Several passes at once, where every text only takes the likeliest token: what each chose, and the last hidden states."""
-        if self._most_together < 2 or self._guesser is not None:
+        passes = min(self._passes, self._passes_of_one // -(-len(plan.work) // ROWS_AS_ONE))
+        if passes < 2 or self._guesser is not None:
             return None
         groups = [self._texts.of[work.sequence].group for work in plan.work]
         if not all(group.prompt_read and group.search is None and group.params.plain for group in groups):
             return None
         if any(self._texts.of[work.sequence].matcher is not None for work in plan.work):
             return None
-        count = self._scheduler.tokens_together(plan, self._most_together)
+        count = self._scheduler.tokens_together(plan, passes)
         if count < 2:
             return None
         return self._head.write(plan.work, count, frozenset().union(*(group.stop_ids for group in groups)))

@@ -151,9 +151,11 @@ class FewRows:
 
         Each span brings one token; its `runs` reach over the `count - 1` that follow it.
         """
+        if self._stretches or self._whole(ids) is None or self._plain_head(size) is None:
+            return None
         self._look(spans, count - 1)
         whole, head = self._whole(ids), self._plain_head(size)
-        if whole is None or head is None or self._stretches:
+        if whole is None or head is None:
             return None
         slots = [[slot for run in tail(span.runs, count) for slot in range(*run)] for span in spans]
         rows = _rows(spans)._replace(slots=[slot for at_once in zip(*slots, strict=True) for slot in at_once])

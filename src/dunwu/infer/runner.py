@@ -57,6 +57,11 @@ class Runner:
         else:
             keep_together(model)
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the model is read by `FewRows`."""
+        return self._kernels is not None
+
     def run(self, parts: Sequence[Part]) -> Tensor:
         """Read the tokens of the plan; gives the final hidden states `[N, D]`, text after text."""
         adapted = any(one.adapter is not None for one in parts) or any(one.active for one in self.model.changes)
