@@ -5,18 +5,23 @@
 The shape is SmolLM2-135M's with random weights. Training: 16 rows of 1,024 tokens, float32 weights under bfloat16 autocast, AdamW;
 ours as `train/loop.py` sets it up, with and without documents packed into a row; the peer as its users write it, plain and
 (last, for its compiling takes minutes) compiled. Writing: greedy, prompts of 128 tokens and 128 written, batch 1, 8 and 64, our engine (graphs) beside
-`generate` with its dynamic cache, whole requests, prompts included. The two take turns.
+`generate` with its dynamic cache, whole requests, prompts included. The two take turns. "mixed16" are 16 requests of 32 to 256
+tokens each way that come at once; `generate` pads them, and the longest wish decides for all. "b256" is ours alone.
+
+`choices`: how many tokens of the mixed requests are not float32's likeliest after what stands before them, and by how many logits
+they fall short at most, beside the same for a plain forward pass in bfloat16, which rounds as well.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from infer import CONFIG
+from infer import CONFIG, mixed
+from torch import Tensor
 
 from dunwu.core.recipe import TrainSection
 from dunwu.corpus.stream import Batch
@@ -24,7 +29,7 @@ from dunwu.infer.engine import Engine
 from dunwu.infer.sampling import SamplingParams
 from dunwu.infer.sequence import Request
 from dunwu.model.count import parameters, train_flops_per_token
-from dunwu.model.decoder import new_decoder
+from dunwu.model.decoder import Decoder, new_decoder
 from dunwu.model.families import config_to_hf
 from dunwu.train.loop import compile_blocks
 from dunwu.train.objectives import causal_lm
@@ -34,7 +39,7 @@ ROWS, TIME, STEPS = 16, 1024, 10
 DOCUMENTS = 4
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 multiply-adds times two a second, by the makers' data sheets."""
-Run = Callable[[], None]
+Run = Callable[[], object]
 
 
 class PlainTokens:
@@ -94,19 +99,44 @@ def peer_step(*, compiled: bool) -> Run:
     return step
 
 
-def our_writer() -> Callable[[int], None]:
-    model = new_decoder(CONFIG, seed=0, device="cuda", dtype=torch.bfloat16).requires_grad_(False).eval()
-    engine = Engine(model, PlainTokens(), cache_bytes=4 << 30, token_budget=16_384, prefix_cache=False)  # pyright: ignore[reportArgumentType]
-    params = SamplingParams(temperature=0, max_tokens=128, ignore_eos=True)
+Work = Sequence[tuple[list[int], int]]
+"""Prompts, each with the tokens that are wanted after it."""
 
-    def write(rows: int) -> None:
-        prompts = torch.randint(0, CONFIG.vocab_size, (rows, 128)).tolist()
-        engine.run(Request(id=str(row), prompt_ids=tuple(ids), params=params) for row, ids in enumerate(prompts))
+
+def alike(rows: int) -> Work:
+    return [(ids, 128) for ids in torch.randint(0, CONFIG.vocab_size, (rows, 128)).tolist()]
+
+
+def unlike() -> Work:
+    return [(torch.randint(0, CONFIG.vocab_size, (read,)).tolist(), wanted) for read, wanted in mixed(quick=False)]
+
+
+def our_model() -> Decoder:
+    return new_decoder(CONFIG, seed=0, device="cuda", dtype=torch.bfloat16).requires_grad_(False).eval()
+
+
+def our_writer(model: Decoder) -> Callable[[Work], list[tuple[int, ...]]]:
+    engine = Engine(
+        model, PlainTokens(), cache_bytes=16 << 30, token_budget=32_768, max_sequences=256, prefix_cache=False  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+
+    def write(work: Work) -> list[tuple[int, ...]]:
+        answers = engine.run(
+            Request(
+                id=str(row),
+                prompt_ids=tuple(ids),
+                params=SamplingParams(temperature=0, max_tokens=wanted, ignore_eos=True),
+            )
+            for row, (ids, wanted) in enumerate(work)
+        )
+        written = [one.outputs[0].ids for one in answers]
+        assert [len(one) for one in written] == [wanted for _, wanted in work]
+        return written
 
     return write
 
 
-def peer_writer() -> Callable[[int], None]:
+def peer_writer() -> Callable[[Work], None]:
     import transformers
 
     model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config_to_hf(CONFIG)))
@@ -114,14 +144,40 @@ def peer_writer() -> Callable[[int], None]:
     model.generation_config.eos_token_id = None
 
     @torch.inference_mode()
-    def write(rows: int) -> None:
-        ids = torch.randint(0, CONFIG.vocab_size, (rows, 128), device="cuda")
-        ones = torch.ones_like(ids)
+    def write(work: Work) -> None:
+        longest, most = max(len(ids) for ids, _ in work), max(wanted for _, wanted in work)
+        ids = torch.tensor([[0] * (longest - len(one)) + one for one, _ in work], device="cuda")
+        read = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one, _ in work], device="cuda")
         model.generate(
-            ids, attention_mask=ones, max_new_tokens=128, min_new_tokens=128, do_sample=False, pad_token_id=0
+            ids, attention_mask=read, max_new_tokens=most, min_new_tokens=most, do_sample=False, pad_token_id=0
         )
 
     return write
+
+
+@torch.inference_mode()
+def choices(model: Decoder, work: Work, written: Sequence[tuple[int, ...]]) -> None:
+    """Where float32, with the very same weights, would have chosen otherwise."""
+    exact = new_decoder(CONFIG, seed=0, device="cuda").requires_grad_(False).eval()
+    exact.load_state_dict({name: tensor.float() for name, tensor in model.state_dict().items()})
+    short: dict[str, list[Tensor]] = {"engine": [], "plain": []}
+    differing = 0
+    for (prompt, wanted), ids in zip(work, written, strict=True):
+        text = torch.tensor([[*prompt, *ids]], device="cuda")[:, :-1]
+        logits = exact.logits(exact(text)[0, -wanted:])
+        plain = model.logits(model(text)[0, -wanted:]).argmax(-1)
+        chosen = torch.tensor(ids, device="cuda")
+        differing += int((chosen != plain).sum())
+        best = logits.max(-1).values
+        for name, own in (("engine", chosen), ("plain", plain)):
+            short[name].append(best - logits.gather(1, own[:, None])[:, 0])
+    engine, plain = torch.cat(short["engine"]), torch.cat(short["plain"])
+    line = {
+        "figure": "cuda_write_bfloat16_choices_not_float32s", "value": int((engine > 0).sum()), "unit": "tokens",
+        "short_by_at_most": round(float(engine.max()), 4), "plain": int((plain > 0).sum()),
+        "plain_short_by_at_most": round(float(plain.max()), 4), "differing_from_plain": differing, "n": len(engine), "device": device(),
+    }  # fmt: skip
+    print(json.dumps(line), flush=True)
 
 
 def seconds(run: Run, times: int) -> float:
@@ -145,13 +201,17 @@ def peak_bytes(step: Run) -> int:
     return torch.cuda.max_memory_allocated()
 
 
+def device() -> str:
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+
+
 def figure(name: str, ours: list[float], peer: list[float], work: float, **facts: Any) -> None:
     """Ratio of rates, from seconds."""
     ratios = [b / a for a, b in zip(ours, peer, strict=True)]
     line = {
         "figure": name, "value": round(statistics.median(ratios), 3), "unit": "x", "ours": round(work / statistics.median(ours)),
         "peer": round(work / statistics.median(peer)), **facts, "n": len(ratios), "min": round(min(ratios), 3),
-        "max": round(max(ratios), 3), "device": f"{torch.cuda.get_device_name()}, torch {torch.__version__}",
+        "max": round(max(ratios), 3), "device": device(),
     }  # fmt: skip
     print(json.dumps(line), flush=True)
 
@@ -187,12 +247,21 @@ def train(rounds: int, *, plain: bool) -> None:
 
 
 def write(rounds: int) -> None:
-    ours, peer = our_writer(), peer_writer()
-    peer(1)
-    for rows in (1, 8, 64):
-        ours(rows)  # records the graphs
-        a, b = paired(lambda rows=rows: ours(rows), lambda rows=rows: peer(rows), rounds)
-        figure(f"cuda_write_tokens_per_s_ratio_b{rows}", a, b, rows * 128, peer_name="transformers generate")
+    model = our_model()
+    ours, peer = our_writer(model), peer_writer()
+    peer(alike(1))
+    for name, work in (("b1", alike(1)), ("b8", alike(8)), ("b64", alike(64)), ("mixed16", unlike())):
+        ours(work)  # records the graphs
+        a, b = paired(lambda work=work: ours(work), lambda work=work: peer(work), rounds)
+        wanted = sum(one for _, one in work)
+        figure(f"cuda_write_tokens_per_s_ratio_{name}", a, b, wanted, peer_name="transformers generate")
+    choices(model, work, ours(work))
+    many = alike(256)
+    ours(many)
+    rates = [256 * 128 / seconds(lambda: ours(many), 1) for _ in range(rounds)]
+    line = {"figure": "cuda_write_tokens_per_s_b256", "value": round(statistics.median(rates)), "unit": "tokens/s"}
+    spread = {"n": len(rates), "min": round(min(rates)), "max": round(max(rates))}
+    print(json.dumps(line | spread | {"device": device()}), flush=True)
 
 
 def main() -> None:
