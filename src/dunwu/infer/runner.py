@@ -84,8 +84,23 @@ class Runner:
     @torch.inference_mode()
     def _run(self, parts: Sequence[Part], adapted: bool) -> Tensor:
         self.cache.copy([copy for one in parts for copy in one.copies])
-        if self._together is not None and not adapted and all(len(one.ids) == 1 for one in parts):
-            return self._together.run(parts)
+        if self._together is not None and not adapted:
+            lone = [one for one in parts if len(one.ids) == 1]
+            if len(lone) == len(parts):
+                return self._together.run(parts)
+            if lone:
+                return self._apart(parts, lone, self._together)
+        return self._beside(parts, adapted)
+
+    def _apart(self, parts: Sequence[Part], lone: Sequence[Part], together: Together) -> Tensor:
+        """Two passes: prompts that are read would have those that only write go text by text, which takes a GPU far longer."""
+        longer = [one for one in parts if len(one.ids) > 1]
+        read = iter(self._beside(longer, adapted=False).split([len(one.ids) for one in longer]))
+        written = iter(together.run(lone).split(1))
+        return torch.cat([next(written if len(one.ids) == 1 else read) for one in parts])
+
+    def _beside(self, parts: Sequence[Part], adapted: bool) -> Tensor:
+        """One pass in which attention takes one text at a time."""
         spans, ids = self._spans(parts)
         if self._kernels is not None and not adapted:
             return self._kernels.run(ids, spans)

@@ -3,6 +3,8 @@
 Shapes: `B` batch, `T` time, `S` source time, `H` query heads, `K` key/value heads, `C` head channels, `D` model width.
 """
 
+import contextlib
+from collections.abc import Generator
 from typing import cast
 
 import torch
@@ -168,6 +170,8 @@ class Reading:
             mask = mask[:, None]
         if groups > 1 and mask is not None and q_BHTC.is_cuda and q_BHTC.shape[2] == 1:
             return self._attend_single(mask, q_BHTC, k_BKSC, v_BKSC, groups)
+        if q_BHTC.is_cuda and not torch.is_grad_enabled() and (self.cache is None or self.spans is not None):
+            return self._attend_without_plans(mask, q_BHTC, k_BKSC, v_BKSC, groups, causal=causal)
         return F.scaled_dot_product_attention(
             q_BHTC,
             k_BKSC,
@@ -183,6 +187,24 @@ class Reading:
         q_BKGC = q_BH1C.view(len(q_BH1C), -1, groups, q_BH1C.shape[-1])
         out_BKGC = F.scaled_dot_product_attention(q_BKGC, k_BKSC, v_BKSC, attn_mask=mask, scale=self.config.score_scale)
         return out_BKGC.reshape(len(out_BKGC), 1, -1, out_BKGC.shape[-1])
+
+    def _attend_without_plans(
+        self, mask: Tensor | None, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, groups: int, *, causal: bool
+    ) -> Tensor:
+        """Where texts are only read, each has a length of its own, and a plan for it would cost more than reading it."""
+        shared = groups > 1 and mask is None and q_BHTC.dtype != torch.float32
+        if groups > 1 and not shared:  # the kernel that takes masks and float32 gives each query head keys of its own
+            k_BKSC, v_BKSC = (one.repeat_interleave(groups, dim=1) for one in (k_BKSC, v_BKSC))
+        with without_plans():
+            return F.scaled_dot_product_attention(
+                q_BHTC,
+                k_BKSC,
+                v_BKSC,
+                attn_mask=mask,
+                is_causal=causal,
+                enable_gqa=shared,
+                scale=self.config.score_scale,
+            ).transpose(1, 2)
 
     def _attend_plainly(
         self, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, mask: Tensor | None, groups: int, sinks_H: Tensor | None
@@ -231,6 +253,17 @@ class Reading:
         if self.document_BT is not None:
             return document_mask(self.document_BT, window)
         return None if window is None else causal_mask(self.time, window, self.device)[None, None]
+
+
+@contextlib.contextmanager
+def without_plans() -> Generator[None]:
+    """Within, attention leaves out cuDNN's kernels, which Hopper prefers: they make a plan for each new shape, 60 to 200 ms."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def causal_mask(time: int, window: int | None, device: torch.device | None = None) -> Tensor:
