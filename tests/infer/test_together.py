@@ -89,6 +89,42 @@ def test_an_int8_cache_gives_what_it_gives_text_by_text(name, device):
     torch.testing.assert_close(hidden(True), hidden(False), atol=1e-4, rtol=1e-4)
 
 
+def test_what_cannot_be_recorded_is_run_as_it_is(monkeypatch, caplog):
+    loop = Loop(strong(ALL["llama"]).requires_grad_(False), blocks=24, sequences=3, budget=40)
+    batch = together(loop.runner)
+    batch._records = True
+
+    def fail(*given):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore of it")
+
+    monkeypatch.setattr("dunwu.infer.together.Recorded", fail)
+    for length in (3, 9, 6):
+        loop.scheduler.add(new_sequence(some_ids(length, length), 4))
+    loop.finish()
+    assert loop.checked == 3 * 4
+    assert [record.getMessage().splitlines() for record in caplog.records] == [
+        [
+            "decoding goes on without recorded graphs, slower: CUDA error: operation not permitted when stream is capturing"
+        ]
+    ]
+
+
 def test_few_shapes():
     assert [padded_rows(rows) for rows in (1, 2, 3, 5, 8, 9, 16, 33)] == [1, 2, 4, 8, 8, 16, 16, 40]
     assert [padded_blocks(blocks, 16) for blocks in (1, 8, 9, 16, 17, 64)] == [8, 8, 16, 16, 32, 64]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["llama", "gemma2", "deepseek_v3"])
+def test_those_that_write_are_a_batch_while_others_are_read(name, device):
+    loop = Loop(strong(ALL[name]).requires_grad_(False), blocks=40, sequences=6, budget=9, device=device)
+    batch = together(loop.runner)
+    mixed = 0
+    for number in range(6):
+        loop.scheduler.add(new_sequence(some_ids(5 + 6 * number, number), 8))
+        before = batch.batches
+        loop.step()
+        mixed += batch.batches - before
+    loop.finish()
+    assert loop.checked == 6 * 8
+    assert mixed >= 4

@@ -19,6 +19,7 @@ from dunwu.infer.engine import Engine, embedding_requests, embeddings
 from dunwu.infer.events import Answer, Event, FinishEvent, answer
 from dunwu.infer.sequence import Request
 from dunwu.infer.texts import EngineStats
+from dunwu.infer.turns import turn_on
 
 T = TypeVar("T")
 EMBEDDED_TOGETHER = 16
@@ -91,6 +92,7 @@ class AsyncEngine:
 
     def __init__(self, engine: Engine, *, max_waiting: int | None = None) -> None:
         self._engine = engine
+        self._turn = turn_on(engine.model.head_weight.device)
         self.tokenizer, self.context_length = engine.tokenizer, engine.context_length
         self.max_texts = None if max_waiting is None else engine.max_sequences + max_waiting
         self._open_texts = 0
@@ -244,7 +246,8 @@ class AsyncEngine:
                 continue
             if do is None:
                 break
-            do()
+            with self._turn:
+                do()
             del do  # it may hold a stream that nobody else holds
             self._stats = self._engine.stats()
         self._end()
@@ -255,17 +258,19 @@ class AsyncEngine:
         with contextlib.suppress(queue.Empty):
             while True:
                 if (do := self._calls.get(block=False)) is not None:
-                    do()
+                    with self._turn:
+                        do()
         for request_id in list(self._sizes):
             self._engine.cancel(request_id)
         self._step()
 
     def _step(self) -> None:
-        try:
-            events = self._engine.step()
-        except Exception as error:  # a mistake of ours: those who wait are told, and the thread lives on
-            self._engine.fail_all(f"{type(error).__name__}: {error}")
-            events = self._engine.step()
+        with self._turn:
+            try:
+                events = self._engine.step()
+            except Exception as error:  # a mistake of ours: those who wait are told, and the thread lives on
+                self._engine.fail_all(f"{type(error).__name__}: {error}")
+                events = self._engine.step()
         self._stats = self._engine.stats()
         told: dict[str, list[Event]] = {}
         for event in events:

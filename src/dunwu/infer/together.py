@@ -8,6 +8,7 @@ and blocks that pad a text its first block: nobody reads what another text left.
 Shapes: `B` texts, `N` blocks of the longest one, `S` their slots, `K` key/value heads, `C` head channels, `D` model width.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from dunwu.infer.paged import PagedCache
 from dunwu.model.cache import RowsCache
 from dunwu.model.config import DecoderConfig
 from dunwu.model.decoder import Decoder
+
+_log = logging.getLogger(__name__)
 
 LEAST_TOKENS = 128
 """Texts are rounded up to this many tokens, or twice, four times, … as many."""
@@ -53,7 +56,12 @@ class Together:
         if not self._records:
             return self._forward(table.to(self._cache.reach.device))[:rows]
         if shape not in self._graphs:
-            self._graphs[shape] = Recorded(self._forward, table.to(self._cache.reach.device), self._pool)
+            try:
+                self._graphs[shape] = Recorded(self._forward, table.to(self._cache.reach.device), self._pool)
+            except RuntimeError as error:
+                self._records = False  # a pool whose recording broke off takes no other
+                _log.warning("decoding goes on without recorded graphs, slower: %s", str(error).splitlines()[0])
+                return self._forward(table.to(self._cache.reach.device))[:rows]
         return self._graphs[shape](table)[:rows]
 
     def _forward(self, table_BX: Tensor) -> Tensor:
@@ -73,7 +81,8 @@ class Recorded:
                 function(self._given)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        # Threads of other engines may go on meanwhile.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._result = function(self._given)
 
     def __call__(self, given: Tensor) -> Tensor:
