@@ -15,6 +15,7 @@ import torch
 from dunwu.core.errors import ModelError
 from dunwu.core.records import Completion
 from dunwu.delta.base import Delta
+from dunwu.delta.places import FewBits
 from dunwu.delta.registry import deltas_of
 from dunwu.infer.engine import BLOCK_SIZE, Engine
 from dunwu.infer.events import Answer, Output, answer
@@ -150,13 +151,14 @@ class Sampler:
 
 @contextmanager
 def merged_deltas(model: Decoder) -> Generator[None]:
-    """Within, the weights of a model on a CPU have what its deltas learned so far in them, where that can be, and afterwards they
-    are as they were, bit for bit: kernels that read weights alone then do the work. On a GPU recorded passes go on reading the
-    weights where they lay, so deltas stay beside them."""
+    """Within, the weights have what the deltas learned so far in them, where that can be, and afterwards they are as they were,
+    bit for bit: kernels that read weights alone, and on a GPU recorded passes, then do the work. On a GPU weights of few bits,
+    which would not stay where they lie, keep their deltas beside them."""
     deltas = [one for one in deltas_of(model) if one.mergeable and one.enabled and not one.merged]
+    moves = model.head_weight.is_cuda and any(isinstance(module, FewBits) for module in model.modules())
     done: list[Delta[Any]] = []
     try:
-        for delta in deltas if model.head_weight.is_cpu and len(deltas) == len(deltas_of(model)) else ():
+        for delta in deltas if len(deltas) == len(deltas_of(model)) and not moves else ():
             delta.merge()
             done.append(delta)
         yield

@@ -80,8 +80,12 @@ class Place:
                 self.owner.packed, self.owner.scales = quantised(value, self.owner.bits)
         else:
             parameter = self._parameter()
-            kept = (parameter.data,)
-            parameter.data = value.to(parameter.dtype)
+            if parameter.is_cuda:  # recorded passes read it where it lies
+                kept = (parameter.data.clone(),)
+                parameter.data.copy_(value)
+            else:
+                kept = (parameter.data,)
+                parameter.data = value.to(parameter.dtype)
             if parameter.dtype == torch.float32:
                 return kept, 0.0
         error = (self.read() - value).square_().mean() / value.square().mean().clamp(min=1e-30)
@@ -93,7 +97,11 @@ class Place:
             for (name, _), buffer in zip(list(self.owner.named_buffers(recurse=False)), kept, strict=True):
                 setattr(self.owner, name, buffer)
         else:
-            self._parameter().data = kept[0]
+            parameter = self._parameter()
+            if parameter.is_cuda:
+                parameter.data.copy_(kept[0])
+            else:
+                parameter.data = kept[0]
 
     def _parameter(self) -> nn.Parameter:
         return cast("nn.Parameter", getattr(self.owner, self.attribute))
