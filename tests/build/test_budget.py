@@ -14,6 +14,7 @@ from dunwu.build.budget import (
     choose_vocab_size,
     decoder_config,
     expected_loss,
+    plan_training,
 )
 from dunwu.build.probe import TrainingSpeed
 from dunwu.core.errors import ModelError, RecipeError
@@ -156,6 +157,34 @@ def test_speed_is_interpolated_between_the_probes_and_kept_level_beyond():
     assert rate(shapes[64]) == pytest.approx(1e11)
     assert 1e11 < rate(shapes[192]) < 2e11
     assert rate(shapes[1024]) == pytest.approx(2e11)
+
+
+def launching(config, context_length, rows):
+    """A GPU: 2 ms a layer and pass, however few rows."""
+    flops_s = train_flops_per_token(config, context_length) / 1e14
+    return TrainingSpeed(
+        token_s=max(flops_s, 0.002 * config.num_hidden_layers / (rows * context_length)),
+        step_s=1e-9 * parameters(config),
+    )
+
+
+@pytest.mark.parametrize("train_s", [40, 600, 6000])
+def test_on_a_gpu_training_takes_its_time_whatever_its_batch(train_s):
+    on_gpu = limits(device="cuda", train_s=train_s, memory_bytes=10**11, corpus_tokens=10**9)
+    roughly = Speedometer(launching, 4096, ((512, 8), (1024, 16)), launches=True)
+    config = choose(ModelSection(), PretrainSection(), 4096, on_gpu, roughly).config
+    choice = plan_training(config, PretrainSection(), on_gpu, launching)
+    assert choice is not None
+    batch_tokens = choice.batch_rows * choice.context_length
+    real = launching(config, choice.context_length, choice.micro_batch_rows)
+    assert 0.7 * train_s < real.seconds(choice.tokens, batch_tokens) < 1.01 * train_s
+    fixed = PretrainSection(batch_tokens=2048)
+    small = plan_training(config, fixed, on_gpu, launching)
+    assert small is not None
+    assert small.batch_rows * small.context_length == 2048
+    slow = launching(config, small.context_length, small.micro_batch_rows)
+    assert slow.seconds(small.tokens, 2048) == pytest.approx(small.seconds, rel=0.01)
+    assert choice.tokens > 3 * small.tokens
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ REPEATS_FADE, EXCESS_FADE = 15.4, 5.3  # R*_D and R*_N of arXiv:2305.16264
 NOT_WORTH_IT = 1.002  # a larger model must promise more than this share less loss
 ANCHOR_ROWS = 8
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+STEPS = 5000  # of a run: small models want many
+LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS = 2048, 2**19
+HARDLY_FEWER = 0.8
 _LEAST_BATCHES = 4
 Speed = Callable[[DecoderConfig, int, int], TrainingSpeed]  # shape, context length, rows of a micro-batch
 
@@ -138,7 +141,7 @@ def batch_rows(section: TrainSection, tokens: float, context_length: int) -> int
     """Rows of a batch: about five thousand steps a run (small models want many), within 2k and 512k tokens a batch."""
     wanted = section.batch_tokens
     if wanted == "auto":
-        wanted = 2 ** round(math.log2(min(max(tokens / 5000, 2048), 2**19)))
+        wanted = 2 ** round(math.log2(min(max(tokens / STEPS, LEAST_BATCH_TOKENS), MOST_BATCH_TOKENS)))
     return max(1, wanted // context_length)
 
 
@@ -195,10 +198,13 @@ def plan_training(
     micro_rows = _micro_batch_rows(config, context, section, limits)
     if micro_rows == 0:
         return None
-    measured = speed(config, context, micro_rows)
     most = section.max_epochs * limits.corpus_tokens
-    wanted = min(most, limits.train_s / measured.token_s) if section.tokens == "auto" else section.tokens
-    rows = batch_rows(section, wanted, context)
+    if limits.device == "cuda":
+        measured, rows = _batch_on_gpu(config, context, micro_rows, section, limits, speed)
+    else:
+        measured = speed(config, context, micro_rows)
+        wanted = min(most, limits.train_s / measured.token_s) if section.tokens == "auto" else section.tokens
+        rows = batch_rows(section, wanted, context)
     batch_tokens = rows * context
     if section.tokens == "auto":
         tokens = min(measured.tokens(limits.train_s, batch_tokens), math.ceil(most / batch_tokens) * batch_tokens)
@@ -219,6 +225,35 @@ def plan_training(
     )
 
 
+def _batch_on_gpu(
+    config: DecoderConfig, context: int, micro_rows: int, section: PretrainSection, limits: Limits, speed: Speed
+) -> tuple[TrainingSpeed, int]:
+    """Rows of a batch, and the speed with them.
+
+    Few rows take a GPU about as long as many, so a batch grows as long as that costs hardly any steps or leaves enough of them.
+    Between two measured passes, of few and of many rows, time is taken to grow in a straight line.
+    """
+    few = min(micro_rows, batch_rows(section, 0 if section.tokens == "auto" else section.tokens, context))
+    low, high = speed(config, context, few), speed(config, context, micro_rows)
+    few_s, many_s = low.token_s * few * context, high.token_s * micro_rows * context
+
+    def at(rows: int) -> TrainingSpeed:
+        rows = min(rows, micro_rows)
+        pass_s = few_s + (many_s - few_s) * (rows - few) / max(1, micro_rows - few)
+        return TrainingSpeed(token_s=pass_s / (rows * context), step_s=low.step_s)
+
+    def steps(rows: int) -> float:
+        return min(section.max_epochs * limits.corpus_tokens, at(rows).tokens(limits.train_s, rows * context)) / (
+            rows * context
+        )
+
+    rows = batch_rows(section, 0 if section.tokens == "auto" else section.tokens, context)
+    if section.tokens == "auto" and section.batch_tokens == "auto":
+        while 2 * rows * context <= MOST_BATCH_TOKENS and steps(2 * rows) >= min(STEPS, HARDLY_FEWER * steps(rows)):
+            rows *= 2
+    return at(rows), rows
+
+
 def _micro_batch_rows(config: DecoderConfig, context: int, section: PretrainSection, limits: Limits) -> int:
     """Rows computed at once: enough to keep the machine busy, fewer where memory is short; 0 where not one row fits."""
     if section.micro_batch_rows != "auto":
@@ -230,13 +265,21 @@ def _micro_batch_rows(config: DecoderConfig, context: int, section: PretrainSect
 
 
 class Speedometer:
-    """Speed of any shape, from real probes of two, interpolated by size."""
+    """Speed of any shape, from real probes of two, interpolated by size.
 
-    def __init__(self, probe: Speed, vocab_size: int, anchors: tuple[tuple[int, int], ...]) -> None:
+    `launches`: also a pass of one row is measured, and no layer of a micro-batch takes less time than there: on a GPU small
+    shapes are bound by the launching of their kernels.
+    """
+
+    def __init__(
+        self, probe: Speed, vocab_size: int, anchors: tuple[tuple[int, int], ...], *, launches: bool = False
+    ) -> None:
         self._anchors: list[tuple[DecoderConfig, TrainingSpeed]] = []
         for hidden, layers in anchors:
             config = decoder_config(ModelSection(), hidden, layers, vocab_size=vocab_size, context_length=256)
             self._anchors.append((config, probe(config, 256, ANCHOR_ROWS)))
+        least = self._anchors[0][0]
+        self._layer_s = probe(least, 256, 1).token_s * 256 / least.num_hidden_layers if launches else 0.0
 
     def __call__(self, config: DecoderConfig, context_length: int, rows: int) -> TrainingSpeed:
         """Interpolated: operations a second, and optimiser seconds a parameter, in a straight line over log parameters."""
@@ -246,6 +289,8 @@ class Speedometer:
         rate = rates[0] + at * (rates[1] - rates[0])
         per_parameter = [s.step_s / parameters(c) for c, s in self._anchors]
         step = per_parameter[0] + at * (per_parameter[1] - per_parameter[0])
+        launching_s = self._layer_s * config.num_hidden_layers / (rows * context_length)
         return TrainingSpeed(
-            token_s=train_flops_per_token(config, context_length) / rate, step_s=step * parameters(config)
+            token_s=max(train_flops_per_token(config, context_length) / rate, launching_s),
+            step_s=step * parameters(config),
         )

@@ -233,7 +233,9 @@ def memory_limit(recipe: Recipe) -> int:
 
 
 def _estimated_speed(recipe: Recipe) -> Speed:
-    return Speedometer(_probe(recipe, ANCHOR_PROBE_S), ANCHOR_VOCAB_SIZE, ANCHORS[pick_device().type])
+    device = pick_device().type
+    probe = _probe(recipe, ANCHOR_PROBE_S)
+    return Speedometer(probe, ANCHOR_VOCAB_SIZE, ANCHORS[device], launches=device == "cuda")
 
 
 def _exact_probe(recipe: Recipe) -> Speed:
