@@ -5,6 +5,7 @@ cut short or changed is made anew, and two processes that compile at the same ti
 """
 
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -17,6 +18,9 @@ from dunwu.core.files import atomic_write, sha256_file
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
+ALIKE = ("--param", "avoid-fma-max-bits=0")
+"""GCC on x86: for some processors it otherwise fuses `a * b + c` in one copy of a loop and not in another, and a row read alone
+would differ from the same row beside others. Other compilers don't know it."""
 FOR_THIS_PROCESSOR = ("-march=native", "-mcpu=native", "")
 """What compilers call it: gcc and clang on x86, clang on ARM, none."""
 TIMEOUT_S = 120
@@ -59,7 +63,7 @@ def _key(source: str) -> str:
     digest = hashlib.sha256()
     for path in (SOURCES / source, *sorted(SOURCES.glob("*.h"))):
         digest.update(path.read_bytes())
-    digest.update(" ".join((*FLAGS, os.environ.get("CC", "cc"), platform.machine(), _features())).encode())
+    digest.update(" ".join((*FLAGS, *ALIKE, os.environ.get("CC", "cc"), platform.machine(), _features())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -77,13 +81,14 @@ def _compiled(source: str) -> bytes:
     if compiler is None:
         raise ModelError("there is no C compiler; install one (Debian: gcc, macOS: xcode-select --install)")
     said = ""
-    for processor in FOR_THIS_PROCESSOR:
+    for processor, alike in itertools.product(FOR_THIS_PROCESSOR, (ALIKE, ())):
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "kernels.so"
             command = [
                 compiler,
                 *FLAGS,
                 *([processor] if processor else []),
+                *alike,
                 str(SOURCES / source),
                 "-o",
                 str(out),
