@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dunwu.core.errors import BusyError, DataError, ModelError, RecipeError
+from dunwu.infer import engine as engine_module
 from dunwu.infer import sieve
 from dunwu.infer.async_engine import AsyncEngine
 from dunwu.infer.constrain import Constraint
@@ -265,7 +266,7 @@ def test_each_text_keeps_to_its_own_grammar(model, tokenizer):
 
 
 def with_kernels(engine: Engine) -> Engine:
-    if not engine._runner.has_kernels:
+    if engine._runner._kernels is None:
         pytest.skip("no C compiler on this machine: every step is one pass")
     return engine
 
@@ -328,6 +329,51 @@ def test_a_newcomer_waits_for_no_more_than_the_passes_of_a_step(model, tokenizer
     late = engine.submit(request([8] * 12, max_tokens=3))
     events = [event for _ in range(3) for event in engine.step()]
     assert [event.token_id for event in events if isinstance(event, TokenEvent) and event.id == late]
+    engine = with_kernels(new_engine(model, tokenizer, max_sequences=1))
+    engine.submit(request([5, 6], max_tokens=30))
+    while engine.stats().written_tokens < 9:
+        engine.step()
+    engine.submit(request([8] * 12, max_tokens=3))
+    before = engine.stats().steps
+    engine.step()
+    assert engine.stats().steps == before + 1, "somebody waits for the text to end"
+
+
+def test_what_takes_long_is_one_pass_a_step(model, tokenizer, monkeypatch):
+    weights = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
+    token = kv_bytes_per_token(model.config)
+
+    def passes(texts: int, length: int, most: int) -> int:
+        monkeypatch.setattr(engine_module, "BYTES_TOGETHER", most)
+        engine = with_kernels(new_engine(model, tokenizer, max_sequences=texts, token_budget=40))
+        for number in range(texts):
+            engine.submit(request([number] * length, max_tokens=9))
+        while engine.stats().written_tokens < 2 * texts:
+            before = engine.stats().steps
+            engine.step()
+        return engine.stats().steps - before
+
+    assert passes(1, 2, 9 * (weights + 4 * token)) == 8
+    assert passes(1, 2, 3 * (weights + 4 * token)) == 3
+    assert passes(1, 30, 3 * (weights + 4 * token)) < 3, "a long text is read at each pass"
+    assert passes(9, 2, 3 * (weights + 4 * token)) == 1, "so many texts take longer"
+    with pytest.raises(ModelError, match="passes=0"):
+        new_engine(model, tokenizer, passes=0)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_as_much_is_remembered_of_texts_that_end_within_a_step(model, tokenizer, size):
+    def cached(passes: int) -> list[int]:
+        engine = new_engine(model, tokenizer, passes=passes, block_size=size)
+        found = []
+        for tokens in range(3, 30, 4):
+            first = engine.run([request([tokens, 7, 8], max_tokens=tokens)])[0]
+            second = engine.run([request([tokens, 7, 8, *first.outputs[0].ids, 9], max_tokens=2)])[0]
+            found.append(second.outputs[0].usage.cached_tokens)
+        return found
+
+    assert cached(8) == cached(1)
+    assert sum(cached(1)) > 0
 
 
 def test_a_model_that_breaks_between_two_passes_ends_with_an_error(tokenizer):
@@ -618,3 +664,23 @@ def test_a_large_head_is_read_through_a_sieve_and_gives_the_same_even_after_chan
     check()
     weight.data[:, ::2] *= -1
     check()
+    for row in (63, 64, 65, 129):
+        weight.data[row] = 3 * weight.data[200]
+        check()
+    assert used._sieve is not None
+    assert used._sieve.computed < 0.5 * used._sieve.rows * used._sieve.bytes.outputs
+
+
+def test_a_sieve_that_lets_nearly_all_through_is_left(tokenizer, monkeypatch):
+    model = strong(replace(tiny_model(tokenizer.vocab_size, context=CONTEXT).config, hidden_size=64)).requires_grad_(
+        False
+    )
+    monkeypatch.setattr(sieve, "LEAST_BYTES", 0)
+    model.head_weight.data[:] = model.head_weight.data[:1]
+    engine = with_kernels(new_engine(model, tokenizer, passes=1))
+    used = engine._runner._kernels._sieve
+    if not used._kernels.can_sieve(64):
+        pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
+    answer = engine.run([request([5, 6], max_tokens=40)])[0]
+    assert ids_of(answer) == [(0,) * 40], "the first of equals"
+    assert sieve.LOOKED_AT <= used._sieve.rows < 20

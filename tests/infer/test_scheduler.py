@@ -198,6 +198,10 @@ def test_several_tokens_at_once_only_while_all_write_and_blocks_suffice():
     step(one)
     plan = one.plan()
     assert one.tokens_together(plan, 8) == 2, "the other one ends before"
+    bordered = scheduler(border=40)
+    bordered.add(sequence([1, 2, 3], 20))
+    step(bordered)
+    assert bordered.tokens_together(bordered.plan(), 8) == 1, "positions may change on the way"
     narrow = scheduler(blocks=2)
     narrow.add(sequence([1, 2, 3], 5))
     step(narrow)

@@ -133,8 +133,7 @@ def write_along(turns: Sequence[Turn], passes: Sequence[list[int]], texts: Texts
         still: list[tuple[int, Turn]] = []
         for row, turn in going:
             if number:
-                turn.text.sequence.computed += 1
-                texts.read_tokens += 1
+                texts.one_more_was_read(turn.text.sequence)
             try:
                 if texts.take(turn.text, ids[row], None, None, events):
                     still.append((row, turn))

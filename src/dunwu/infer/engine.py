@@ -36,8 +36,9 @@ from dunwu.model.decoder import Decoder
 from dunwu.tokenizer.like import TokenizerLike
 
 BLOCK_SIZE = 16
-BYTES_TOGETHER = 2 << 30
-"""Of weights that the passes of a step read, where there are several: some 60 ms, which whoever reads along hardly notices."""
+BYTES_TOGETHER = 1 << 30
+"""Of weights, keys and values that the passes of a step read, where there are several: some 30 to 60 ms, which whoever reads along
+hardly notices."""
 ROWS_AS_ONE = 8
 """Texts that are read in about the time that reading the weights takes; more take longer."""
 
@@ -56,8 +57,8 @@ class Engine:
     `context_length` None takes the model's own. `grammars` None: made when the first constraint comes. `speculation`: how tokens
     are guessed ahead; what comes out is the same. `cache` "int8" keeps keys and values in a quarter of the room, rounded.
     `passes`: at most so many a step, where every text only takes the likeliest token and nobody waits; what comes out is the
-    same. The model's weights are laid out anew (`Runner`); what is trained in place meanwhile is seen at the next step, but
-    `update_weights` alone forgets what was read before.
+    same. The model's weights are laid out anew (`Runner`); what is trained in place meanwhile is seen at the next step, what is
+    changed through `.data` when a text begins, but `update_weights` alone forgets what was read before.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Engine:
                 f"the model has {model.config.vocab_size} ids and the tokenizer {tokenizer.rows_needed}; "
                 "take both from the same folder"
             )
+        if passes < 1:
+            raise ModelError(f"passes={passes}, and a step takes one at least; give 1 or more")
         self.model, self.tokenizer, self._grammars = model, tokenizer, grammars
         self.max_sequences = max_sequences
         head = model.head_weight
@@ -114,8 +117,9 @@ class Engine:
             self._guesser = Drafter(speculation, tokenizer, model.config.vocab_size, blocks, block_size, cache)
         elif speculation is not None:
             self._guesser = Lookup(speculation)
-        self._passes = passes if self._runner.has_kernels else 1
-        self._passes_of_one = BYTES_TOGETHER // max(1, _weight_bytes(model))
+        self._passes = passes
+        self._weight_bytes = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+        self._token_bytes = token_bytes(model.config, head.dtype, cache)
         self._texts = Texts(self._scheduler, None if self._guesser is None else self._guesser.forget)
 
     @property
@@ -329,8 +333,13 @@ class Engine:
 
     def _write(self, plan: Plan) -> tuple[list[list[int]], Tensor] | None:
         """Several passes at once, where every text only takes the likeliest token: what each chose, and the last hidden states."""
-        passes = min(self._passes, self._passes_of_one // -(-len(plan.work) // ROWS_AS_ONE))
-        if passes < 2 or self._guesser is not None:
+        if self._guesser is not None or not self._runner.may_write:
+            return None
+        weights = self._weight_bytes * -(-len(plan.work) // ROWS_AS_ONE)
+        passes = min(
+            self._passes, BYTES_TOGETHER // (weights + self._token_bytes * sum(work.start for work in plan.work))
+        )
+        if passes < 2:
             return None
         groups = [self._texts.of[work.sequence].group for work in plan.work]
         if not all(group.prompt_read and group.search is None and group.params.plain for group in groups):
@@ -400,10 +409,6 @@ def embeddings(answers: list[Answer]) -> Tensor:
         if one.embedding is None:
             raise ModelError(f"a text could not be embedded: {one.outputs[0].error or one.outputs[0].finish_reason}")
     return torch.tensor([one.embedding for one in answers])
-
-
-def _weight_bytes(model: Decoder) -> int:
-    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _sensible(text: Text, guesses: tuple[int, ...]) -> tuple[int, ...]:

@@ -56,6 +56,11 @@ class FewRows:
         self._alike = self._record()
         self._ends: list[int] = []
 
+    @property
+    def may_write(self) -> bool:
+        """Whether `write` is likely to do something: the model was seen to be one that the kernels know whole."""
+        return self._parts.whole is not None and not self._stretches and self._config.logits_softcap is None
+
     def run(self, ids: Sequence[int], spans: Sequence[Span]) -> Tensor:
         """Final, normalised hidden states `[N, D]`; keys and values go into the cache."""
         self._look(spans, 0)
@@ -151,7 +156,7 @@ class FewRows:
 
         Each span brings one token; its `runs` reach over the `count - 1` that follow it.
         """
-        if self._stretches or self._whole(ids) is None or self._plain_head(size) is None:
+        if not self.may_write:
             return None
         self._look(spans, count - 1)
         whole, head = self._whole(ids), self._plain_head(size)

@@ -58,9 +58,9 @@ class Runner:
             keep_together(model)
 
     @property
-    def has_kernels(self) -> bool:
-        """Whether the model is read by `FewRows`."""
-        return self._kernels is not None
+    def may_write(self) -> bool:
+        """What `FewRows.may_write` says."""
+        return self._kernels is not None and self._kernels.may_write
 
     def run(self, parts: Sequence[Part]) -> Tensor:
         """Read the tokens of the plan; gives the final hidden states `[N, D]`, text after text."""

@@ -17,11 +17,13 @@ LEAST_BYTES = 16 << 20
 """Of a head. A smaller one stays in the caches of a processor, where it is read as fast as it is multiplied."""
 STEPS = 8
 """With the same weights before a sieve is made, which takes as long as some four save."""
+LOOKED_AT, COARSE = 8, 0.02
+"""Rows after which a sieve is judged, and the share of the outputs that it may let through."""
 
 
 class HeadSieve:
-    """Of `model`'s head. Weights that change in place are noticed where torch counts it, and otherwise, by a number of each row,
-    when told to `look_again`."""
+    """Of `model`'s head. Weights that change in place are noticed where torch counts it, and otherwise (through `.data`), by a
+    number of each row, when told to `look_again`."""
 
     def __init__(self, kernels: Library, model: Decoder) -> None:
         self._kernels, self._model = kernels, model
@@ -40,23 +42,32 @@ class HeadSieve:
         """For so many steps of `Library.likeliest`; None where it is no gain, or none was made yet."""
         if head.kind != FLOAT32 or head.bias or 4 * head.outputs * head.inputs < LEAST_BYTES:
             return None
-        if not self._kernels.can_sieve(head.inputs):
+        weight_VD = self._model.head_weight.detach()
+        if weight_VD.is_inference() or not self._kernels.can_sieve(head.inputs):
             return None
-        if self._changed(self._model.head_weight.detach()):
+        if self._changed(weight_VD):
             self._sieve, self._steps = None, 0
         self._steps += steps
-        if self._steps <= STEPS:
+        if self._steps <= STEPS or self._is_coarse():
             return None
         if self._sieve is None or self._sieve.bytes.outputs < head.outputs:
             self._sieve = self._made(head)
         return self._sieve, self._room[-1]
 
+    def _is_coarse(self) -> bool:
+        """Whether so much goes through that reading all is as fast."""
+        sieve = self._sieve
+        if sieve is None or sieve.rows < LOOKED_AT:
+            return False
+        return sieve.computed > COARSE * sieve.rows * sieve.bytes.outputs
+
     def _changed(self, weight_VD: Tensor) -> bool:
-        seen = weight_VD.data_ptr(), 0 if weight_VD.is_inference() else weight_VD._version, weight_VD.shape
+        seen = weight_VD.data_ptr(), weight_VD._version, weight_VD.shape
         if seen == self._seen and not self._looks:
             return False
-        # Every row once, and the columns in turn: an update of whole rows or columns shows.
-        sample_V = weight_VD.flatten()[:: weight_VD.shape[1] + 1].clone()
+        # A number of every row, and of the columns in turn: what changes a row or a column as a whole shows.
+        rows_V = torch.arange(len(weight_VD))
+        sample_V = weight_VD[rows_V, rows_V % weight_VD.shape[1]]
         same = seen == self._seen and torch.equal(sample_V, self._sample_V)
         self._seen, self._sample_V, self._looks = seen, sample_V, False
         return not same

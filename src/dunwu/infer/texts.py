@@ -117,6 +117,13 @@ class Texts:
         self.scheduler.fork(first.sequence, [one.sequence for one in born])
         return [one for one in born if one.sequence.state == "running"]
 
+    def one_more_was_read(self, sequence: Sequence) -> None:
+        """The next token of a sequence, too, is in the cache."""
+        assert sequence.table is not None
+        sequence.computed += 1
+        self.read_tokens += 1
+        self.scheduler.blocks.seal(sequence.table, sequence.ids, sequence.computed)
+
     def take(
         self, text: Text, number: int, logprob: float | None, top: list[Scored] | None, events: list[Event]
     ) -> bool:

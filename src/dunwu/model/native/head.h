@@ -17,6 +17,7 @@ typedef struct {
 typedef struct {
     Matrix bytes;       /* whole numbers of 8 bits, a scale for each output, and no bias */
     float *slack, *size; /* [outputs]: how far an output of a row of length 1 can be from the bytes', and how long the bytes are */
+    int64_t rows, computed; /* how many rows were sieved, and how many outputs were computed for them */
 } Sieve;
 
 typedef struct {
@@ -29,6 +30,7 @@ typedef struct {
     Rows room;
     Share shares[MOST_THREADS];
     const Sieve *sieve;
+    atomic_llong computed;
     float *most;  /* [FEW, outputs]: what each output can be at most */
     float *least; /* [threads, rows]: what the greatest is at least */
 } Product;
@@ -112,6 +114,8 @@ static Best *nothing_found(int64_t count) {
 
 #define UNIT 6e-8f    /* of rounding: 2^-24 */
 #define UPWARD 1.001f /* over what rounding takes from a sum of squares */
+#define TOO_GREAT 1e15f    /* products of greater numbers may overflow */
+#define TOO_SMALL 1e-37f   /* products of smaller ones lose their digits */
 
 /* How far a sum of `inputs` products of floats can be from its value, over the lengths of its factors: both sums of an output. */
 INLINE float of_rounding(int64_t inputs) { return UNIT * (float)(inputs / 4 + 128); }
@@ -130,7 +134,7 @@ static void round_outputs(void *what, Team *team, int thread) {
         int8_t *to = (int8_t *)sieve->bytes.weights + o * inputs;
         float greatest = 0, odd = 0, apart = 0, size = 0;
         for (int64_t i = 0; i < inputs; i++) greatest = fabsf(w[i]) > greatest ? fabsf(w[i]) : greatest, odd += w[i] * 0.0f;
-        const int told = greatest > 1e-30f && greatest < 1e30f && odd == 0.0f;
+        const int told = greatest > 1e-30f && greatest < TOO_GREAT && odd == 0.0f;
         const float inverse = told ? 127.0f / greatest : 0.0f;
         for (int64_t i = 0; i < inputs; i++) {
             const float times = told ? w[i] * inverse : 0.0f, whole = rintf(times), rest = times - whole;
@@ -163,6 +167,7 @@ static void measure(const Rows *x, int64_t row, int64_t inputs, float *length, f
     for (int64_t i = 0; i < inputs / SPAN; i++) scales += (double)x->scales[row * inputs / SPAN + i] * x->scales[row * inputs / SPAN + i];
     *length = UPWARD * (float)sqrt(squares);
     *apart = 0.51f * UPWARD * (float)sqrt(SPAN * scales) + 1e-28f; /* half a unit of each number, or a span too small for any */
+    if (!(*length < TOO_GREAT)) *apart = INFINITY;
 }
 
 /* `*least` [rows] of this thread, and `most`, from what the bytes give for outputs `start` to `end` of a row. */
@@ -171,21 +176,22 @@ static void bound(const Product *p, const float *found, int64_t start, int64_t e
     vf greatest = all(*least);
     int64_t o = start;
     for (; o + W <= end; o += W) {
-        const vf v = load(found + o - start), far = load(sieve->slack + o) * length + load(sieve->size + o) * apart, low = v - far;
+        const vf v = load(found + o - start), far = load(sieve->slack + o) * length + load(sieve->size + o) * apart + TOO_SMALL, low = v - far;
         store(most + o, v + far);
         greatest = pick(low > greatest, low, greatest);
     }
     for (int l = 0; l < W; l++) *least = greatest[l] > *least ? greatest[l] : *least;
     for (; o < end; o++) {
-        const float v = found[o - start], far = sieve->slack[o] * length + sieve->size[o] * apart;
+        const float v = found[o - start], far = sieve->slack[o] * length + sieve->size[o] * apart + TOO_SMALL;
         most[o] = v + far;
         *least = v - far > *least ? v - far : *least;
     }
 }
 
-/* Compute those of outputs `start` to `end` of a row that can be as great as `least`. */
-static void compute_some(const Product *p, const Rows *x, int64_t row, int64_t start, int64_t end, float least, Best *best) {
+/* Compute those of outputs `start` to `end` of a row that can be as great as `least`; gives how many. */
+static int64_t compute_some(const Product *p, const Rows *x, int64_t row, int64_t start, int64_t end, float least, Best *best) {
     const float *most = p->most + row * p->matrix->outputs;
+    int64_t count = 0;
     for (int64_t o = start; o < end;) {
         if (o + 4 * W <= end) {
             vi any = {0};
@@ -202,8 +208,10 @@ static void compute_some(const Product *p, const Rows *x, int64_t row, int64_t s
             float value;
             product(p->matrix, o, o + 1, x, row, 1, &value, 1);
             look_for_best(&value, o, o + 1, 0, best);
+            count++;
         }
     }
+    return count;
 }
 
 static void sieve_through(void *what, Team *team, int thread) {
@@ -231,17 +239,19 @@ static void sieve_through(void *what, Team *team, int thread) {
     }
     free(room.numbers);
     barrier(team);
+    int64_t count = 0;
     for (int64_t r = 0; r < p->rows; r++) {
         float at_least = -INFINITY;
         for (int t = 0; t < team->threads; t++) at_least = p->least[t * p->rows + r] > at_least ? p->least[t * p->rows + r] : at_least;
-        compute_some(p, &as_it_is, r, outputs * thread / team->threads, outputs * (thread + 1) / team->threads, at_least,
-                     p->best + thread * p->rows + r);
+        count += compute_some(p, &as_it_is, r, outputs * thread / team->threads, outputs * (thread + 1) / team->threads, at_least,
+                              p->best + thread * p->rows + r);
     }
+    atomic_fetch_add(&p->computed, count);
 }
 
 /* Which output of each row is the greatest, the first of equals; those that `barred` [outputs], if any, has are passed over. -1
    where it is not finite. `sieve`: null, or made of the matrix, with `most`, room for [FEW, outputs]. */
-void dunwu_likeliest(const Matrix *matrix, const Sieve *sieve, float *most, const float *x, int64_t ldx, int64_t rows,
+void dunwu_likeliest(const Matrix *matrix, Sieve *sieve, float *most, const float *x, int64_t ldx, int64_t rows,
                      const uint8_t *barred, int64_t *likeliest, int64_t threads) {
     float least[MOST_THREADS * FEW];
     if (threads > MOST_THREADS) threads = MOST_THREADS;
@@ -251,8 +261,10 @@ void dunwu_likeliest(const Matrix *matrix, const Sieve *sieve, float *most, cons
         p.least = least, p.best = nothing_found(threads * count);
         for (int64_t r = 0; r < count; r++) likeliest[first + r] = -1;
         if (!p.best) continue;
-        if (sieve) run_team(sieve_through, &p, (int)threads);
-        else run_product(&p, threads);
+        if (sieve) {
+            run_team(sieve_through, &p, (int)threads);
+            sieve->rows += count, sieve->computed += p.computed;
+        } else run_product(&p, threads);
         best_of_all(&p, threads, likeliest + first);
         free(p.best);
     }

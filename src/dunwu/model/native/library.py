@@ -50,7 +50,7 @@ class Matrix(ctypes.Structure):
 class Sieve(ctypes.Structure):
     """`Sieve` of head.h."""
 
-    _fields_ = (("bytes", Matrix), ("slack", _pointer), ("size", _pointer))
+    _fields_ = (("bytes", Matrix), ("slack", _pointer), ("size", _pointer), ("rows", _i64), ("computed", _i64))
 
 
 class Norm(ctypes.Structure):

@@ -1,8 +1,8 @@
 /* One pass of a decoder's layers: norms, products, rotary positions, paged attention, gated MLPs.
 
    The residual stream x [rows, width] goes through `parts`, each an attention or an MLP with its norms; between the phases of a
-   part the team waits for one another. A phase is cut into items that threads take as they come: outputs of a matrix, of at most
-   PANEL rows, or rows of attention. */
+   part the team waits for one another. A phase is cut into items, outputs of a matrix for at most PANEL rows, of which each thread has
+   a share and helps others with theirs; rows of attention are taken as they come. */
 #include "attention.h"
 #include "head.h"
 
@@ -213,7 +213,7 @@ void dunwu_step(const Step *step) {
    after which a text may end. */
 typedef struct {
     const Matrix *head;
-    const Sieve *sieve;
+    Sieve *sieve;
     float *most;
     const uint8_t *barred;
     const int64_t *stops;
