@@ -638,20 +638,24 @@ def slow(engine: Engine) -> None:
     engine._runner.run = run_slowly
 
 
-def test_a_large_head_is_read_through_a_sieve_and_gives_the_same_even_after_changes(tokenizer, monkeypatch):
-    model = tiny_model(tokenizer.vocab_size, context=CONTEXT)
-    config = replace(model.config, hidden_size=64)
-    model = strong(config).requires_grad_(False)
+@pytest.fixture
+def sieving(tokenizer, monkeypatch) -> Engine:
+    """An engine that reads any head through a sieve."""
     monkeypatch.setattr(sieve, "LEAST_BYTES", 0)
-    engine = with_kernels(new_engine(model, tokenizer, passes=1))
-    used = engine._runner._kernels._sieve
-    if not used._kernels.can_sieve(64):
+    config = replace(tiny_model(tokenizer.vocab_size, context=CONTEXT).config, hidden_size=64)
+    engine = with_kernels(new_engine(strong(config).requires_grad_(False), tokenizer, passes=1))
+    if not engine._runner._kernels._kernels.can_sieve(64):
         pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
+    return engine
+
+
+def test_a_large_head_is_read_through_a_sieve_and_gives_the_same_even_after_changes(sieving):
+    model, used = sieving.model, sieving._runner._kernels._sieve
 
     def check():
-        answers = engine.run([request(prompt, max_tokens=14) for prompt in PROMPTS[:3]])
+        answers = sieving.run([request(prompt, max_tokens=14) for prompt in PROMPTS[:3]])
         assert [ids_of(one) for one in answers] == [
-            [plain(model, tokenizer.vocab_size, prompt, 14)] for prompt in PROMPTS[:3]
+            [plain(model, sieving.tokenizer.vocab_size, prompt, 14)] for prompt in PROMPTS[:3]
         ]
 
     check()
@@ -671,16 +675,9 @@ def test_a_large_head_is_read_through_a_sieve_and_gives_the_same_even_after_chan
     assert used._sieve.computed < 0.5 * used._sieve.rows * used._sieve.bytes.outputs
 
 
-def test_a_sieve_that_lets_nearly_all_through_is_left(tokenizer, monkeypatch):
-    model = strong(replace(tiny_model(tokenizer.vocab_size, context=CONTEXT).config, hidden_size=64)).requires_grad_(
-        False
-    )
-    monkeypatch.setattr(sieve, "LEAST_BYTES", 0)
-    model.head_weight.data[:] = model.head_weight.data[:1]
-    engine = with_kernels(new_engine(model, tokenizer, passes=1))
-    used = engine._runner._kernels._sieve
-    if not used._kernels.can_sieve(64):
-        pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
-    answer = engine.run([request([5, 6], max_tokens=40)])[0]
+def test_a_sieve_that_lets_nearly_all_through_is_left(sieving):
+    used, weight = sieving._runner._kernels._sieve, sieving.model.head_weight
+    weight.data[:] = weight.data[:1]
+    answer = sieving.run([request([5, 6], max_tokens=40)])[0]
     assert ids_of(answer) == [(0,) * 40], "the first of equals"
     assert sieve.LOOKED_AT <= used._sieve.rows < 20

@@ -1,6 +1,7 @@
 import threading
 import time
 
+import pytest
 import torch
 
 from dunwu.infer.turns import Turns, turn_on
@@ -29,15 +30,17 @@ def test_turns_go_to_who_waited_longest_and_to_one_at_a_time():
 
 
 def test_a_turn_that_fails_is_over():
-    turns = Turns()
+    turns, had = Turns(), threading.Event()
+
+    def have_one() -> None:
+        with turns:
+            had.set()
+
     for _ in range(2):
-        try:
-            with turns:
-                raise ValueError
-        except ValueError:
-            pass
-    with turns:
-        pass
+        with pytest.raises(ValueError, match="within"), turns:
+            raise ValueError("within")
+    threading.Thread(target=have_one, daemon=True).start()
+    assert had.wait(20), "the next one still waits for a turn that failed"
 
 
 def test_only_gpus_need_turns():

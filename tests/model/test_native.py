@@ -140,14 +140,39 @@ def odd_heads():
     return {"plain": plain, "close": close, "spiky": spiky, "unlike": unlike, "empty": empty, "whole": whole}
 
 
+class Sifted:
+    """A head of floats with a sieve of it, and room for that."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        kernels = native()
+        assert kernels is not None
+        outputs, inputs = weight.shape
+        if not kernels.can_sieve(inputs):
+            pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
+        self._whole, self._numbers = torch.empty(outputs, inputs, dtype=torch.int8), torch.empty(3, outputs)
+        scales, slack, size = (row.data_ptr() for row in self._numbers)
+        shape = {"outputs": outputs, "inputs": inputs, "group": inputs}
+        self.kernels, self.room = kernels, torch.empty(ROWS_SIEVED, outputs)
+        self.floats = Matrix(weights=weight.data_ptr(), kind=FLOAT32, **shape)
+        self.rounded = Matrix(weights=self._whole.data_ptr(), scales=scales, kind=INT8, **shape)
+        self.sieve = Sieve(bytes=self.rounded, slack=slack, size=size)
+        self.make()
+
+    def make(self) -> None:
+        self.kernels.make_sieve(self.floats, self.sieve)
+
+    def likeliest(self, x: torch.Tensor, barred: torch.Tensor | None = None) -> list[int]:
+        return self.kernels.likeliest(self.floats, x, barred, (self.sieve, self.room))
+
+    def plainly(self, x: torch.Tensor, barred: torch.Tensor | None = None) -> list[int]:
+        return self.kernels.likeliest(self.floats, x, barred)
+
+
 @needs_compiler
 @pytest.mark.parametrize("name", odd_heads())
 def test_a_sieve_lets_the_likeliest_through(name):
-    kernels = native()
-    assert kernels is not None
-    if not kernels.can_sieve(128):
-        pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
     weight = odd_heads()[name]
+    head = Sifted(weight)
     generator = torch.Generator().manual_seed(6)
     x = torch.randn(40, 128, generator=generator)
     x[3] *= 1e-36
@@ -157,61 +182,44 @@ def test_a_sieve_lets_the_likeliest_through(name):
     x[8] *= 1e-12
     x[9, 64:] = 0
     barred = torch.randint(0, 2, (3001,), generator=generator, dtype=torch.uint8)
-    matrix = Matrix(weights=weight.data_ptr(), outputs=3001, inputs=128, group=128, kind=FLOAT32)
-    bytes_, scales, slack, size, room = (
-        torch.empty(shape) for shape in ((3001, 32), 3001, 3001, 3001, (ROWS_SIEVED, 3001))
-    )
-    sieve = Sieve(slack=slack.data_ptr(), size=size.data_ptr())
-    sieve.bytes = Matrix(
-        weights=bytes_.data_ptr(), scales=scales.data_ptr(), outputs=3001, inputs=128, group=128, kind=INT8
-    )
     before = torch.get_num_threads()
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            kernels.make_sieve(matrix, sieve)
+            head.make()
             for rows in (1, 2, 7, 8, 16, 17, 40):
                 for mask in (None, barred):
-                    found = kernels.likeliest(matrix, x[:rows], mask, (sieve, room))
-                    assert found == kernels.likeliest(matrix, x[:rows], mask), (threads, rows)
+                    assert head.likeliest(x[:rows], mask) == head.plainly(x[:rows], mask), (threads, rows)
     finally:
         torch.set_num_threads(before)
     for row, value in ((2, math.nan), (1, math.inf)):
         x[row, 5] = value
-    assert kernels.likeliest(matrix, x[:4], None, (sieve, room)) == kernels.likeliest(matrix, x[:4], None)
+    assert head.likeliest(x[:4]) == head.plainly(x[:4])
     weight[900, 3] = math.nan
-    kernels.make_sieve(matrix, sieve)
-    assert kernels.likeliest(matrix, x[:4], None, (sieve, room)) == [-1] * 4
+    head.make()
+    assert head.likeliest(x[:4]) == [-1] * 4
     only = torch.zeros(3001, dtype=torch.uint8)
     only[900] = 1
-    assert kernels.likeliest(matrix, x[:4], only, (sieve, room)) == kernels.likeliest(matrix, x[:4], only)
+    assert head.likeliest(x[:4], only) == head.plainly(x[:4], only)
 
 
 @needs_compiler
 def test_a_sieve_counts_with_the_worst_that_rounding_can_do():
-    """One output looks 125 greater than it is for the sum of its roundings, another 63 smaller: they change places."""
-    kernels = native()
-    assert kernels is not None
-    if not kernels.can_sieve(128):
-        pytest.skip("this processor has no AVX512 VNNI, for which the sieve is")
+    """One output looks 63 greater than it is for the sum of its roundings, another 63 smaller: they change places."""
     weight = torch.zeros(300, 128)
     weight[:, 127] = 127  # the unit is 1
     weight[5, :127] = 10.51
     weight[200, :127] = 10.499
     weight[200, 0] = 13.499
+    head = Sifted(weight)
     x = torch.ones(1, 128)
     x[0, 127] = 0
-    matrix = Matrix(weights=weight.data_ptr(), outputs=300, inputs=128, group=128, kind=FLOAT32)
-    bytes_, scales, slack, size, room = (torch.empty(shape) for shape in ((300, 32), 300, 300, 300, (ROWS_SIEVED, 300)))
-    rounded = Matrix(weights=bytes_.data_ptr(), scales=scales.data_ptr(), outputs=300, inputs=128, group=128, kind=INT8)
-    sieve = Sieve(bytes=rounded, slack=slack.data_ptr(), size=size.data_ptr())
-    kernels.make_sieve(matrix, sieve)
-    exact, seen = kernels.product(matrix, x)[0], kernels.product(rounded, x)[0]
+    exact, seen = head.kernels.product(head.floats, x)[0], head.kernels.product(head.rounded, x)[0]
     assert exact.argmax() == 200
     assert seen[5] - exact[5] > 60
     assert exact[200] - seen[200] > 60
-    assert kernels.likeliest(matrix, x, None, (sieve, room)) == [200]
-    assert (sieve.rows, sieve.computed) == (1, 2)
+    assert head.likeliest(x) == [200]
+    assert (head.sieve.rows, head.sieve.computed) == (1, 2)
 
 
 def test_off_by_the_environment(monkeypatch):

@@ -6,23 +6,12 @@ import pytest
 import torch
 
 from dunwu.model.blocks.reading import Reading, causal_mask
-from dunwu.model.config import DecoderConfig
+from tests.model.helpers import TINY
 
 DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")),
 ]
-CONFIG = DecoderConfig(
-    architecture="llama",
-    vocab_size=50,
-    hidden_size=96,
-    intermediate_size=64,
-    num_hidden_layers=1,
-    num_attention_heads=6,
-    num_key_value_heads=2,
-    head_dim=16,
-    max_position_embeddings=64,
-)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -36,10 +25,10 @@ def test_reading_without_plans_equals_attention_written_out(groups, kind, dtype,
         for heads, length in ((2 * groups, time), (2, source), (2, source))
     )
     mask = causal_mask(source, 7, torch.device(device))[-time:][None, None] if kind == "suffix" else None
-    reading = Reading(torch.zeros(2, time, 96, device=device, dtype=dtype), CONFIG, None, None, None)
+    reading = Reading(torch.zeros(2, time, TINY.hidden_size, device=device, dtype=dtype), TINY, None, None, None)
     with torch.inference_mode():
-        found = reading._attend_without_plans(mask, q, k, v, groups, causal=kind == "causal")
-        scores = q.float() @ k.float().repeat_interleave(groups, 1).mT * CONFIG.score_scale
+        found = reading._attend_by_torch(mask, q, k, v, groups, causal=kind == "causal", only_read=True)
+        scores = q.float() @ k.float().repeat_interleave(groups, 1).mT * TINY.score_scale
         hidden = causal_mask(source, None, scores.device).logical_not() if kind == "causal" else None
         hidden = ~mask if mask is not None else hidden
         if hidden is not None:

@@ -233,7 +233,8 @@ def _batch_on_gpu(
     Few rows take a GPU about as long as many, so a batch grows as long as that costs hardly any steps or leaves enough of them.
     Between two measured passes, of few and of many rows, time is taken to grow in a straight line.
     """
-    few = min(micro_rows, batch_rows(section, 0 if section.tokens == "auto" else section.tokens, context))
+    rows = batch_rows(section, 0 if section.tokens == "auto" else section.tokens, context)
+    few = min(micro_rows, rows)
     low, high = speed(config, context, few), speed(config, context, micro_rows)
     few_s, many_s = low.token_s * few * context, high.token_s * micro_rows * context
 
@@ -243,11 +244,10 @@ def _batch_on_gpu(
         return TrainingSpeed(token_s=pass_s / (rows * context), step_s=low.step_s)
 
     def steps(rows: int) -> float:
-        return min(section.max_epochs * limits.corpus_tokens, at(rows).tokens(limits.train_s, rows * context)) / (
-            rows * context
-        )
+        batch_tokens = rows * context
+        most = section.max_epochs * limits.corpus_tokens
+        return min(most, at(rows).tokens(limits.train_s, batch_tokens)) / batch_tokens
 
-    rows = batch_rows(section, 0 if section.tokens == "auto" else section.tokens, context)
     if section.tokens == "auto" and section.batch_tokens == "auto":
         while 2 * rows * context <= MOST_BATCH_TOKENS and steps(2 * rows) >= min(STEPS, HARDLY_FEWER * steps(rows)):
             rows *= 2

@@ -333,23 +333,19 @@ class Engine:
 
     def _write(self, plan: Plan) -> tuple[list[list[int]], Tensor] | None:
         """Several passes at once, where every text only takes the likeliest token: what each chose, and the last hidden states."""
-        if self._guesser is not None or not self._runner.may_write:
+        texts = [self._texts.of[work.sequence] for work in plan.work]
+        if self._guesser is not None or not self._runner.may_write or not all(text.is_plain for text in texts):
             return None
-        weights = self._weight_bytes * -(-len(plan.work) // ROWS_AS_ONE)
-        passes = min(
-            self._passes, BYTES_TOGETHER // (weights + self._token_bytes * sum(work.start for work in plan.work))
-        )
-        if passes < 2:
-            return None
-        groups = [self._texts.of[work.sequence].group for work in plan.work]
-        if not all(group.prompt_read and group.search is None and group.params.plain for group in groups):
-            return None
-        if any(self._texts.of[work.sequence].matcher is not None for work in plan.work):
-            return None
-        count = self._scheduler.tokens_together(plan, passes)
+        count = self._scheduler.tokens_together(plan, self._passes_for(plan))
         if count < 2:
             return None
-        return self._head.write(plan.work, count, frozenset().union(*(group.stop_ids for group in groups)))
+        return self._head.write(plan.work, count, frozenset().union(*(text.group.stop_ids for text in texts)))
+
+    def _passes_for(self, plan: Plan) -> int:
+        """How many take no longer than whoever reads along hardly notices."""
+        weights = self._weight_bytes * -(-len(plan.work) // ROWS_AS_ONE)
+        seen = self._token_bytes * sum(work.start for work in plan.work)
+        return min(self._passes, BYTES_TOGETHER // (weights + seen))
 
     def _straight(self, length: int) -> int:
         """How many tokens may be read behind `length` before positions are turned otherwise."""

@@ -162,17 +162,15 @@ class FewRows:
         whole, head = self._whole(ids), self._plain_head(size)
         if whole is None or head is None:
             return None
+        # The slots of the first pass, of the second, and so on; what else a row needs is counted on from the first.
         slots = [[slot for run in tail(span.runs, count) for slot in range(*run)] for span in spans]
-        rows = _rows(spans)._replace(slots=[slot for at_once in zip(*slots, strict=True) for slot in at_once])
+        rows = _rows(spans)._replace(slots=[slot for of_pass in zip(*slots, strict=True) for slot in of_pass])
         x_ND = torch.empty(len(ids), self._config.hidden_size)
         step, kept = self._whole_step(whole, ids, x_ND, rows, spans, count - 1)
-        sieve, ends = self._sieve.of(head, count), array("q", stops)
-        choosing = Choosing(head=ctypes.pointer(head), stops=ends.buffer_info()[0], stop_count=len(ends))
-        choosing.barred = 0 if barred_V is None else barred_V.data_ptr()
-        if sieve is not None:
-            choosing.sieve, choosing.most = ctypes.pointer(sieve[0]), sieve[1].data_ptr()
+        ends = array("q", stops)
+        choosing = Choosing.of(head, barred_V, self._sieve.of(head, count), ends)
         written = self._kernels.write(step, whole.chain, choosing, count)
-        del kept
+        del kept, ends
         return written, x_ND
 
     def _plain_head(self, size: int) -> Matrix | None:

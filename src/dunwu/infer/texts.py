@@ -80,6 +80,11 @@ class Text:
     def is_beam(self) -> bool:
         return self.group.search is not None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is written, and only by likeliest tokens."""
+        return self.group.prompt_read and not self.is_beam and self.matcher is None and self.group.params.plain
+
 
 class Texts:
     """All that are on their way. `leave`, if any, is told of each sequence that ends."""

@@ -81,7 +81,7 @@ class Recorded:
                 function(self._given)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        # Threads of other engines may go on meanwhile.
+        # Other engines wait meanwhile (`turns`); what other threads ask is not held against this recording.
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._result = function(self._given)
 

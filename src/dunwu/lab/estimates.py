@@ -5,25 +5,15 @@ An estimate is a value with its limits: `value`, `low` and `high`, as fields or 
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
+from dunwu.core.spanned import Spanned
 from dunwu.lab.record import Line
 from dunwu.lab.statistics import Floats
 
 Mark = Literal["line", "points", "both", "dashed"]
-
-
-class Spanned(Protocol):
-    """A record of an estimate."""
-
-    @property
-    def value(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
 
 
 Estimated = Spanned | Mapping[str, float | None]

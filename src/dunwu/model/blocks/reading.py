@@ -170,17 +170,8 @@ class Reading:
             mask = mask[:, None]
         if groups > 1 and mask is not None and q_BHTC.is_cuda and q_BHTC.shape[2] == 1:
             return self._attend_single(mask, q_BHTC, k_BKSC, v_BKSC, groups)
-        if q_BHTC.is_cuda and not torch.is_grad_enabled() and (self.cache is None or self.spans is not None):
-            return self._attend_without_plans(mask, q_BHTC, k_BKSC, v_BKSC, groups, causal=causal)
-        return F.scaled_dot_product_attention(
-            q_BHTC,
-            k_BKSC,
-            v_BKSC,
-            attn_mask=mask,
-            is_causal=causal,
-            enable_gqa=groups > 1,
-            scale=self.config.score_scale,
-        ).transpose(1, 2)
+        only_read = q_BHTC.is_cuda and not torch.is_grad_enabled() and (self.cache is None or self.spans is not None)
+        return self._attend_by_torch(mask, q_BHTC, k_BKSC, v_BKSC, groups, causal=causal, only_read=only_read)
 
     def _attend_single(self, mask: Tensor, q_BH1C: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, groups: int) -> Tensor:
         """One query a row: those that share keys stand in the place of time, so that CUDA's fast kernels take them."""
@@ -188,14 +179,24 @@ class Reading:
         out_BKGC = F.scaled_dot_product_attention(q_BKGC, k_BKSC, v_BKSC, attn_mask=mask, scale=self.config.score_scale)
         return out_BKGC.reshape(len(out_BKGC), 1, -1, out_BKGC.shape[-1])
 
-    def _attend_without_plans(
-        self, mask: Tensor | None, q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, groups: int, *, causal: bool
+    def _attend_by_torch(
+        self,
+        mask: Tensor | None,
+        q_BHTC: Tensor,
+        k_BKSC: Tensor,
+        v_BKSC: Tensor,
+        groups: int,
+        *,
+        causal: bool,
+        only_read: bool,
     ) -> Tensor:
-        """Where texts are only read, each has a length of its own, and a plan for it would cost more than reading it."""
-        shared = groups > 1 and mask is None and q_BHTC.dtype != torch.float32
-        if groups > 1 and not shared:  # the kernel that takes masks and float32 gives each query head keys of its own
+        """`only_read`: each text has a length of its own, and a plan for it would cost a GPU more than reading it."""
+        shared = groups > 1
+        if shared and only_read and (mask is not None or q_BHTC.dtype == torch.float32):
+            # The kernel that takes masks and float32 without a plan gives each query head keys of its own.
             k_BKSC, v_BKSC = (one.repeat_interleave(groups, dim=1) for one in (k_BKSC, v_BKSC))
-        with without_plans():
+            shared = False
+        with without_plans() if only_read else contextlib.nullcontext():
             return F.scaled_dot_product_attention(
                 q_BHTC,
                 k_BKSC,

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import logging
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,20 +134,31 @@ class Choosing(ctypes.Structure):
         ("stop_count", _i64),
     )
 
+    @classmethod
+    def of(
+        cls, head: Matrix, barred: Tensor | None, sieve: tuple[Sieve, Tensor] | None, stops: "array[int]"
+    ) -> "Choosing":
+        """As `Library.likeliest` takes them; `barred`, the sieve's room and `stops` must outlive it."""
+        choosing = cls(head=ctypes.pointer(head), stops=stops.buffer_info()[0], stop_count=len(stops))
+        choosing.barred = 0 if barred is None else barred.data_ptr()
+        if sieve is not None:
+            choosing.sieve, choosing.most = ctypes.pointer(sieve[0]), sieve[1].data_ptr()
+        return choosing
+
 
 class Chain:
     """Parts that follow one another."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = (Part * len(parts))(*parts)
-        self.address = ctypes.addressof(self.parts)
         self._shares = (_i64 * 0)()
 
-    def shares(self, threads: int) -> int:
-        """Where so many threads count what they took of each part's work."""
-        if len(self._shares) < (wanted := 3 * len(self.parts) * threads):
+    def enter(self, step: Step) -> None:
+        """Tell a step of the parts, and where its threads count what they took of the work of each."""
+        if len(self._shares) < (wanted := 3 * len(self.parts) * step.threads):
             self._shares = (_i64 * wanted)()
-        return ctypes.addressof(self._shares)
+        step.parts, step.part_count = ctypes.addressof(self.parts), len(self.parts)
+        step.shares = ctypes.addressof(self._shares)
 
 
 class Library:
@@ -183,7 +195,7 @@ class Library:
 
     def step(self, step: Step, chain: "Chain") -> None:
         """Take `x` through the parts, in place."""
-        step.parts, step.part_count, step.shares = chain.address, len(chain.parts), chain.shares(step.threads)
+        chain.enter(step)
         self._step(step)
 
     def normalise(self, norm: Norm, x_RI: Tensor) -> None:
@@ -205,7 +217,7 @@ class Library:
     def write(self, step: Step, chain: "Chain", choosing: Choosing, count: int) -> list[list[int]]:
         """Up to `count` passes of `step`, each with the tokens that the one before chose, as `dunwu_write` says: what each chose,
         and `x` is what the last had."""
-        step.parts, step.part_count, step.shares = chain.address, len(chain.parts), chain.shares(step.threads)
+        chain.enter(step)
         rows = step.rows
         written = (_i64 * (count * rows))()
         done = self._write(step, choosing, count, written)

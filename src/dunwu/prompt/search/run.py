@@ -15,6 +15,7 @@ from dunwu.chat.protocol import Chat
 from dunwu.core.errors import DataError
 from dunwu.core.problems import Problem
 from dunwu.core.section import Count, Fraction, Section
+from dunwu.core.spanned import Spanned
 from dunwu.prompt.search.candidate import Candidate
 from dunwu.prompt.search.propose import bootstrapped, candidates, propose, shot_sets
 
@@ -34,15 +35,9 @@ Try = Callable[[Candidate, Sequence[Problem]], Sequence[Tried]]
 """Asks the problems with a candidate's prompt; an answer each, in their order."""
 
 
-class Difference(Protocol):
+class Difference(Spanned, Protocol):
     """How much better the second is on the same problems, with a 95% interval and a two-sided p-value."""
 
-    @property
-    def value(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
     @property
     def n(self) -> int: ...
     @property
